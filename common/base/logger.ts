@@ -1,4 +1,6 @@
+import { createRequire } from "node:module";
 import { type DestinationStream, pino } from "pino";
+import type { PinoPretty } from "pino-pretty";
 
 /** The levels of pino, and `silent`. */
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
@@ -30,12 +32,17 @@ export interface LoggerOptions {
 }
 
 /** Opens the process's logger on stderr (stdout belongs to results). */
-export async function openLogger(program: string, options: LoggerOptions): Promise<Logger> {
+export function openLogger(program: string, options: LoggerOptions): Logger {
   const pretty = options.format === undefined ? process.stderr.isTTY === true : options.format === "pretty";
   const stream: DestinationStream = pretty
-    ? (await import("pino-pretty")).default({ destination: 2, sync: true, ignore: "pid,hostname", colorize: true })
+    ? loadPretty()({ destination: 2, sync: true, ignore: "pid,hostname", colorize: true })
     : pino.destination({ fd: 2, sync: true });
   return pino({ name: program, level: options.level, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+}
+
+/** pino-pretty is loaded only where a person watches: it costs memory. */
+function loadPretty(): typeof PinoPretty {
+  return createRequire(import.meta.url)("pino-pretty");
 }
 
 /** A logger that says nothing: for tests and simulations. */
