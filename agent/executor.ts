@@ -1,0 +1,64 @@
+/**
+ * The door between deciding about tasks and running containers. The agent's task manager drives one controller per task
+ * through these steps; the container executor does them for real, the simulator's in virtual time.
+ */
+import type { TaskId } from "../common/base/id.ts";
+import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { LogOptions, Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import type { NodeDescription, PortConfig } from "../proto/gen/swarm/v1/types_pb.js";
+
+/** A task as its node needs it: the task and the spec version that it names. */
+export interface AssignedTask {
+  readonly task: Task;
+  readonly template: TaskTemplate;
+}
+
+/** How a container ended. `exitCode` is the code, or 128 + signal as shells have it. */
+export interface ExitStatus {
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  /** Why it ended when it was not of its own accord: "unhealthy: …", "shim lost". */
+  readonly reason?: string;
+}
+
+/**
+ * Runs one task. Each step is idempotent, may be repeated after a restart of the agent, and throws a SwarmError that
+ * says what failed; the task manager turns that into REJECTED (before start) or FAILED (after).
+ */
+export interface TaskController {
+  /** Image, root, cgroup, namespaces and address: afterwards the process only waits to be let go. */
+  prepare(signal: AbortSignal): Promise<void>;
+  /** Lets the process run; resolves with its pid as the host numbers it. */
+  start(signal: AbortSignal): Promise<{ readonly pid: number }>;
+  /** Resolves once the health check passes, at once where there is none; rejects when it gives up. */
+  healthy(signal: AbortSignal): Promise<void>;
+  /** Resolves when the process has ended, however long ago, also while the agent was away. */
+  exited(signal: AbortSignal): Promise<ExitStatus>;
+  /** Stop signal, grace time, SIGKILL to the whole cgroup; resolves when it has ended. */
+  shutdown(signal: AbortSignal): Promise<void>;
+  /** Frees all that the task held, its logs too. */
+  remove(signal: AbortSignal): Promise<void>;
+  /** Log lines of the task, oldest first; with `follow` it goes on until the signal aborts. */
+  logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
+}
+
+/** A published port and the tasks of this node that serve it now. */
+export interface PublishedEndpoint {
+  readonly port: PortConfig;
+  readonly targets: readonly { readonly taskId: TaskId; readonly address: string }[];
+}
+
+/** A node's way of running tasks. */
+export interface Executor {
+  /** What this node is and has; asked again from time to time. */
+  describe(): Promise<NodeDescription>;
+  /** Told by each session: the cluster's address pool. Called before the first controller is made. */
+  configure(options: { readonly addressPool: string }, signal: AbortSignal): Promise<void>;
+  /** The controller of a task, new or known from before the agent's restart. */
+  controller(assigned: AssignedTask): TaskController;
+  /** The published ports as they should be now, in full; called after each change of a running, healthy set. */
+  publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
+  /** Frees whatever belongs to tasks other than `live`: what a crash left behind. */
+  collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
+}
