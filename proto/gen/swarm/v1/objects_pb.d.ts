@@ -182,6 +182,20 @@ export declare type Task = Message<"swarm.v1.Task"> & {
    * @generated from field: google.protobuf.Timestamp start_after = 10;
    */
   startAfter?: Timestamp | undefined;
+
+  /**
+   * Counts the tasks that this slot has had, from 1: the highest is the slot's current one.
+   *
+   * @generated from field: uint64 attempt = 11;
+   */
+  attempt: bigint;
+
+  /**
+   * When this slot was restarted lately; kept only where the restart policy counts attempts.
+   *
+   * @generated from field: repeated google.protobuf.Timestamp restarts = 12;
+   */
+  restarts: Timestamp[];
 };
 
 /**
