@@ -111,6 +111,13 @@ export declare type ContainerStatus = Message<"swarm.v1.ContainerStatus"> & {
    * @generated from field: bool oom_killed = 4;
    */
   oomKilled: boolean;
+
+  /**
+   * When it reached RUNNING, by the agent's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp started_at = 5;
+   */
+  startedAt?: Timestamp | undefined;
 };
 
 /**
