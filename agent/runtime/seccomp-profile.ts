@@ -7,7 +7,7 @@
  * pointer, so a filter cannot see the family there; only a security module can.
  */
 import type { CapabilityName } from "./capabilities.ts";
-import type { SeccompArgument, SeccompProfile, SeccompRule } from "./seccomp.ts";
+import type { OciSeccomp, OciSeccompArgument, OciSeccompSyscall } from "./oci.ts";
 import type { Architecture } from "./syscalls.ts";
 
 const ENOSYS = 38;
@@ -129,30 +129,33 @@ export interface DefaultProfileOptions {
   readonly capabilities: readonly CapabilityName[];
 }
 
-const profiles = new Map<string, SeccompProfile>();
+/** Kinds of capability sets remembered: a host sees a handful; beyond this they are built anew, not hoarded. */
+const PROFILES_MAX = 64;
+const profiles = new Map<string, OciSeccomp>();
 
 /**
  * The default profile for a container with these capabilities. Equal options give the identical object, so that
  * `compileSeccomp`, which remembers programs by profile, compiles each kind of container once.
  */
-export function defaultSeccompProfile(options: DefaultProfileOptions): SeccompProfile {
+export function defaultSeccompProfile(options: DefaultProfileOptions): OciSeccomp {
   const unlocking = options.capabilities.filter((name) => UNLOCKED_BY[name] !== undefined).sort();
   const key = [options.architecture, ...unlocking].join(" ");
   const known = profiles.get(key);
   if (known !== undefined) return known;
   const profile = buildProfile(options.architecture, unlocking);
+  if (profiles.size >= PROFILES_MAX) profiles.clear();
   profiles.set(key, profile);
   return profile;
 }
 
-function buildProfile(architecture: Architecture, unlocking: readonly CapabilityName[]): SeccompProfile {
+function buildProfile(architecture: Architecture, unlocking: readonly CapabilityName[]): OciSeccomp {
   const unconditional = [
     ...Object.values(UNCONDITIONAL),
     TRACING,
     ARCHITECTURE_CALLS[architecture],
     ...unlocking.map((name) => UNLOCKED_BY[name] ?? ""),
   ];
-  const rules: SeccompRule[] = [
+  const rules: OciSeccompSyscall[] = [
     { names: unconditional.flatMap(words), action: "SCMP_ACT_ALLOW" },
     ...SOCKET_FAMILIES.flatMap(([first, last]) => families(first, last)),
     ...PERSONALITIES.map((value) => allowIf("personality", { index: 0, value, op: "SCMP_CMP_EQ" })),
@@ -176,12 +179,12 @@ function words(text: string): string[] {
   return text.split(/\s+/).filter((word) => word !== "");
 }
 
-function allowIf(name: string, argument: SeccompArgument): SeccompRule {
+function allowIf(name: string, argument: OciSeccompArgument): OciSeccompSyscall {
   return { names: [name], action: "SCMP_ACT_ALLOW", args: [argument] };
 }
 
 /** One rule for families 0 to `last`, else one a family: engines read two comparisons of one argument as "or". */
-function families(first: number, last: number): SeccompRule[] {
+function families(first: number, last: number): OciSeccompSyscall[] {
   if (first === 0) return [allowIf("socket", { index: 0, value: last + 1, op: "SCMP_CMP_LT" })];
   const values = Array.from({ length: last - first + 1 }, (_, offset) => first + offset);
   return values.map((value) => allowIf("socket", { index: 0, value, op: "SCMP_CMP_EQ" }));
