@@ -1,0 +1,58 @@
+import { EtcdLeaseInvalidError, EtcdPermissionDeniedError } from "etcd3";
+import { ERROR_CODES, type ErrorCode, SwarmError } from "../../common/base/error.ts";
+import { outcomeUnknown } from "./kv.ts";
+
+const CODE_BY_NUMBER = new Map<number, ErrorCode>(
+  Object.entries(ERROR_CODES).map(([code, number]) => [number, code as ErrorCode]),
+);
+
+/** What grpc-js and etcd say when a request never reached a log: such a write is known not to have been made. */
+const NOT_SENT =
+  /No connection established|Name resolution failed|Channel closed|etcdserver: (no leader|too many requests)/;
+
+/** How to mend a full store; it is shown to the user. */
+const NOSPACE =
+  "the store is full: delete what is not needed, then compact, defragment and disarm the alarm with etcdctl";
+
+/** A read's (or lease call's) failure as a SwarmError. */
+export function readError(operation: string, reason: unknown): SwarmError {
+  if (reason instanceof SwarmError) return reason;
+  const message = reason instanceof Error ? reason.message : String(reason);
+  return new SwarmError(codeOf(reason, message), `${operation}: ${describe(message)}`, { cause: reason });
+}
+
+/**
+ * A write's failure: when etcd refused it, that refusal; when it may have been made nevertheless, `outcomeUnknown`.
+ */
+export function writeError(operation: string, reason: unknown): SwarmError {
+  const error = readError(operation, reason);
+  switch (error.code) {
+    case "invalid_argument":
+    case "resource_exhausted":
+    case "out_of_range":
+    case "not_found":
+    case "permission_denied":
+    case "unauthenticated":
+    case "failed_precondition":
+    case "data_loss":
+    case "unimplemented":
+      return error;
+    default:
+      return NOT_SENT.test(error.message) ? error : outcomeUnknown(operation, reason);
+  }
+}
+
+/** etcd3 turns gRPC errors into classes without a code; the number still leads the message: "14 UNAVAILABLE: …". */
+function codeOf(reason: unknown, message: string): ErrorCode {
+  if (reason instanceof EtcdLeaseInvalidError) return "not_found";
+  if (reason instanceof EtcdPermissionDeniedError) return "permission_denied";
+  const number = /(?:^|\s)(\d+) [A-Z_]+:/.exec(message)?.[1];
+  const code = CODE_BY_NUMBER.get(Number(number)) ?? "unavailable";
+  // etcd answers several of its own troubles with UNKNOWN; for the caller they are one: try again later.
+  return code === "unknown" || code === "internal" || code === "deadline_exceeded" ? "unavailable" : code;
+}
+
+function describe(message: string): string {
+  if (message.includes("database space exceeded")) return NOSPACE;
+  return message.replace(/^.*?\d+ [A-Z_]+: /, "");
+}
