@@ -35,3 +35,16 @@ export function randomServiceName(random: Random, attempt = 0): string {
   assert(adjective !== undefined && surname !== undefined, "the lists of names are not empty");
   return `${adjective}_${surname}${attempt > 0 ? randomInteger(random, 10) : ""}`;
 }
+
+/** A task's full name: `web.1.<task id>`, or `web.<node id>.<task id>` for a global service's. */
+export function taskName(
+  serviceName: string,
+  task: { readonly id: string; readonly slot: number; readonly nodeId: string },
+): string {
+  return `${slotName(serviceName, task)}.${task.id}`;
+}
+
+/** The name of a task's slot: `web.1`, or `web.<node id>`. */
+export function slotName(serviceName: string, task: { readonly slot: number; readonly nodeId: string }): string {
+  return `${serviceName}.${task.slot > 0 ? task.slot : task.nodeId}`;
+}

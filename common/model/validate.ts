@@ -1,0 +1,219 @@
+/**
+ * Checks what a user wrote. All bad fields are told at once, by the names they have on the command line and in stack
+ * files, in Docker's and SwarmKit's words (swarmkit manager/controlapi/service.go). What this version cannot do is refused
+ * by name: nothing is silently ignored.
+ */
+import { toBinary } from "@bufbuild/protobuf";
+import {
+  EndpointSpec_Mode,
+  type NodeSpec,
+  NodeSpec_Availability,
+  NodeSpec_Role,
+  type PortConfig,
+  PortConfig_Protocol,
+  PortConfig_PublishMode,
+  RestartPolicy_Condition,
+  type ServiceSpec,
+  ServiceSpecSchema,
+  type TaskSpec,
+  type UpdateConfig,
+  UpdateConfig_FailureAction,
+  UpdateConfig_Order,
+} from "../../proto/gen/swarm/v1/types_pb.js";
+import type { FieldProblem } from "../base/error.ts";
+import { parseConstraint } from "./constraints.ts";
+import { publishedPortKey } from "./ports.ts";
+import { lineProblem } from "./text.ts";
+import { formatNanoCpus, quoted } from "./units.ts";
+import { checkContainer } from "./validate-container.ts";
+import { Problems } from "./validate-parts.ts";
+
+/** As SwarmKit's, and as DNS has it for one label. */
+const NAME = /^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_]*[a-zA-Z0-9])?$/;
+const NAME_LENGTH_MAX = 63;
+/** SwarmKit's floors: below them a container cannot start. */
+const NANO_CPUS_MIN = 1_000_000n;
+const MEMORY_BYTES_MIN = 4n * 1024n * 1024n;
+/** More CPUs, memory or processes than any machine has is a typing error; both stay far below 2^53. */
+const NANO_CPUS_MAX = 1_000_000n * 1_000_000_000n;
+const MEMORY_BYTES_MAX = 2n ** 50n;
+const PIDS_MAX = 2n ** 22n;
+/** A service larger than any cluster we plan for is a typing error; slots are uint32. */
+const REPLICAS_MAX = 1_000_000n;
+const PORTS_MAX = 1000;
+const PLACEMENT_MAX = 256;
+const NANO_PER_CPU = 1_000_000_000;
+/** A spec is stored whole in one transaction of at most 1 MiB. */
+const SPEC_BYTES_MAX = 256 * 1024;
+
+/** Networks that every node has; others need overlay networking. */
+const NODE_NETWORKS = ["host", "none", "bridge"];
+
+/** Every bad field of a service's spec; none when it may be stored. */
+export function validateServiceSpec(spec: ServiceSpec): readonly FieldProblem[] {
+  const problems = new Problems();
+  const bytes = toBinary(ServiceSpecSchema, spec).byteLength;
+  if (bytes > SPEC_BYTES_MAX) {
+    return [{ field: "spec", problem: `is ${bytes} bytes long; at most ${SPEC_BYTES_MAX}` }];
+  }
+  checkName(spec.name, problems);
+  problems.labels("labels", spec.labels);
+  checkContainer(spec.task?.container, problems);
+  checkTask(spec.task, problems);
+  checkMode(spec, problems);
+  checkUpdate("update_config", spec.update, problems);
+  checkUpdate("rollback_config", spec.rollback, problems);
+  if (spec.rollback?.failureAction === UpdateConfig_FailureAction.ROLLBACK) {
+    problems.add("rollback_config.failure_action", 'must be "pause" or "continue"');
+  }
+  checkEndpoint(spec, problems);
+  return problems.list;
+}
+
+/** Every bad field of a node's spec. */
+export function validateNodeSpec(spec: NodeSpec): readonly FieldProblem[] {
+  const problems = new Problems();
+  problems.text("name", lineProblem(spec.name, 255));
+  problems.labels("labels", spec.labels);
+  problems.known("role", spec.desiredRole, NodeSpec_Role);
+  problems.known("availability", spec.availability, NodeSpec_Availability);
+  return problems.list;
+}
+
+function checkName(name: string, problems: Problems): void {
+  if (name === "") problems.add("name", "name must be provided");
+  else if (name.length > NAME_LENGTH_MAX) problems.add("name", `name must be ${NAME_LENGTH_MAX} characters or fewer`);
+  else if (!NAME.test(name)) problems.add("name", `name must be valid as a DNS name component: ${quoted(name)}`);
+}
+
+function checkTask(task: TaskSpec | undefined, problems: Problems): void {
+  if (task === undefined) return;
+  checkResources(task, problems);
+  const { restart, placement, logDriver, networks } = task;
+  if (restart !== undefined) {
+    problems.known("restart_policy.condition", restart.condition, RestartPolicy_Condition);
+    problems.duration("restart_policy.delay", restart.delay);
+    problems.duration("restart_policy.window", restart.window);
+  }
+  placement?.constraints.slice(0, PLACEMENT_MAX).forEach((text, index) => {
+    const parsed = parseConstraint(text);
+    if (!parsed.ok) problems.add(`placement.constraints[${index}]`, parsed.problem);
+  });
+  if ((placement?.constraints.length ?? 0) + (placement?.preferences.length ?? 0) > PLACEMENT_MAX) {
+    problems.add("placement", `at most ${PLACEMENT_MAX} constraints and preferences`);
+  }
+  placement?.preferences.forEach(({ spread }, index) => {
+    if (!/^(?:node|engine)\.labels\.[^\s]+$/i.test(spread) || lineProblem(spread, 255) !== undefined) {
+      problems.add(
+        `placement.preferences[${index}]`,
+        `spread must name node.labels.KEY or engine.labels.KEY, not ${quoted(spread)}`,
+      );
+    }
+  });
+  if (logDriver !== undefined && (logDriver.name !== "" || Object.keys(logDriver.options).length > 0)) {
+    problems.add("logging", `log driver ${quoted(logDriver.name)} is not supported: each node keeps its tasks' logs`);
+  }
+  networks.forEach(({ target, aliases, driverOpts }, index) => {
+    const field = `networks[${index}]`;
+    if (!NODE_NETWORKS.includes(target)) {
+      problems.add(field, `${quoted(target)}: only host, none and bridge exist until overlay networks are supported`);
+    }
+    if (aliases.length > 0 || Object.keys(driverOpts).length > 0) {
+      problems.add(field, "aliases and driver options need an overlay network, which is not supported yet");
+    }
+  });
+  if (networks.length > 1) problems.add("networks", "at most one until overlay networks are supported");
+}
+
+function checkResources(task: TaskSpec, problems: Problems): void {
+  const { limits, reservations } = task.resources ?? {};
+  for (const [field, amounts] of Object.entries({ limits, reservations })) {
+    if (amounts === undefined) continue;
+    const { nanoCpus, memoryBytes } = amounts;
+    if (nanoCpus !== 0n && (nanoCpus < NANO_CPUS_MIN || nanoCpus > NANO_CPUS_MAX)) {
+      const shown = formatNanoCpus(Number(nanoCpus));
+      problems.add(
+        `resources.${field}.cpus`,
+        nanoCpus < NANO_CPUS_MIN
+          ? `invalid cpu value ${shown}: Must be at least ${formatNanoCpus(Number(NANO_CPUS_MIN))}`
+          : `invalid cpu value ${shown}: Must be at most ${Number(NANO_CPUS_MAX) / NANO_PER_CPU}`,
+      );
+    }
+    if (memoryBytes !== 0n && (memoryBytes < MEMORY_BYTES_MIN || memoryBytes > MEMORY_BYTES_MAX)) {
+      const bound = memoryBytes < MEMORY_BYTES_MIN ? "at least 4MiB" : "at most 1PiB";
+      problems.add(`resources.${field}.memory`, `invalid memory value ${memoryBytes}: Must be ${bound}`);
+    }
+  }
+  if (limits !== undefined && (limits.pids < 0n || limits.pids > PIDS_MAX)) {
+    problems.add("resources.limits.pids", `invalid pids value ${limits.pids}: Must be from 0 to ${PIDS_MAX}`);
+  }
+  if (limits && reservations && limits.memoryBytes > 0n && reservations.memoryBytes > limits.memoryBytes) {
+    problems.add("resources.reservations.memory", "is more than resources.limits.memory");
+  }
+  for (const { kind } of reservations?.generic ?? []) {
+    problems.add("resources.reservations.generic", `generic resources are not supported: ${quoted(kind)}`);
+  }
+}
+
+function checkMode(spec: ServiceSpec, problems: Problems): void {
+  const mode = spec.mode?.mode;
+  switch (mode?.case) {
+    case undefined:
+    case "global":
+      return;
+    case "replicated":
+      if (mode.value.replicas > REPLICAS_MAX) {
+        problems.add("replicas", `${mode.value.replicas} is too many: at most ${REPLICAS_MAX}`);
+      }
+      return;
+    case "replicatedJob":
+    case "globalJob":
+      problems.add("mode", "jobs are not supported yet: use replicated or global");
+  }
+}
+
+function checkUpdate(field: string, update: UpdateConfig | undefined, problems: Problems): void {
+  if (update === undefined) return;
+  problems.duration(`${field}.delay`, update.delay);
+  problems.duration(`${field}.monitor`, update.monitor);
+  // Written so that NaN fails too.
+  if (!(update.maxFailureRatio >= 0 && update.maxFailureRatio <= 1)) {
+    problems.add(`${field}.max_failure_ratio`, "cannot be less than 0 or bigger than 1");
+  }
+  problems.known(`${field}.failure_action`, update.failureAction, UpdateConfig_FailureAction);
+  problems.known(`${field}.order`, update.order, UpdateConfig_Order);
+}
+
+function checkEndpoint(spec: ServiceSpec, problems: Problems): void {
+  const endpoint = spec.endpoint;
+  if (endpoint === undefined) return;
+  problems.known("endpoint_mode", endpoint.mode, EndpointSpec_Mode);
+  if (endpoint.mode === EndpointSpec_Mode.DNSRR) {
+    problems.add("endpoint_mode", "dnsrr needs an overlay network, which is not supported yet");
+  }
+  if (endpoint.ports.length > PORTS_MAX) problems.add("ports", `at most ${PORTS_MAX} ports`);
+  const published = new Set<string>();
+  endpoint.ports.slice(0, PORTS_MAX).forEach((port, index) => {
+    checkPort(port, `ports[${index}]`, problems);
+    if (port.publishedPort === 0) return;
+    const key = publishedPortKey(port);
+    if (published.has(key)) problems.add(`ports[${index}]`, `duplicate published ports provided: ${key}`);
+    published.add(key);
+  });
+  const network = spec.task?.networks[0]?.target;
+  if (endpoint.ports.length > 0 && (network === "host" || network === "none")) {
+    problems.add("ports", `cannot be published with network ${network}`);
+  }
+}
+
+function checkPort(port: PortConfig, field: string, problems: Problems): void {
+  if (port.targetPort < 1 || port.targetPort > 65535) {
+    problems.add(`${field}.target`, `invalid port ${port.targetPort}: must be from 1 to 65535`);
+  }
+  if (port.publishedPort > 65535) {
+    problems.add(`${field}.published`, `invalid port ${port.publishedPort}: must be at most 65535`);
+  }
+  problems.text(`${field}.name`, lineProblem(port.name, 255));
+  problems.known(`${field}.protocol`, port.protocol, PortConfig_Protocol);
+  problems.known(`${field}.mode`, port.publishMode, PortConfig_PublishMode);
+}
