@@ -1,0 +1,45 @@
+/**
+ * Whether a node is READY or DOWN, from whether its session key is there. A node that lost its session gets a grace time
+ * to appear at another manager; after a change of leader a longer one, so that one manager's death makes no stampede.
+ */
+import { NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+
+/** How long a node may be without a session. Shorter moves tasks sooner, longer forgives more. */
+export const GRACE_MS = 1_000;
+
+/** The same while a leader is new: its agents may still be looking for a manager. */
+export const GRACE_MS_AFTER_ELECTION = 6_000;
+
+/** A node this long DOWN has its tasks ORPHANED, which frees what they hold in the books; SwarmKit's 24 h. */
+export const ORPHAN_MS = 24 * 60 * 60_000;
+
+export interface NodeSituation {
+  readonly state: NodeStatus_State;
+  readonly hasSession: boolean;
+  /** When this leader first saw the node without a session, by the monotonic clock. */
+  readonly absentSinceMs: number | undefined;
+  /** When this leader took over, by the same clock. */
+  readonly leadingSinceMs: number;
+  readonly nowMs: number;
+}
+
+export type NodeVerdict =
+  | { readonly kind: "keep" }
+  | { readonly kind: "wait"; readonly delayMs: number }
+  | { readonly kind: "become"; readonly state: NodeStatus_State; readonly message: string };
+
+export function decideNode(situation: NodeSituation): NodeVerdict {
+  const { state, hasSession, absentSinceMs, nowMs } = situation;
+  if (hasSession) {
+    if (state === NodeStatus_State.READY) return { kind: "keep" };
+    return { kind: "become", state: NodeStatus_State.READY, message: "" };
+  }
+  if (state === NodeStatus_State.DOWN) return { kind: "keep" };
+  const absentMs = absentSinceMs ?? nowMs;
+  const fromElection = absentMs - situation.leadingSinceMs < GRACE_MS_AFTER_ELECTION;
+  const deadlineMs = fromElection
+    ? Math.max(absentMs + GRACE_MS, situation.leadingSinceMs + GRACE_MS_AFTER_ELECTION)
+    : absentMs + GRACE_MS;
+  if (nowMs < deadlineMs) return { kind: "wait", delayMs: deadlineMs - nowMs };
+  return { kind: "become", state: NodeStatus_State.DOWN, message: "heartbeat failure" };
+}

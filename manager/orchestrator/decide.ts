@@ -1,0 +1,169 @@
+/**
+ * What a service needs next, as a pure function of what is stored: how many slots, which of them get a new task, which
+ * task may start or must stop, and how far an update has come. It owns no state, so any leader goes on where the last
+ * one stopped.
+ *
+ *   slot:  current active ──────────────────────────── leave it (or update it)
+ *          current waits (desired READY) ── delay over, predecessors quiet ── desired RUNNING
+ *          current ended / evicted / shut down ── restart policy ── successor (attempt + 1), or leave
+ *          current RUNNING ── predecessors still wanted (start-first) ── desired SHUTDOWN
+ */
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { replicasOf, updateOrder } from "../../common/model/defaults.ts";
+import { isTerminal } from "../../common/model/task-state.ts";
+import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { TaskState, UpdateConfig_Order, UpdateStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import { decideRestart, type EndCause } from "./restart.ts";
+import {
+  DecisionBuilder,
+  isGlobal,
+  newTask,
+  type ServiceDecision,
+  type ServiceSituation,
+  successor,
+} from "./situation.ts";
+import { groupSlots, isActive, isQuiet, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { decideUpdate } from "./update.ts";
+
+/** How long a successor waits for its predecessor to stop before it starts all the same; SwarmKit's 1 minute. */
+const STOP_WAIT_MS_MAX = 60_000;
+
+/** Decides for one service. */
+export function decideService(situation: ServiceSituation): ServiceDecision {
+  const decision = new DecisionBuilder();
+  const slots = groupSlots(situation.tasks);
+  const { added, surplus } = compareSlots(situation, slots);
+  for (const slot of surplus) {
+    slots.delete(slot.key);
+    const end = isGlobal(situation.spec) ? TaskState.SHUTDOWN : TaskState.REMOVE;
+    for (const task of slot.tasks) decision.desire(task, end);
+  }
+  for (const slot of slots.values()) decideSlot(situation, slot, decision);
+  for (const key of added) decision.created.push(newTask(situation, key, situation.service.taskVersion));
+  decideUpdate(situation, slots, decision);
+  return decision.build();
+}
+
+/** Decides for the tasks of a service that is gone: all of them are to be removed. */
+export function decideRemoved(tasks: Iterable<Task>): ServiceDecision {
+  const decision = new DecisionBuilder();
+  for (const task of tasks) decision.desire(task, TaskState.REMOVE);
+  return decision.build();
+}
+
+function compareSlots(situation: ServiceSituation, slots: ReadonlyMap<SlotKey, Slot>) {
+  if (isGlobal(situation.spec)) {
+    const eligible = new Set(situation.eligibleNodes);
+    return {
+      added: situation.eligibleNodes.filter((nodeId) => !slots.has(nodeId)),
+      surplus: [...slots.values()].filter((slot) => !eligible.has(slot.key)),
+    };
+  }
+  const replicas = replicasOf(situation.spec);
+  if (slots.size > replicas) return { added: [], surplus: pickSurplus(slots, slots.size - replicas) };
+  const added: SlotKey[] = [];
+  for (let number = 1; slots.size + added.length < replicas; number++) {
+    if (!slots.has(String(number))) added.push(String(number));
+  }
+  return { added, surplus: [] };
+}
+
+/**
+ * Which slots go when there are too many: from the nodes with most tasks; there, those not running and those with high
+ * numbers first.
+ */
+function pickSurplus(slots: ReadonlyMap<SlotKey, Slot>, count: number): Slot[] {
+  const byNode = new Map<string, Slot[]>();
+  for (const slot of slots.values()) {
+    const node = isActive(slot.current) ? slot.current.nodeId : "";
+    const group = byNode.get(node);
+    if (group) group.push(slot);
+    else byNode.set(node, [slot]);
+  }
+  const running = (slot: Slot) => (observedState(slot.current) === TaskState.RUNNING ? 1 : 0);
+  for (const group of byNode.values()) {
+    // The next to go stands last.
+    group.sort((left, right) => running(right) - running(left) || Number(left.key) - Number(right.key));
+  }
+  // Slots without a node cost nothing to remove: they go first.
+  const surplus = (byNode.get("") ?? []).splice(-count);
+  byNode.delete("");
+  const groups = [...byNode.values()].sort((left, right) => left.length - right.length);
+  while (surplus.length < count) {
+    // Always from the longest: equally long ones then take turns, so that what stays is spread evenly.
+    let longest = groups[0];
+    for (const group of groups) if (longest === undefined || group.length >= longest.length) longest = group;
+    const slot = longest?.pop();
+    if (!slot) break;
+    surplus.push(slot);
+  }
+  return surplus;
+}
+
+function decideSlot(situation: ServiceSituation, slot: Slot, decision: DecisionBuilder): void {
+  const { current } = slot;
+  const observed = observedState(current);
+  if (current.desiredState > TaskState.RUNNING) {
+    // It was told to stop and got no successor: only an outside cause (its node) may bring the slot back.
+    if (!hasEnded(observed)) replace(situation, slot, "evicted", decision);
+  } else if (isTerminal(observed)) {
+    replace(situation, slot, observed === TaskState.ORPHANED ? "evicted" : "ended", decision);
+  } else if (!situation.keeps(current)) {
+    replace(situation, slot, "evicted", decision);
+  } else if (current.desiredState < TaskState.RUNNING) {
+    promote(situation, slot, decision);
+  } else if (observed === TaskState.RUNNING) {
+    for (const task of slot.tasks) if (task !== current) decision.desire(task, TaskState.SHUTDOWN);
+  }
+}
+
+/** Whether the task came to its own end, which the restart policy has judged once. */
+function hasEnded(observed: TaskState): boolean {
+  return observed === TaskState.COMPLETE || observed === TaskState.FAILED || observed === TaskState.REJECTED;
+}
+
+function replace(situation: ServiceSituation, slot: Slot, cause: EndCause, decision: DecisionBuilder): void {
+  const { current } = slot;
+  const restart = decideRestart(current, situation.spec.task, cause, situation.nowMs);
+  // A task on a drained node goes on until its successor runs, if the service wants it so.
+  const startFirst =
+    updateOrder(situation.spec.update) === UpdateConfig_Order.START_FIRST &&
+    isActive(current) &&
+    !situation.lost(current);
+  if (restart.kind === "leave" || !startFirst) decision.desire(current, TaskState.SHUTDOWN);
+  if (restart.kind === "leave") return;
+  const task = successor(situation, slot, {
+    specVersion: keepsVersion(situation) ? current.specVersion : situation.service.taskVersion,
+    delayMs: restart.delayMs,
+    restartsMs: restart.restartsMs,
+    startFirst,
+  });
+  decision.created.push(task);
+}
+
+/** While an update is under way or stopped, a restart must not carry the new version past it. */
+function keepsVersion({ service }: ServiceSituation): boolean {
+  switch (service.updateStatus?.state) {
+    case UpdateStatus_State.UPDATING:
+    case UpdateStatus_State.PAUSED:
+    case UpdateStatus_State.ROLLBACK_STARTED:
+    case UpdateStatus_State.ROLLBACK_PAUSED:
+      return true;
+    default:
+      return false;
+  }
+}
+
+function promote(situation: ServiceSituation, slot: Slot, decision: DecisionBuilder): void {
+  const { current } = slot;
+  const startMs = current.startAfter ? timestampMs(current.startAfter) : 0;
+  if (situation.nowMs < startMs) {
+    decision.wakeAfter(startMs - situation.nowMs);
+    return;
+  }
+  const waitUntilMs =
+    Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0) + STOP_WAIT_MS_MAX;
+  const waiting = slot.tasks.some((task) => task !== current && !isQuiet(task) && !situation.lost(task));
+  if (waiting && situation.nowMs < waitUntilMs) decision.wakeAfter(waitUntilMs - situation.nowMs);
+  else decision.desire(current, TaskState.RUNNING);
+}
