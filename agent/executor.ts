@@ -24,7 +24,11 @@ export interface ExitStatus {
 
 /**
  * Runs one task. Each step is idempotent, may be repeated after a restart of the agent, and throws a SwarmError that
- * says what failed; the task manager turns that into REJECTED (before start) or FAILED (after).
+ * says what failed; the task manager turns that into REJECTED (before start) or FAILED (after), except that it repeats
+ * a step that failed with `unavailable`, `deadline_exceeded` or `aborted` a few times.
+ *
+ * `prepare`, `start`, `shutdown` and `remove` never overlap: a step ends (soon) after its signal aborts, and only then
+ * does the next begin. `healthy`, `exited` and `logs` may run beside them.
  */
 export interface TaskController {
   /** Image, root, cgroup, namespaces and address: afterwards the process only waits to be let go. */
@@ -35,7 +39,7 @@ export interface TaskController {
   healthy(signal: AbortSignal): Promise<void>;
   /** Resolves when the process has ended, however long ago, also while the agent was away. */
   exited(signal: AbortSignal): Promise<ExitStatus>;
-  /** Stop signal, grace time, SIGKILL to the whole cgroup; resolves when it has ended. */
+  /** Stop signal, grace time, SIGKILL to the whole cgroup; resolves when it has ended, at once if it never began. */
   shutdown(signal: AbortSignal): Promise<void>;
   /** Frees all that the task held, its logs too. */
   remove(signal: AbortSignal): Promise<void>;
@@ -53,11 +57,14 @@ export interface PublishedEndpoint {
 export interface Executor {
   /** What this node is and has; asked again from time to time. */
   describe(): Promise<NodeDescription>;
-  /** Told by each session: the cluster's address pool. Called before the first controller is made. */
+  /**
+   * Told by each session: the cluster's address pool. Controllers of tasks from before the agent's restart are made, and
+   * may be driven, earlier: their `prepare` waits for this.
+   */
   configure(options: { readonly addressPool: string }, signal: AbortSignal): Promise<void>;
   /** The controller of a task, new or known from before the agent's restart. */
   controller(assigned: AssignedTask): TaskController;
-  /** The published ports as they should be now, in full; called after each change of a running, healthy set. */
+  /** The published ports as they should be now, in full. Never overlaps itself; not called before the first complete set. */
   publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
   /** Frees whatever belongs to tasks other than `live`: what a crash left behind. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;

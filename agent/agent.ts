@@ -1,0 +1,112 @@
+/**
+ * A node: keeps a session with a manager, runs the tasks that it assigns, and reports what becomes of them. The same
+ * class runs on hosts and in the simulator; it knows its executor, its wire, its disk and its clock only as handed in.
+ *
+ *   manager ══ session ══╦═ heartbeats
+ *                        ╠═ assignments → worker → task managers → controllers (executor)
+ *                        ╠═ statuses    ← reporter ←────┘
+ *                        ╚═ logs        ← log publisher
+ */
+import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
+import type { Clock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import type { NodeId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
+import type { Executor } from "./executor.ts";
+import { LogPublisher } from "./log-publisher.ts";
+import { Reporter } from "./reporter.ts";
+import { type Connect, type Session, SessionKeeper } from "./session.ts";
+import type { TaskDatabase } from "./task-database.ts";
+import { Worker } from "./worker.ts";
+
+/** Asking again for assignments after a missed message: seldom, and never in a storm. */
+const RESUBSCRIBE: BackoffOptions = { delayMsMin: 50, delayMsMax: 5_000 };
+
+/** What an agent is made of. */
+export interface AgentOptions {
+  readonly nodeId: NodeId;
+  /** Managers to begin with, "host:port"; the rest is learned. */
+  readonly managers: readonly string[];
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly connect: Connect;
+  readonly executor: Executor;
+  readonly database: TaskDatabase;
+  /** The host's boot, to tell the records of an earlier one. */
+  readonly bootId: string;
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #logger: Logger;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    this.#logger = options.logger.child({ nodeId: options.nodeId });
+  }
+
+  /**
+   * Runs until `signal` aborts, and then leaves every container as it is. Tasks of an earlier run are taken up before a
+   * manager is there, and run on while there is none.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, executor } = this.#options;
+    const options = { ...this.#options, logger: this.#logger };
+    await using scope = new Scope(signal);
+    const reporter = new Reporter(clock, this.#logger);
+    const worker = new Worker({ ...options, reporter }, scope);
+    await worker.recover(scope.signal);
+    const logs = new LogPublisher({ ...options, worker });
+    const sessions = new SessionKeeper({
+      ...options,
+      describe: () => executor.describe(),
+      configure: (settings, inner) => executor.configure(settings, inner),
+      serve: (session, inner) => this.#serve(session, { worker, reporter, logs }, inner),
+    });
+    scope.spawn("sessions", (inner) => sessions.run(inner));
+    await scope.join();
+  }
+
+  async #serve(
+    session: Session,
+    parts: { readonly worker: Worker; readonly reporter: Reporter; readonly logs: LogPublisher },
+    signal: AbortSignal,
+  ): Promise<void> {
+    await using scope = new Scope(signal);
+    scope.spawn("assignments", (inner) => this.#assignments(session, parts.worker, inner));
+    scope.spawn("statuses", (inner) => parts.reporter.deliver(session, inner));
+    scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
+    await scope.join();
+  }
+
+  /** Follows the assignments; a broken chain means asking again, a stale leader means another manager. */
+  async #assignments(session: Session, worker: Worker, signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    const backoff = new Backoff(RESUBSCRIBE, random);
+    while (true) {
+      await this.#follow(session, worker, backoff, signal);
+      await clock.sleep(backoff.nextDelayMs(), signal);
+    }
+  }
+
+  /** Returns when the chain broke. */
+  async #follow(session: Session, worker: Worker, backoff: Backoff, signal: AbortSignal): Promise<void> {
+    const { nodeId, sessionId, dispatcher, address } = session;
+    for await (const message of dispatcher.watchAssignments({ nodeId, sessionId }, { signal })) {
+      switch (worker.apply(message)) {
+        case "applied":
+          backoff.reset();
+          continue;
+        case "broken":
+          this.#logger.warn({ sessionId }, "missed an assignment, asking for the whole set");
+          return;
+        case "stale":
+          throw new SwarmError("unavailable", `manager ${address} follows a leader that was replaced`);
+      }
+    }
+    throw new SwarmError("unavailable", `manager ${address} ended the assignments`);
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * Keeps the node's published ports as its tasks need them: one publication at a time, always of the whole newest set,
+ * however many changes came meanwhile.
+ */
+import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
+import { abortReason, type Clock, withTimeout } from "../common/base/clock.ts";
+import { AssertionFailure } from "../common/base/error.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import type { Executor, PublishedEndpoint } from "./executor.ts";
+
+const RETRY: BackoffOptions = { delayMsMin: 100, delayMsMax: 10_000 };
+/** Longer than any healthy kernel needs; without it one stuck publication would hold up every shutdown. */
+const PUBLISH_TIMEOUT_MS = 5_000;
+
+/** What the publisher needs. `endpoints` is asked anew for each publication. */
+export interface EndpointPublisherOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly executor: Executor;
+  readonly endpoints: () => readonly PublishedEndpoint[];
+}
+
+export class EndpointPublisher {
+  readonly #options: EndpointPublisherOptions;
+  #waiting: (() => void)[] = [];
+  #dirty = false;
+  #wake: (() => void) | undefined;
+
+  constructor(options: EndpointPublisherOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Says that the set changed. Resolves once a publication that began after this call was tried; it never rejects, since
+   * a failing one is repeated in the background.
+   */
+  changed(): Promise<void> {
+    this.#dirty = true;
+    this.#wake?.();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Publishes until `signal` aborts; what was published stays. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, random, logger, executor, endpoints } = this.#options;
+    const backoff = new Backoff(RETRY, random);
+    const publish = { clock, timeoutMs: PUBLISH_TIMEOUT_MS, operation: "publish ports" };
+    try {
+      while (true) {
+        await this.#untilDirty(signal);
+        const served = this.#waiting.splice(0);
+        this.#dirty = false;
+        try {
+          await withTimeout(publish, signal, (inner) => executor.publish(endpoints(), inner));
+          backoff.reset();
+        } catch (reason) {
+          if (signal.aborted || reason instanceof AssertionFailure) throw reason;
+          logger.error({ err: reason }, "publishing ports failed, trying again");
+          this.#dirty = true;
+          await clock.sleep(backoff.nextDelayMs(), signal);
+        } finally {
+          for (const resolve of served) resolve();
+        }
+      }
+    } finally {
+      for (const resolve of this.#waiting.splice(0)) resolve();
+    }
+  }
+
+  async #untilDirty(signal: AbortSignal): Promise<void> {
+    while (!this.#dirty) {
+      if (signal.aborted) throw abortReason(signal);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const wake = () => resolve();
+      this.#wake = wake;
+      signal.addEventListener("abort", wake, { once: true });
+      await promise;
+      signal.removeEventListener("abort", wake);
+      this.#wake = undefined;
+    }
+  }
+}

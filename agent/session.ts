@@ -1,0 +1,163 @@
+/**
+ * Keeps a session with one of the cluster's managers: opens it, beats, learns the managers' list, and moves on to another
+ * manager when it breaks. What travels over the session is the affair of `serve`.
+ */
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
+import { abortReason, type Clock, withTimeout } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import type { NodeId, SessionId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import { pick, type Random } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
+import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
+import { Dispatcher, LogBroker, type SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { NodeDescription } from "../proto/gen/swarm/v1/types_pb.js";
+
+/** SwarmKit's bounds: a lower first delay would stampede a manager that restarts, a higher cap slow the recovery. */
+const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
+/** How long a manager may take to register the node before another one is tried. */
+const REGISTER_TIMEOUT_MS = 5_000;
+const HEARTBEAT_PERIOD_MS_DEFAULT = 1_000;
+/** Missed beats that end a session at the manager; a beat that takes longer than these is pointless. */
+const BEATS_MISSED_MAX = 3;
+
+/** Opens a way to the manager at `address` ("host:port"). It must not wait for the connection. */
+export type Connect = (address: string) => Transport;
+
+/** A registered connection to one manager. */
+export interface Session {
+  readonly nodeId: NodeId;
+  readonly sessionId: SessionId;
+  readonly address: string;
+  readonly transport: Transport;
+  readonly dispatcher: Client<typeof Dispatcher>;
+  readonly logBroker: Client<typeof LogBroker>;
+}
+
+/** What a session keeper needs. */
+export interface SessionKeeperOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly nodeId: NodeId;
+  /** Managers to begin with; more are learned. */
+  readonly managers: readonly string[];
+  readonly connect: Connect;
+  readonly describe: () => Promise<NodeDescription>;
+  /** Told by each session, before `serve`. */
+  readonly configure: (options: { readonly addressPool: string }, signal: AbortSignal) => Promise<void>;
+  /** What lives as long as one session; its failure ends the session. */
+  readonly serve: (session: Session, signal: AbortSignal) => Promise<void>;
+}
+
+export class SessionKeeper {
+  readonly #options: SessionKeeperOptions;
+  readonly #backoff: Backoff;
+  #learned: readonly string[] = [];
+  #failedAddress: string | undefined;
+  #sessionId = "";
+
+  constructor(options: SessionKeeperOptions) {
+    this.#options = options;
+    this.#backoff = new Backoff(RECONNECT, options.random);
+  }
+
+  /** The managers known now: those learned and those configured. */
+  get managers(): readonly string[] {
+    return [...new Set([...this.#learned, ...this.#options.managers])];
+  }
+
+  /** Keeps sessions, one after the other, until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, logger } = this.#options;
+    while (true) {
+      const address = this.#nextAddress();
+      try {
+        await this.#hold(address, signal);
+      } catch (reason) {
+        if (signal.aborted) throw abortReason(signal);
+        this.#failedAddress = address;
+        logger.warn({ manager: address, err: reason }, "session ended");
+      }
+      await clock.sleep(this.#backoff.nextDelayMs(), signal);
+    }
+  }
+
+  /** Any known manager, but not the one that just failed while there is another. */
+  #nextAddress(): string {
+    const known = this.managers;
+    const others = known.filter((address) => address !== this.#failedAddress);
+    const address = pick(this.#options.random, others.length > 0 ? others : known);
+    if (address === undefined) throw new SwarmError("failed_precondition", "no manager is known: name one");
+    return address;
+  }
+
+  async #hold(address: string, signal: AbortSignal): Promise<void> {
+    await using transport = this.#options.connect(address);
+    const failure = await this.#holdOver(transport, address, signal);
+    // The transport is closed only after everything that uses it has stopped.
+    if (failure) throw failure;
+  }
+
+  async #holdOver(transport: Transport, address: string, signal: AbortSignal): Promise<SwarmError | undefined> {
+    const { nodeId, describe, configure, serve, logger, clock } = this.#options;
+    const dispatcher = createClient(Dispatcher, transport);
+    const logBroker = createClient(LogBroker, transport);
+    const description = await describe();
+    await using scope = new Scope(signal);
+    const messages = dispatcher
+      .openSession({ nodeId, description, previousSessionId: this.#sessionId }, { signal: scope.signal })
+      [Symbol.asyncIterator]();
+    const register = { clock, timeoutMs: REGISTER_TIMEOUT_MS, operation: `register at manager ${address}` };
+    const first = await withTimeout(register, scope.signal, () => messages.next());
+    if (first.done) return new SwarmError("unavailable", `manager ${address} closed the session`);
+    const sessionId = this.#learn(first.value);
+    await configure({ addressPool: first.value.addressPool }, scope.signal);
+    const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker };
+    logger.info({ manager: address, sessionId }, "session opened");
+    scope.spawn("session", () => this.#listen(messages, address));
+    scope.spawn("heartbeat", (inner) => this.#beat(session, periodMs(first.value), inner));
+    scope.spawn("serve", (inner) => serve(session, inner));
+    try {
+      await scope.join();
+      return undefined;
+    } catch (reason) {
+      return SwarmError.from(reason);
+    }
+  }
+
+  #learn(message: SessionMessage): SessionId {
+    this.#sessionId = message.sessionId;
+    if (message.managers.length > 0) this.#learned = message.managers.map(({ address }) => address);
+    return message.sessionId as SessionId;
+  }
+
+  async #listen(messages: AsyncIterator<SessionMessage>, address: string): Promise<void> {
+    while (true) {
+      const next = await messages.next();
+      if (next.done) throw new SwarmError("unavailable", `manager ${address} closed the session`);
+      this.#learn(next.value);
+    }
+  }
+
+  /** Beats a little more often than asked for, so that nodes do not beat in step and a late timer is not a missed beat. */
+  async #beat(session: Session, initialPeriodMs: number, signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    const { nodeId, sessionId, dispatcher } = session;
+    let period = initialPeriodMs;
+    while (true) {
+      await clock.sleep(period * (0.8 + 0.2 * random.next()), signal);
+      const timeoutMs = period * BEATS_MISSED_MAX;
+      const answer = await dispatcher.heartbeat({ nodeId, sessionId }, { signal, timeoutMs });
+      period = periodMs({ heartbeatPeriod: answer.period });
+      this.#backoff.reset();
+      this.#failedAddress = undefined;
+    }
+  }
+}
+
+function periodMs(message: { readonly heartbeatPeriod?: SessionMessage["heartbeatPeriod"] }): number {
+  const period = message.heartbeatPeriod ? durationMs(message.heartbeatPeriod) : 0;
+  return period > 0 ? period : HEARTBEAT_PERIOD_MS_DEFAULT;
+}

@@ -1,0 +1,103 @@
+/**
+ * The agent's durable memory of its tasks: one small file per task, replaced whole. There is no fsync: a file that was
+ * renamed survives the death of the agent, and a reboot makes the records dead anyway (their `boot_id` says so).
+ */
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { errnoOf, SwarmError } from "../common/base/error.ts";
+import { isId, type TaskId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+
+/** Where task records are kept. Every method throws a SwarmError that names the file. */
+export interface TaskDatabase {
+  /** All records that can be read; what cannot is set aside. */
+  load(): Promise<readonly TaskRecord[]>;
+  /** Replaces the record of `record.task.id`; once resolved, a killed agent finds it again. */
+  put(record: TaskRecord): Promise<void>;
+  /** Forgets a task; one that is not there is fine. */
+  delete(taskId: TaskId): Promise<void>;
+}
+
+/** Records as files `<directory>/<task id>.pb`. */
+export class FileTaskDatabase implements TaskDatabase {
+  readonly #directory: string;
+  readonly #logger: Logger;
+
+  constructor(directory: string, logger: Logger) {
+    this.#directory = directory;
+    this.#logger = logger;
+  }
+
+  /** A truncated or garbled file is renamed to `<name>.bad` with a line in the log, so that the agent starts. */
+  async load(): Promise<readonly TaskRecord[]> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const records: TaskRecord[] = [];
+    for (const name of (await readdir(this.#directory)).sort()) {
+      if (name.endsWith(".bad")) continue;
+      const path = `${this.#directory}/${name}`;
+      if (name.endsWith(".new")) {
+        await rm(path, { force: true });
+        continue;
+      }
+      const record = decode(await readFile(path), name);
+      if (record) {
+        records.push(record);
+        continue;
+      }
+      await rename(path, `${path}.bad`);
+      this.#logger.warn({ path: `${path}.bad` }, "task record is damaged, set it aside");
+    }
+    return records;
+  }
+
+  async put(record: TaskRecord): Promise<void> {
+    const path = this.#pathOf(record.task?.id ?? "");
+    try {
+      await writeFile(`${path}.new`, toBinary(TaskRecordSchema, record), { mode: 0o600 });
+      await rename(`${path}.new`, path);
+    } catch (reason) {
+      throw new SwarmError("resource_exhausted", `write task record ${path}: ${errnoOf(reason) ?? String(reason)}`, {
+        cause: reason,
+      });
+    }
+  }
+
+  async delete(taskId: TaskId): Promise<void> {
+    await rm(this.#pathOf(taskId), { force: true });
+  }
+
+  #pathOf(taskId: string): string {
+    if (!isId(taskId)) throw new SwarmError("invalid_argument", `not a task id: ${JSON.stringify(taskId)}`);
+    return `${this.#directory}/${taskId}.pb`;
+  }
+}
+
+/** Undefined for anything but a whole record whose id is the file's name. */
+function decode(bytes: Uint8Array, name: string): TaskRecord | undefined {
+  try {
+    const record = fromBinary(TaskRecordSchema, bytes);
+    // A file cut at a field's end still parses: the boot id is written last, so its absence shows the cut.
+    const whole = record.task && record.template?.spec && record.status && record.bootId !== "";
+    return whole && `${record.task?.id}.pb` === name && isId(record.task?.id ?? "") ? record : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Records in memory, as bytes so that nobody shares them: for simulations. It survives a simulated crash of its agent. */
+export class MemoryTaskDatabase implements TaskDatabase {
+  readonly #records = new Map<string, Uint8Array>();
+
+  async load(): Promise<readonly TaskRecord[]> {
+    return [...this.#records.values()].map((bytes) => fromBinary(TaskRecordSchema, bytes));
+  }
+
+  async put(record: TaskRecord): Promise<void> {
+    this.#records.set(record.task?.id ?? "", toBinary(TaskRecordSchema, record));
+  }
+
+  async delete(taskId: TaskId): Promise<void> {
+    this.#records.delete(taskId);
+  }
+}

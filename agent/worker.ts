@@ -1,0 +1,243 @@
+/**
+ * The node's set of tasks: applies what the manager assigns, keeps one task manager per task, and says which ports are
+ * served. It knows nothing of sessions or of how a container is made.
+ */
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Clock } from "../common/base/clock.ts";
+import { assert } from "../common/base/error.ts";
+import type { ServiceId, TaskId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import type { Scope } from "../common/base/scope.ts";
+import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import {
+  type AssignmentChange,
+  AssignmentChange_Action,
+  type AssignmentsMessage,
+  AssignmentsMessage_Type,
+  type ServiceEndpoint,
+  type TaskTemplate,
+} from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { LogSelector, Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import { TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { EndpointPublisher } from "./endpoint-publisher.ts";
+import type { Executor, PublishedEndpoint, TaskController } from "./executor.ts";
+import type { Reporter } from "./reporter.ts";
+import type { TaskDatabase } from "./task-database.ts";
+import { TaskManager } from "./task-manager.ts";
+import { adopt, recover, type TaskOutcome } from "./task-step.ts";
+
+/** What a worker needs. */
+export interface WorkerOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly executor: Executor;
+  readonly database: TaskDatabase;
+  readonly reporter: Reporter;
+  /** The host's boot, to tell records of an earlier one. */
+  readonly bootId: string;
+}
+
+/**
+ * What became of a message: `broken` means that one before it was missed (subscribe again), `stale` that it comes from a
+ * leader that has been replaced (ask another manager).
+ */
+export type Applied = "applied" | "broken" | "stale";
+
+/** A task whose logs someone may read. */
+export interface LoggedTask {
+  readonly taskId: TaskId;
+  readonly controller: TaskController;
+}
+
+export class Worker {
+  readonly #options: WorkerOptions;
+  readonly #scope: Scope;
+  readonly #managers = new Map<TaskId, TaskManager>();
+  readonly #templates = new Map<string, TaskTemplate>();
+  readonly #endpoints = new Map<ServiceId, ServiceEndpoint>();
+  readonly #publisher: EndpointPublisher;
+  readonly #taskListeners = new Set<(manager: TaskManager) => void>();
+  #sequence = "";
+  #epoch = 0n;
+  /** Before the first complete set the published ports of an earlier run stand as they are. */
+  #complete = false;
+
+  /** `scope` owns the task managers' loops: its end stops them, not their containers. */
+  constructor(options: WorkerOptions, scope: Scope) {
+    this.#options = options;
+    this.#scope = scope;
+    this.#publisher = new EndpointPublisher({ ...options, endpoints: () => this.#published() });
+  }
+
+  /** Takes up the tasks on record from before the agent's restart. Called once, before the first message. */
+  async recover(signal: AbortSignal): Promise<void> {
+    const { database, executor, bootId, logger, reporter } = this.#options;
+    const records = await database.load();
+    for (const record of records) {
+      const { status } = record;
+      if (!record.task || !record.template || !status) continue;
+      const manager = this.#resume(record, recover(status.state, record.bootId === bootId));
+      reporter.report(manager.id, manager.status);
+    }
+    await executor.collect(new Set(this.#managers.keys()), signal);
+    if (records.length > 0) logger.info({ tasks: this.#managers.size }, "tasks of an earlier run taken up");
+    this.#scope.spawn("publish ports", (inner) => this.#publisher.run(inner));
+    for (const manager of this.#managers.values()) this.#launch(manager);
+  }
+
+  /** Applies one message of the assignments stream. */
+  apply(message: AssignmentsMessage): Applied {
+    if (message.epoch < this.#epoch) return "stale";
+    const complete = message.type === AssignmentsMessage_Type.COMPLETE;
+    if (!complete && (!this.#complete || message.appliesTo !== this.#sequence)) return "broken";
+    if (!this.#hasTemplates(message)) return "broken";
+    this.#epoch = message.epoch;
+    this.#sequence = message.resultsIn;
+    if (complete) this.#closeAbsent(message);
+    const portsBefore = this.#endpoints.size;
+    for (const change of message.changes) this.#change(change);
+    const ports = message.changes.some((change) => change.item.case === "endpoint");
+    if (!this.#complete || ports || this.#endpoints.size !== portsBefore) void this.#publisher.changed();
+    this.#complete = true;
+    return "applied";
+  }
+
+  /** The tasks on this node that a reader of logs asks for. */
+  logged(selector: LogSelector): readonly LoggedTask[] {
+    return [...this.#managers.values()].filter((manager) => selects(selector, manager.task)).map(logged);
+  }
+
+  /** Tells `listener` of each task that starts on this node later and that `selector` asks for, until the signal aborts. */
+  onTask(selector: LogSelector, listener: (task: LoggedTask) => void, signal: AbortSignal): void {
+    const onTask = (manager: TaskManager) => {
+      if (selects(selector, manager.task)) listener(logged(manager));
+    };
+    this.#taskListeners.add(onTask);
+    signal.addEventListener("abort", () => this.#taskListeners.delete(onTask), { once: true });
+  }
+
+  /** A new task must come with its template, or after it. */
+  #hasTemplates(message: AssignmentsMessage): boolean {
+    const arriving = new Set<string>();
+    for (const { item } of message.changes) if (item.case === "template") arriving.add(templateKey(item.value));
+    return message.changes.every(({ action, item }) => {
+      if (item.case !== "task" || action !== AssignmentChange_Action.UPDATE) return true;
+      const key = templateKey(item.value);
+      return this.#managers.has(item.value.id as TaskId) || arriving.has(key) || this.#templates.has(key);
+    });
+  }
+
+  /** A complete set closes every task, template and endpoint that is not in it. */
+  #closeAbsent(message: AssignmentsMessage): void {
+    const tasks = new Set<string>();
+    for (const { item } of message.changes) if (item.case === "task") tasks.add(item.value.id);
+    for (const [taskId, manager] of this.#managers) if (!tasks.has(taskId)) manager.remove();
+    this.#templates.clear();
+    this.#endpoints.clear();
+    for (const { item } of message.changes)
+      if (item.case === "template") this.#templates.set(templateKey(item.value), item.value);
+  }
+
+  #change({ action, item }: AssignmentChange): void {
+    const removed = action === AssignmentChange_Action.REMOVE;
+    switch (item.case) {
+      case "template":
+        if (removed) this.#templates.delete(templateKey(item.value));
+        else this.#templates.set(templateKey(item.value), item.value);
+        return;
+      case "endpoint":
+        if (removed) this.#endpoints.delete(item.value.serviceId as ServiceId);
+        else this.#endpoints.set(item.value.serviceId as ServiceId, item.value);
+        return;
+      case "task":
+        if (removed) this.#managers.get(item.value.id as TaskId)?.remove();
+        else this.#assign(item.value);
+        return;
+      case undefined:
+        return;
+    }
+  }
+
+  #assign(task: Task): void {
+    const known = this.#managers.get(task.id as TaskId);
+    if (known) {
+      known.update(task);
+      return;
+    }
+    const template = this.#templates.get(templateKey(task));
+    assert(template, "a message whose templates are missing was let through");
+    const status = task.status ?? create(TaskStatusSchema);
+    const record = create(TaskRecordSchema, { task, template, status, bootId: this.#options.bootId });
+    const outcome = adopt(status.state);
+    const manager = this.#resume(record, outcome);
+    if (outcome) this.#options.reporter.report(manager.id, manager.status);
+    this.#launch(manager);
+    for (const listener of this.#taskListeners) listener(manager);
+  }
+
+  /** Makes the manager of a task, known or new; `outcome` is what already became of it. */
+  #resume(record: TaskRecord, outcome: TaskOutcome | undefined): TaskManager {
+    const { clock, bootId, executor, reporter } = this.#options;
+    const { task, template } = record;
+    assert(task && template, "a task record without a task");
+    if (outcome) {
+      const timestamp = timestampFromMs(clock.nowMs());
+      const { state, message, error = "" } = outcome;
+      record.status = create(TaskStatusSchema, { ...record.status, state, message, error, timestamp });
+    }
+    record.bootId = bootId;
+    const manager = new TaskManager({
+      ...this.#options,
+      record,
+      controller: executor.controller({ task, template }),
+      hooks: {
+        report: (taskId, status) => reporter.report(taskId, status),
+        servingChanged: (serviceId) => this.#servingChanged(serviceId as ServiceId),
+        removed: (taskId) => {
+          this.#managers.delete(taskId);
+          reporter.forget(taskId);
+        },
+      },
+    });
+    this.#managers.set(manager.id, manager);
+    return manager;
+  }
+
+  #launch(manager: TaskManager): void {
+    this.#scope.spawn(`task ${manager.id}`, (signal) => manager.run(signal));
+  }
+
+  #servingChanged(serviceId: ServiceId): Promise<void> {
+    if (!this.#complete || !this.#endpoints.get(serviceId)?.ports.length) return Promise.resolve();
+    return this.#publisher.changed();
+  }
+
+  #published(): PublishedEndpoint[] {
+    const targets = new Map<string, { readonly taskId: TaskId; readonly address: string }[]>();
+    for (const { serving, task, id } of this.#managers.values()) {
+      const address = task.address.split("/", 1)[0];
+      if (!serving || !address) continue;
+      const ofService = targets.get(task.serviceId) ?? [];
+      ofService.push({ taskId: id, address });
+      targets.set(task.serviceId, ofService);
+    }
+    return [...this.#endpoints.values()].flatMap(({ serviceId, ports }) =>
+      ports.map((port) => ({ port, targets: targets.get(serviceId) ?? [] })),
+    );
+  }
+}
+
+function logged(manager: TaskManager): LoggedTask {
+  return { taskId: manager.id, controller: manager.controller };
+}
+
+function selects(selector: LogSelector, task: Task): boolean {
+  return selector.taskIds.includes(task.id) || selector.serviceIds.includes(task.serviceId);
+}
+
+function templateKey(of: { readonly serviceId: string; readonly specVersion: bigint }): string {
+  return `${of.serviceId}/${of.specVersion}`;
+}

@@ -1,0 +1,103 @@
+import { create } from "@bufbuild/protobuf";
+import type { AssignedTask, Executor, ExitStatus, PublishedEndpoint, TaskController } from "../agent/executor.ts";
+import { abortable } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import type { TaskId } from "../common/base/id.ts";
+import { type LogMessage, LogMessage_Stream, LogMessageSchema } from "../proto/gen/swarm/v1/control_pb.js";
+import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
+import { NodeDescriptionSchema } from "../proto/gen/swarm/v1/types_pb.js";
+
+/** A container of the fake executor: outlives the controllers that look at it, as real ones outlive the agent. */
+export class FakeContainer {
+  readonly ended = Promise.withResolvers<ExitStatus>();
+  running = false;
+  exit: ExitStatus | undefined;
+
+  end(exit: Partial<ExitStatus> = {}): void {
+    if (this.exit) return;
+    this.running = false;
+    this.exit = { exitCode: 0, oomKilled: false, ...exit };
+    this.ended.resolve(this.exit);
+  }
+}
+
+/** Runs tasks in memory, for unit tests: each step is written down, may be held back and may be made to fail. */
+export class FakeExecutor implements Executor {
+  readonly containers = new Map<string, FakeContainer>();
+  /** Every call, in order: "prepare <id>", "publish 8080→10.0.0.1", … */
+  readonly calls: string[] = [];
+  /** What a step throws, by its name, each once per element. */
+  readonly failures = new Map<string, SwarmError[]>();
+  /** A step named here waits until the promise resolves. */
+  readonly gates = new Map<string, Promise<void>>();
+  #pid = 100;
+
+  async describe() {
+    return create(NodeDescriptionSchema, { hostname: "fake" });
+  }
+
+  async configure(options: { readonly addressPool: string }) {
+    this.calls.push(`configure ${options.addressPool}`);
+  }
+
+  async publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal) {
+    await this.#step("publish", signal);
+    const shown = endpoints.map(
+      ({ port, targets }) => `${port.publishedPort}→${targets.map(({ address }) => address).join(",")}`,
+    );
+    this.calls.push(`publish ${shown.join(" ")}`.trimEnd());
+  }
+
+  async collect(live: ReadonlySet<TaskId>) {
+    for (const id of this.containers.keys()) if (!live.has(id as TaskId)) this.containers.delete(id);
+  }
+
+  container(id: string): FakeContainer {
+    const container = this.containers.get(id) ?? new FakeContainer();
+    this.containers.set(id, container);
+    return container;
+  }
+
+  controller({ task: { id } }: AssignedTask): TaskController {
+    const note = async (step: string, signal: AbortSignal) => {
+      this.calls.push(`${step} ${id}`);
+      await this.#step(step, signal);
+    };
+    const executor = this;
+    return {
+      async prepare(signal) {
+        await note("prepare", signal);
+        executor.container(id);
+      },
+      async start(signal) {
+        await note("start", signal);
+        const container = executor.container(id);
+        if (!container.exit) container.running = true;
+        return { pid: executor.#pid++ };
+      },
+      healthy: (signal) => executor.#step("healthy", signal),
+      exited: (signal) => abortable(executor.container(id).ended.promise, signal),
+      async shutdown(signal) {
+        await note("shutdown", signal);
+        executor.container(id).end({ exitCode: 143 });
+      },
+      async remove(signal) {
+        await note("remove", signal);
+        executor.containers.delete(id);
+      },
+      async *logs(_options: LogOptions): AsyncIterable<LogMessage> {
+        for (const line of ["one", "two"]) {
+          yield create(LogMessageSchema, { stream: LogMessage_Stream.STDOUT, data: new TextEncoder().encode(line) });
+        }
+      },
+    };
+  }
+
+  async #step(step: string, signal: AbortSignal): Promise<void> {
+    const gate = this.gates.get(step);
+    if (gate) await abortable(gate, signal);
+    const failure = this.failures.get(step)?.shift();
+    if (failure) throw failure;
+    if (signal.aborted) throw new SwarmError("canceled", "canceled");
+  }
+}
