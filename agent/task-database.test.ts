@@ -6,7 +6,7 @@ import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import type { TaskId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
 import { TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
-import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
+import { TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { FileTaskDatabase, MemoryTaskDatabase, type TaskDatabase } from "./task-database.ts";
 
 const ID = "a".repeat(25) as TaskId;
@@ -32,7 +32,7 @@ describe.each<[string, () => TaskDatabase]>([
     const database = open();
     expect(await database.load()).toEqual([]);
     await database.put(RECORD);
-    const newer = create(TaskRecordSchema, { ...RECORD, status: { state: TaskState.FAILED } });
+    const newer = { ...RECORD, status: create(TaskStatusSchema, { state: TaskState.FAILED }) };
     await database.put(newer);
     const [read] = await database.load();
     expect(read && equals(TaskRecordSchema, read, newer)).toBe(true);
