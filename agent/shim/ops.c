@@ -1,0 +1,210 @@
+/* The table of operations, and those of them that are a line or two. */
+#include "shim.h"
+#include <linux/bpf.h>
+#include <linux/keyctl.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+int sync_fd = -1, container_pidfd = -1;
+
+/* One bit for each host op that made its directory, so that a failure removes no directory that was there before. */
+enum { HOST_OPS_MAX = 1024 };
+static uint8_t made[HOST_OPS_MAX / 8];
+static uint32_t current;
+
+int op_make_directory(struct reader *reader) {
+  const char *path = get_string(reader);
+  uint32_t mode = get_u32(reader);
+  int result = reader->bad ? -EBADMSG : CHECK(mkdir(path, mode));
+  if (result == 0 && current < HOST_OPS_MAX) made[current / 8] |= (uint8_t)(1 << current % 8);
+  return result == -EEXIST ? 0 : result;
+}
+
+int op_write_file(struct reader *reader) {
+  const char *path = get_string(reader), *data = get_string(reader);
+  bool optional = get_u32(reader);
+  int result = reader->bad ? -EBADMSG : write_file(path, data);
+  return optional && result == -ENOENT ? 0 : result;
+}
+
+int op_attach_device_program(struct reader *reader) {
+  const char *path = get_string(reader);
+  uint32_t length;
+  const uint8_t *program = get_bytes(reader, &length);
+  if (reader->bad) return -EBADMSG;
+  union bpf_attr load = {.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insns = (uintptr_t)program,
+                         .insn_cnt = length / sizeof(struct bpf_insn), .license = (uintptr_t)"Apache-2.0"};
+  cleanup_close int program_fd = TRY(CHECK(syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
+  cleanup_close int directory = TRY(CHECK(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
+  union bpf_attr attach = {.target_fd = (uint32_t)directory, .attach_bpf_fd = (uint32_t)program_fd,
+                           .attach_type = BPF_CGROUP_DEVICE, .attach_flags = BPF_F_ALLOW_MULTI};
+  return CHECK(syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach));
+}
+
+static int op_unshare(struct reader *reader) {
+  return CHECK(unshare((int)get_u32(reader)));
+}
+
+static int op_join_namespace(struct reader *reader) {
+  uint32_t type = get_u32(reader);
+  cleanup_close int fd = TRY(CHECK(open(get_string(reader), O_RDONLY | O_CLOEXEC)));
+  return reader->bad ? -EBADMSG : CHECK(setns(fd, (int)type));
+}
+
+static int op_join_container(struct reader *reader) {
+  (void)reader;
+  int all = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
+  TRY(CHECK(setns(container_pidfd, all)));
+  return root_fd = CHECK(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+static int op_make_device(struct reader *reader) {
+  const char *path = get_string(reader), *name;
+  uint32_t mode = get_u32(reader), major_number = get_u32(reader), minor_number = get_u32(reader);
+  uint32_t uid = get_u32(reader), gid = get_u32(reader);
+  struct stat status;
+  if (reader->bad) return -EBADMSG;
+  dev_t device = makedev(major_number, minor_number);
+  cleanup_close int parent = TRY(open_parent_in_root(path, &name));
+  int result = CHECK(mknodat(parent, name, mode, device));
+  if (result == -EEXIST && fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+      (status.st_mode & S_IFMT) == (mode & S_IFMT) && status.st_rdev == device)
+    return 0;
+  TRY(result);
+  return uid || gid ? CHECK(fchownat(parent, name, uid, gid, AT_SYMLINK_NOFOLLOW)) : 0;
+}
+
+static int op_make_symlink(struct reader *reader) {
+  const char *path = get_string(reader), *target = get_string(reader), *name;
+  if (reader->bad) return -EBADMSG;
+  cleanup_close int parent = TRY(open_parent_in_root(path, &name));
+  int result = CHECK(symlinkat(target, parent, name));
+  return result == -EEXIST ? 0 : result;
+}
+
+static int op_write_container_file(struct reader *reader) {
+  const char *path = get_string(reader);
+  uint32_t mode = get_u32(reader), length;
+  const uint8_t *data = get_bytes(reader, &length);
+  struct stat status;
+  if (reader->bad) return -EBADMSG;
+  cleanup_close int made_fd = TRY(make_in_root(path, false));
+  cleanup_close int fd = TRY(open_in_root(path, O_WRONLY | O_NONBLOCK | O_NOCTTY));
+  TRY(CHECK(fstat(fd, &status)));
+  if (!S_ISREG(status.st_mode)) return -EINVAL;
+  TRY(CHECK(ftruncate(fd, 0)));
+  TRY(CHECK(fchmod(fd, mode)));
+  for (uint32_t done = 0; done < length;) done += (uint32_t)TRY(CHECK(write(fd, data + done, length - done)));
+  return 0;
+}
+
+/* The host's own procfs, before pivot_root: nothing a container prepared can stand in its way (CVE-2025-52881). */
+static int write_proc(const char *path, const char *value) {
+  struct statfs status;
+  cleanup_close int fd = TRY(CHECK(open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC)));
+  TRY(CHECK(fstatfs(fd, &status)));
+  if (status.f_type != PROC_SUPER_MAGIC) return -EXDEV;
+  return CHECK(write(fd, value, strlen(value))) < 0 ? -errno : 0;
+}
+
+static int op_set_sysctl(struct reader *reader) {
+  const char *path = get_string(reader), *value = get_string(reader);
+  return reader->bad ? -EBADMSG : write_proc(path, value);
+}
+
+static int op_set_oom_score(struct reader *reader) {
+  const char *value = get_string(reader);
+  return reader->bad ? -EBADMSG : write_proc("/proc/self/oom_score_adj", value);
+}
+
+static int op_set_hostname(struct reader *reader) {
+  const char *name = get_string(reader);
+  return reader->bad ? -EBADMSG : CHECK(sethostname(name, strlen(name)));
+}
+
+static int op_set_domainname(struct reader *reader) {
+  const char *name = get_string(reader);
+  return reader->bad ? -EBADMSG : CHECK(setdomainname(name, strlen(name)));
+}
+
+static int op_set_rlimit(struct reader *reader) {
+  uint32_t resource = get_u32(reader);
+  uint64_t limits[2] = {get_u64(reader), get_u64(reader)};
+  return reader->bad ? -EBADMSG : CHECK(syscall(SYS_prlimit64, 0, resource, limits, NULL));
+}
+
+/* CVE-2024-21626: no descriptor may lead out, and the kernel must be able to name the directory. */
+static int op_set_working_directory(struct reader *reader) {
+  char name[4096];
+  const char *path = get_string(reader);
+  if (reader->bad) return -EBADMSG;
+  cleanup_close int fd = TRY(make_in_root(path, true));
+  TRY(CHECK(fchdir(fd)));
+  TRY(CHECK(syscall(SYS_getcwd, name, sizeof name)));
+  return name[0] == '/' ? 0 : -EXDEV;
+}
+
+static int op_new_keyring(struct reader *reader) {
+  (void)reader;
+  int result = CHECK(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL));
+  return result == -ENOSYS ? 0 : result;
+}
+
+static int op_await_start(struct reader *reader) {
+  (void)reader;
+  struct sync_message ready = {.kind = SYNC_READY};
+  uint32_t start;
+  TRY(CHECK(send(sync_fd, &ready, sizeof ready, MSG_NOSIGNAL)));
+  if (recv(sync_fd, &start, sizeof start, 0) <= 0) _exit(127);
+  return CHECK(syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */));
+}
+
+static const operation operations[OP_COUNT] = {
+    [OP_MAKE_DIRECTORY] = op_make_directory, [OP_WRITE_FILE] = op_write_file,
+    [OP_ATTACH_DEVICE_PROGRAM] = op_attach_device_program, [OP_NETLINK] = op_netlink, [OP_UNSHARE] = op_unshare,
+    [OP_JOIN_NAMESPACE] = op_join_namespace, [OP_JOIN_CONTAINER] = op_join_container,
+    [OP_SET_PROPAGATION] = op_set_propagation, [OP_MOUNT_OVERLAY] = op_mount_overlay, [OP_BIND_ROOT] = op_bind_root,
+    [OP_MOUNT_FILESYSTEM] = op_mount_filesystem, [OP_BIND_MOUNT] = op_bind_mount, [OP_MAKE_DEVICE] = op_make_device,
+    [OP_MAKE_SYMLINK] = op_make_symlink, [OP_WRITE_CONTAINER_FILE] = op_write_container_file,
+    [OP_MASK_PATHS] = op_mask_paths, [OP_READONLY_PATHS] = op_readonly_paths, [OP_READONLY_ROOT] = op_readonly_root,
+    [OP_PIVOT_ROOT] = op_pivot_root, [OP_SET_SYSCTL] = op_set_sysctl, [OP_SET_HOSTNAME] = op_set_hostname,
+    [OP_SET_DOMAINNAME] = op_set_domainname, [OP_SET_RLIMIT] = op_set_rlimit, [OP_SET_OOM_SCORE] = op_set_oom_score,
+    [OP_SET_WORKING_DIRECTORY] = op_set_working_directory, [OP_NEW_KEYRING] = op_new_keyring,
+    [OP_SET_CREDENTIALS] = op_set_credentials, [OP_NO_NEW_PRIVILEGES] = op_no_new_privileges,
+    [OP_LOAD_SECCOMP] = op_load_seccomp, [OP_AWAIT_START] = op_await_start, [OP_EXEC] = op_exec,
+};
+
+int run_ops(struct reader *list, struct failure *failure) {
+  uint32_t count = get_u32(list);
+  for (current = 0; current < count; current++) {
+    uint32_t code = get_u32(list);
+    struct reader payload = get_reader(list);
+    failure->index = current;
+    if (list->bad || code >= OP_COUNT || !operations[code]) return -EBADMSG;
+    TRY(operations[code](&payload));
+  }
+  return 0;
+}
+
+void undo_host_ops(struct reader list) {
+  for (uint32_t last = HOST_OPS_MAX; last-- > 0;) {
+    if (!(made[last / 8] >> last % 8 & 1)) continue;
+    struct reader reader = list;
+    struct reader payload = {0};
+    get_u32(&reader);
+    for (uint32_t index = 0; index <= last; index++) {
+      get_u32(&reader);
+      payload = get_reader(&reader);
+    }
+    const char *path = get_string(&payload);
+    /* A cgroup stays busy for a moment after its last process was reaped. */
+    for (int attempt = 0; rmdir(path) < 0 && errno == EBUSY && attempt < 200; attempt++) usleep(1000);
+  }
+}

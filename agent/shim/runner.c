@@ -1,0 +1,164 @@
+/*
+ * The agent's one long-lived helper: it reads requests from its standard input and forks for each, so that none waits
+ * for another and no process as large as Node is ever forked. Answers come back in any order under the request's id;
+ * a lock keeps their frames apart. End of input ends it; supervisors go on.
+ */
+#include "shim.h"
+#include <dirent.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+enum runner_request { REQUEST_CREATE = 1, REQUEST_NETLINK, REQUEST_READ_FILE, REQUEST_REMOVE_TREE };
+enum { NETLINK_ANSWER_MAX = 4 << 20, READ_FILE_MAX = 16 << 20, DEPTH_MAX = 32 };
+
+/* A lock by fcntl goes away with its holder, so a killed child blocks nobody. */
+int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  while (fcntl(lock_fd, F_SETLKW, &lock) < 0 && errno == EINTR) continue;
+  int result = send_frame(fd, id, kind, payload, length);
+  lock.l_type = F_UNLCK;
+  fcntl(lock_fd, F_SETLK, &lock);
+  return result;
+}
+
+static int do_netlink(struct reader *request, uint8_t **payload) {
+  uint32_t protocol = get_u32(request), length;
+  const uint8_t *message = get_bytes(request, &length);
+  if (request->bad) return -EBADMSG;
+  if (!(*payload = map_memory(NETLINK_ANSWER_MAX))) return -ENOMEM;
+  return netlink_transact((int)protocol, message, length, *payload, NETLINK_ANSWER_MAX);
+}
+
+/* Reads a regular file of an image: its one directory, or its layers as an overlay in a mount namespace of our own. */
+static int do_read_file(struct reader *request, uint8_t **payload) {
+  struct stat status;
+  const char *directory = get_string(request), *path = get_string(request);
+  uint32_t limit = get_u32(request);
+  struct reader overlay = get_reader(request);
+  if (request->bad) return -EBADMSG;
+  if (limit > READ_FILE_MAX) return -E2BIG;
+  if (overlay.at < overlay.end) {
+    struct reader private = {.at = (const uint8_t[]){0, 0, 4, 0}, .end = NULL}; /* MS_PRIVATE */
+    private.end = private.at + 4;
+    TRY(CHECK(unshare(CLONE_NEWNS)));
+    TRY(op_set_propagation(&private));
+    TRY(op_mount_overlay(&overlay));
+  } else {
+    root_fd = TRY(CHECK(open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)));
+  }
+  /* Not blocking, and nothing but a regular file: the image may hold a FIFO or an endless device there. */
+  cleanup_close int fd = TRY(open_in_root(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  TRY(CHECK(fstat(fd, &status)));
+  if (!S_ISREG(status.st_mode)) return -EINVAL;
+  if (status.st_size > limit) return -EFBIG;
+  if (!(*payload = map_memory(limit + 1ul))) return -ENOMEM;
+  int used = 0;
+  for (int count; (count = TRY(CHECK(read(fd, *payload + used, limit + 1ul - (size_t)used)))) > 0; used += count)
+    if ((uint32_t)(used + count) > limit) return -EFBIG;
+  return used;
+}
+
+struct entry {
+  uint64_t inode;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+};
+
+/* By descriptor, never through a link, never onto another file system. What lies too deep is moved up to `top` first. */
+static int empty_directory(int directory, int top, dev_t device, int depth) {
+  uint8_t buffer[4096] __attribute__((aligned(8)));
+  static unsigned moved;
+  for (int length; (length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0;) {
+    for (int at = 0; at < length; at += ((struct entry *)(buffer + at))->length) {
+      struct stat status;
+      const char *name = ((struct entry *)(buffer + at))->name;
+      if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+      int result = CHECK(unlinkat(directory, name, 0));
+      if (result >= 0 || result == -ENOENT) continue;
+      if (result != -EISDIR) return result;
+      cleanup_close int child = TRY(CHECK(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)));
+      TRY(CHECK(fstat(child, &status)));
+      if (status.st_dev != device) return -EXDEV;
+      if (depth == DEPTH_MAX) {
+        char up[] = ".moved-00000000";
+        for (unsigned digit = 0, rest = ++moved; digit < 8; digit++, rest >>= 4) up[14 - digit] = (char)('a' + rest % 16);
+        TRY(CHECK(renameat(directory, name, top, up)));
+        continue;
+      }
+      TRY(empty_directory(child, top, device, depth + 1));
+      TRY(CHECK(unlinkat(directory, name, AT_REMOVEDIR)));
+    }
+    TRY(CHECK(lseek(directory, 0, SEEK_SET)));
+  }
+  return 0;
+}
+
+static int do_remove_tree(struct reader *request) {
+  struct stat status;
+  const char *path = get_string(request);
+  if (request->bad) return -EBADMSG;
+  int opened = CHECK(open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (opened == -ENOENT) return 0;
+  cleanup_close int top = TRY(opened);
+  TRY(CHECK(fstat(top, &status)));
+  TRY(empty_directory(top, top, status.st_dev, 0));
+  return CHECK(rmdir(path));
+}
+
+static void serve(int answer_fd, int lock_fd, uint32_t id, uint32_t kind, struct reader request) {
+  uint8_t *payload = NULL;
+  int result = -ENOSYS;
+  if (kind == REQUEST_CREATE) supervise(id, request, answer_fd, lock_fd);
+  else if (kind == REQUEST_NETLINK) result = do_netlink(&request, &payload);
+  else if (kind == REQUEST_READ_FILE) result = do_read_file(&request, &payload);
+  else if (kind == REQUEST_REMOVE_TREE) result = do_remove_tree(&request);
+  struct failure failure = {STAGE_SUPERVISOR, 0, (uint32_t)-result};
+  if (result < 0) answer(answer_fd, lock_fd, id, ANSWER_ERROR, &failure, sizeof failure);
+  else answer(answer_fd, lock_fd, id, ANSWER_OK, payload, payload ? (size_t)result : 0);
+}
+
+static int take_over(int fd) {
+  return CHECK(fcntl(fd, F_DUPFD_CLOEXEC, 10));
+}
+
+int runner_main(void) {
+  setsid(); /* a terminal's Ctrl-C is the agent's business */
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGCHLD, SIG_IGN); /* children reap themselves */
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  prctl(PR_SET_NAME, "swarm-runner", 0, 0, 0);
+  TRY(CHECK(syscall(SYS_close_range, 3u, ~0u, 0u)));
+  int input = TRY(take_over(0)), output = TRY(take_over(1));
+  int lock = TRY(CHECK(memfd_create("swarm-lock", MFD_CLOEXEC)));
+  int null = TRY(CHECK(open("/dev/null", O_RDWR | O_CLOEXEC)));
+  for (int fd = 0; fd < 3; fd++) TRY(CHECK(dup2(null, fd)));
+  close(null);
+  while (true) {
+    uint32_t length;
+    int result = read_all(input, &length, sizeof length);
+    if (result == -EPIPE) return 0;
+    TRY(result);
+    if (length < 8 || length > FRAME_MAX) return -EBADMSG;
+    uint8_t *frame = map_memory(length);
+    if (!frame) return -ENOMEM;
+    TRY(read_all(input, frame, length));
+    struct reader request = {frame, frame + length, false};
+    uint32_t id = get_u32(&request), kind = get_u32(&request);
+    pid_t pid = fork();
+    if (pid == 0) {
+      close(input);
+      serve(output, lock, id, kind, request);
+      _exit(0);
+    }
+    struct failure failure = {STAGE_SUPERVISOR, 0, (uint32_t)errno};
+    if (pid < 0) answer(output, lock, id, ANSWER_ERROR, &failure, sizeof failure);
+    munmap(frame, length);
+  }
+}

@@ -1,0 +1,123 @@
+/*
+ * swarm-shim: carries out plans that TypeScript computed. It decides nothing and parses nothing but the length-prefixed
+ * binary that `agent/runtime/plan.ts` writes. Every descriptor is close-on-exec, every function answers 0 (or a
+ * descriptor) or a negative errno, and what a function opens it closes by `cleanup_close`.
+ */
+#pragma once
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static inline void close_fd(int *fd) {
+  if (*fd >= 0) close(*fd);
+}
+#define cleanup_close __attribute__((cleanup(close_fd)))
+
+/* A system call's result as 0-or-more or negative errno. */
+#define CHECK(call) ({ long result_ = (call); result_ < 0 ? -errno : (int)result_; })
+/* Early return of a negative errno. */
+#define TRY(call) ({ int try_ = (call); if (try_ < 0) return try_; try_; })
+
+/* ---- wire.c: the binary of plan.ts. Little-endian u32 and u64; string = u32 length, bytes, NUL. ---- */
+struct reader {
+  const uint8_t *at, *end;
+  bool bad; /* ran past the end, or a string held a NUL: the plan is refused with EBADMSG */
+};
+uint32_t get_u32(struct reader *reader);
+uint64_t get_u64(struct reader *reader);
+const char *get_string(struct reader *reader);
+const uint8_t *get_bytes(struct reader *reader, uint32_t *length);
+struct reader get_reader(struct reader *reader); /* a nested length-prefixed part */
+
+/* Frame: u32 length of the rest, u32 id, u32 kind, payload. The same both ways, on the runner's pipes and the socket. */
+enum { FRAME_HEADER = 12, FRAME_MAX = 16 << 20 };
+enum answer_kind { ANSWER_OK, ANSWER_ERROR, ANSWER_OUTPUT, ANSWER_EXITED };
+int send_frame(int fd, uint32_t id, uint32_t kind, const void *payload, size_t length);
+int read_all(int fd, void *buffer, size_t length);
+void *map_memory(size_t length);
+
+/* The one error shape: which list's which operation failed, and how. */
+enum stage { STAGE_SUPERVISOR, STAGE_HOST, STAGE_CLONE, STAGE_CONTAINER };
+struct failure {
+  uint32_t stage, index, error;
+};
+
+/* ---- path.c: paths inside the container's root, only ever resolved by openat2(RESOLVE_IN_ROOT) ---- */
+extern int root_fd;
+int open_in_root(const char *path, int flags);
+int make_in_root(const char *path, bool directory); /* opens O_PATH, makes what is missing */
+int open_parent_in_root(const char *path, const char **name);
+int write_file(const char *path, const char *data);
+
+/* ---- ops.c, mount.c, process.c: the operations ---- */
+enum op {
+  OP_MAKE_DIRECTORY = 1, OP_WRITE_FILE, OP_ATTACH_DEVICE_PROGRAM, OP_NETLINK, OP_UNSHARE, OP_JOIN_NAMESPACE,
+  OP_JOIN_CONTAINER, OP_SET_PROPAGATION, OP_MOUNT_OVERLAY, OP_BIND_ROOT, OP_MOUNT_FILESYSTEM, OP_BIND_MOUNT,
+  OP_MAKE_DEVICE, OP_MAKE_SYMLINK, OP_WRITE_CONTAINER_FILE, OP_MASK_PATHS, OP_READONLY_PATHS, OP_READONLY_ROOT,
+  OP_PIVOT_ROOT, OP_SET_SYSCTL, OP_SET_HOSTNAME, OP_SET_DOMAINNAME, OP_SET_RLIMIT, OP_SET_OOM_SCORE,
+  OP_SET_WORKING_DIRECTORY, OP_NEW_KEYRING, OP_SET_CREDENTIALS, OP_NO_NEW_PRIVILEGES, OP_LOAD_SECCOMP,
+  OP_AWAIT_START, OP_EXEC, OP_COUNT
+};
+enum { HOST_NETNS_FD = 250, FRAME_ID_EVENT = 0 };
+typedef int (*operation)(struct reader *);
+extern int sync_fd;          /* the first process's end of the ladder with its supervisor (supervisor.c) */
+extern int container_pidfd;  /* the container's first process, for join-container */
+extern int host_netlink_fd;  /* a route socket of the host's network namespace */
+
+/* Runs a list of operations; `failure->index` says how far it came. */
+int run_ops(struct reader *list, struct failure *failure);
+void undo_host_ops(struct reader list); /* removes the directories that the list made */
+int op_make_directory(struct reader *), op_write_file(struct reader *), op_attach_device_program(struct reader *);
+int op_mount_overlay(struct reader *), op_bind_root(struct reader *), op_mount_filesystem(struct reader *);
+int op_bind_mount(struct reader *), op_mask_paths(struct reader *), op_readonly_paths(struct reader *);
+int op_readonly_root(struct reader *), op_pivot_root(struct reader *), op_set_propagation(struct reader *);
+int op_set_credentials(struct reader *), op_no_new_privileges(struct reader *), op_load_seccomp(struct reader *);
+int op_exec(struct reader *), op_netlink(struct reader *);
+
+/* ---- netlink.c ---- */
+int netlink_open(int protocol);
+int netlink_acknowledged(int fd, const void *message, size_t length);
+/* Sends one request and gathers every answer up to the acknowledgement, error or NLMSG_DONE. */
+int netlink_transact(int protocol, const void *message, size_t length, uint8_t *answer, size_t size);
+
+/* ---- log.c: two streams to one file in CRI form ---- */
+enum { LINE_MAX_BYTES = 16 * 1024 };
+int log_open(struct reader *plan);
+/* Reads what the pipe holds and writes its lines; 0 = end of file, -EAGAIN = drained, else more may be there. */
+int log_pump(int fd, unsigned stream);
+
+/* ---- supervisor.c, control.c, runner.c ---- */
+enum { PROCESS_MAX_OUTPUT = 4096 };
+struct process {
+  int pidfd, sync_fd, output[2];
+  pid_t pid;
+};
+struct cgroup {
+  struct reader join; /* cgroup.procs files to write the pid into (v1) */
+  const char *into, *kill, *freezer, *procs, *oom;
+};
+extern struct cgroup cgroup;
+void get_cgroup(struct reader *plan);
+int spawn(uint32_t flags, struct reader ops, struct process *process, struct failure *failure);
+int signal_all(int number);
+bool oom_killed(void);
+
+enum sync_kind { SYNC_READY, SYNC_FAILED };
+struct sync_message {
+  uint32_t kind, index, error;
+};
+enum container_status { STATUS_CREATED, STATUS_STARTING, STATUS_RUNNING };
+
+void supervise(uint32_t id, struct reader plan, int answer_fd, int lock_fd) __attribute__((noreturn));
+int control_listen(const char *state_directory);
+void control_unlink(void);
+void control_loop(struct process *container) __attribute__((noreturn));
+int runner_main(void);
+int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length);
+int unpack_main(int argc, char **argv);
