@@ -1,0 +1,78 @@
+/** What this host is and can do, read from /proc and /sys: the facts behind a node's description. */
+import { SwarmError } from "../../common/base/error.ts";
+import { detectCgroups, type ReadText } from "../cgroup/hierarchy.ts";
+import { type Architecture, architectureOf } from "./syscalls.ts";
+
+/** Facts that do not change while the host is up. */
+export interface HostFacts {
+  readonly hostname: string;
+  /** `uname -r`. */
+  readonly kernel: string;
+  readonly architecture: Architecture;
+  /** PRETTY_NAME of os-release, else "Linux". */
+  readonly operatingSystem: string;
+  /** Processors that are on. */
+  readonly cpus: number;
+  /** The same in Docker's unit: billionths of a processor. */
+  readonly nanoCpus: number;
+  readonly memoryBytes: number;
+  readonly cgroupVersion: 1 | 2;
+  /** Whether overlayfs is there or can be loaded. */
+  readonly overlay: boolean;
+  /** Whether the kernel takes seccomp filters. */
+  readonly seccomp: boolean;
+  readonly apparmor: boolean;
+}
+
+/**
+ * Reads the facts. A missing security feature is a fact, not a failure; a host on which no container can run (foreign
+ * architecture, no cgroups) throws `failed_precondition`.
+ */
+export async function readHostFacts(readText: ReadText, nodeArchitecture: string): Promise<HostFacts> {
+  const architecture = architectureOf(nodeArchitecture);
+  if (architecture === undefined) {
+    throw new SwarmError("failed_precondition", `containers need x86-64 or 64-bit Arm, not ${nodeArchitecture}`);
+  }
+  const optional = (path: string) => readText(path).catch(() => "");
+  const kernel = (await readText("/proc/sys/kernel/osrelease")).trim();
+  const hierarchy = await detectCgroups(readText);
+  const [hostname, osRelease, online, meminfo, filesystems, actions, apparmor] = await Promise.all([
+    readText("/proc/sys/kernel/hostname"),
+    optional("/etc/os-release"),
+    readText("/sys/devices/system/cpu/online"),
+    readText("/proc/meminfo"),
+    readText("/proc/filesystems"),
+    optional("/proc/sys/kernel/seccomp/actions_avail"),
+    optional("/sys/module/apparmor/parameters/enabled"),
+  ]);
+  const cpus = countList(online);
+  return {
+    hostname: hostname.trim(),
+    kernel,
+    architecture,
+    operatingSystem: /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(osRelease)?.[1] ?? "Linux",
+    cpus,
+    nanoCpus: cpus * 1_000_000_000,
+    memoryBytes: Number(/^MemTotal:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0) * 1024,
+    cgroupVersion: hierarchy.version,
+    overlay: /\boverlay$/m.test(filesystems) || (await hasModule(optional, kernel)),
+    seccomp: actions.split(/\s+/).includes("errno"),
+    apparmor: apparmor.trim() === "Y",
+  };
+}
+
+/** A module not yet loaded is loaded by the first mount. */
+async function hasModule(optional: ReadText, kernel: string): Promise<boolean> {
+  return /\/overlay\.ko(\.\w+)?:/.test(await optional(`/lib/modules/${kernel}/modules.dep`));
+}
+
+/** Counts the numbers of a kernel list such as `0-3,8,10-11`. */
+function countList(list: string): number {
+  return list
+    .trim()
+    .split(",")
+    .reduce((count, range) => {
+      const [first = 0, last = first] = range.split("-").map(Number);
+      return count + last - first + 1;
+    }, 0);
+}
