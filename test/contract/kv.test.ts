@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { systemClock } from "../../common/base/clock.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { startTestEtcd } from "../etcd.ts";
+import { ManualClock } from "../manual-clock.ts";
 import { describeKv } from "./kv.contract.ts";
 
 describeKv("etcd", async () => {
@@ -10,18 +10,19 @@ describeKv("etcd", async () => {
   return {
     kv,
     compact: (revision) => kv.compact(revision, new AbortController().signal),
-    // etcd's own clock cannot be stepped.
+    // The contract's own time must pass: etcd's clock cannot be stepped.
     pass: (delayMs) => pause(delayMs),
     [Symbol.asyncDispose]: () => etcd[Symbol.asyncDispose](),
   };
 });
 
 describeKv("memory", async () => {
-  const kv = new MemoryKv(systemClock);
+  const clock = new ManualClock();
+  const kv = new MemoryKv(clock);
   return {
     kv,
     compact: async (revision) => kv.compact(revision),
-    pass: (delayMs) => pause(delayMs),
+    pass: (delayMs) => clock.advance(delayMs),
     [Symbol.asyncDispose]: async () => kv[Symbol.dispose](),
   };
 });

@@ -1,0 +1,297 @@
+import { abortReason } from "../../common/base/clock.ts";
+import type {
+  Cluster,
+  Image,
+  LogSubscription,
+  ManagerInfo,
+  Node,
+  Service,
+  Session,
+  SpecVersion,
+  Task,
+} from "../../proto/gen/swarm/v1/objects_pb.js";
+import { type Change, ChangeFeed } from "./changes.ts";
+import { objectKey } from "./keys.ts";
+import { KINDS, type Kind, kinds, type Objects, specVersionId } from "./kinds.ts";
+import type { LeaderView } from "./leader.ts";
+import { type Slot, TaskIndex } from "./task-index.ts";
+
+/**
+ * The whole store in memory, for synchronous reads. Between two awaits it stands still at `revision`. Objects are
+ * shared and never change: an update is a new object in the old one's place.
+ */
+export interface View {
+  readonly revision: number;
+  readonly services: ReadonlyMap<string, Service>;
+  readonly tasks: ReadonlyMap<string, Task>;
+  readonly nodes: ReadonlyMap<string, Node>;
+  /** By id, which is the manifest digest's hex. */
+  readonly images: ReadonlyMap<string, Image>;
+  /** By node id. */
+  readonly sessions: ReadonlyMap<string, Session>;
+  readonly managers: ReadonlyMap<string, ManagerInfo>;
+  readonly logSubscriptions: ReadonlyMap<string, LogSubscription>;
+  readonly cluster: Cluster | undefined;
+  /** Who leads, as far as this view has come. */
+  readonly leader: LeaderView | undefined;
+  get<K extends Kind>(kind: K, id: string): Objects[K] | undefined;
+  /** The mod_revision of an object, also of kinds that carry no Meta; undefined: there is none. */
+  version(kind: Kind, id: string): bigint | undefined;
+  serviceByName(name: string): Service | undefined;
+  specVersion(serviceId: string, version: bigint): SpecVersion | undefined;
+  /** A service's spec versions, oldest first. */
+  specVersions(serviceId: string): readonly SpecVersion[];
+  tasksOfService(serviceId: string): Iterable<Task>;
+  /** The slots of a service that hold a task. */
+  slotsOfService(serviceId: string): Iterable<Slot>;
+  tasksOfSlot(serviceId: string, slot: Slot): readonly Task[];
+  tasksOfNode(nodeId: string): Iterable<Task>;
+  taskCountOfNode(nodeId: string): number;
+  nodesByHostname(hostname: string): readonly Node[];
+  /** The image that bears a canonical reference; the newest if several do. */
+  imageByName(name: string): Image | undefined;
+  /**
+   * Every change from this call on, in batches: read the view after calling it and nothing is missed. While the reader
+   * is slow, changes of one object melt into one. Throws the abort reason.
+   */
+  changes(signal: AbortSignal): AsyncIterable<readonly Change[]>;
+  /** Resolves once the view has come to `revision`. */
+  waitForRevision(revision: number, signal: AbortSignal): Promise<void>;
+}
+
+type Tables = { readonly [K in Kind]: Map<string, Objects[K]> };
+
+/** The view with its writing side, which only the mirror uses: any number of `put` and `remove`, then one `advance`. */
+export class ViewState implements View {
+  readonly #tables: Tables = {
+    service: new Map(),
+    spec: new Map(),
+    task: new Map(),
+    node: new Map(),
+    image: new Map(),
+    cluster: new Map(),
+    session: new Map(),
+    manager: new Map(),
+    logs: new Map(),
+  };
+  /** Versions of objects that carry no Meta, by kind and id. */
+  readonly #versions = new Map<string, number>();
+  readonly #taskIndex = new TaskIndex();
+  readonly #serviceByName = new Map<string, Service>();
+  readonly #specsOfService = new Map<string, SpecVersion[]>();
+  readonly #nodesByHostname = new Map<string, readonly Node[]>();
+  readonly #imagesByName = new Map<string, readonly Image[]>();
+  readonly #feeds = new Set<ChangeFeed>();
+  readonly #waiters = new Set<{ readonly revision: number; readonly resolve: () => void }>();
+  #revision = 0;
+  #leader: LeaderView | undefined;
+
+  get revision(): number {
+    return this.#revision;
+  }
+  get services(): ReadonlyMap<string, Service> {
+    return this.#tables.service;
+  }
+  get tasks(): ReadonlyMap<string, Task> {
+    return this.#tables.task;
+  }
+  get nodes(): ReadonlyMap<string, Node> {
+    return this.#tables.node;
+  }
+  get images(): ReadonlyMap<string, Image> {
+    return this.#tables.image;
+  }
+  get sessions(): ReadonlyMap<string, Session> {
+    return this.#tables.session;
+  }
+  get managers(): ReadonlyMap<string, ManagerInfo> {
+    return this.#tables.manager;
+  }
+  get logSubscriptions(): ReadonlyMap<string, LogSubscription> {
+    return this.#tables.logs;
+  }
+  get cluster(): Cluster | undefined {
+    return this.#tables.cluster.get("default");
+  }
+  get leader(): LeaderView | undefined {
+    return this.#leader;
+  }
+
+  get<K extends Kind>(kind: K, id: string): Objects[K] | undefined {
+    return this.#tables[kind].get(id);
+  }
+
+  version<K extends Kind>(kind: K, id: string): bigint | undefined {
+    const object = this.get(kind, id);
+    if (!object) return undefined;
+    const version = kinds[kind].metaOf(object)?.version;
+    return version ?? BigInt(this.#versions.get(`${kind}/${id}`) ?? 0);
+  }
+
+  serviceByName(name: string): Service | undefined {
+    return this.#serviceByName.get(name);
+  }
+
+  specVersion(serviceId: string, version: bigint): SpecVersion | undefined {
+    return this.#tables.spec.get(specVersionId(serviceId, version));
+  }
+
+  specVersions(serviceId: string): readonly SpecVersion[] {
+    return this.#specsOfService.get(serviceId) ?? [];
+  }
+
+  tasksOfService(serviceId: string): Iterable<Task> {
+    return this.#taskIndex.ofService(serviceId);
+  }
+
+  slotsOfService(serviceId: string): Iterable<Slot> {
+    return this.#taskIndex.slotsOf(serviceId);
+  }
+
+  tasksOfSlot(serviceId: string, slot: Slot): readonly Task[] {
+    return this.#taskIndex.ofSlot(serviceId, slot);
+  }
+
+  tasksOfNode(nodeId: string): Iterable<Task> {
+    return this.#taskIndex.ofNode(nodeId);
+  }
+
+  taskCountOfNode(nodeId: string): number {
+    return this.#taskIndex.countOfNode(nodeId);
+  }
+
+  nodesByHostname(hostname: string): readonly Node[] {
+    return this.#nodesByHostname.get(hostname) ?? [];
+  }
+
+  imageByName(name: string): Image | undefined {
+    return this.#imagesByName.get(name)?.at(-1);
+  }
+
+  changes(signal: AbortSignal): AsyncIterable<readonly Change[]> {
+    const feed = new ChangeFeed();
+    // Joined now, not at the first read: what changes in between must not be missed.
+    this.#feeds.add(feed);
+    const leave = () => this.#feeds.delete(feed);
+    signal.addEventListener("abort", leave, { once: true });
+    if (signal.aborted) leave();
+    return (async function* read() {
+      try {
+        while (true) yield await feed.take(signal);
+      } finally {
+        leave();
+        signal.removeEventListener("abort", leave);
+      }
+    })();
+  }
+
+  async waitForRevision(revision: number, signal: AbortSignal): Promise<void> {
+    if (this.#revision >= revision) return;
+    if (signal.aborted) throw abortReason(signal);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const waiter = { revision, resolve };
+    this.#waiters.add(waiter);
+    signal.addEventListener("abort", resolve as () => void, { once: true });
+    await promise;
+    signal.removeEventListener("abort", resolve as () => void);
+    this.#waiters.delete(waiter);
+    if (this.#revision < revision) throw abortReason(signal);
+  }
+
+  /** The mod_revision at which an object stands here; 0 for none. */
+  modRevision(kind: Kind, id: string): number {
+    return Number(this.version(kind, id) ?? 0n);
+  }
+
+  /** Puts a freshly decoded object in place. */
+  put<K extends Kind>(kind: K, id: string, object: Objects[K], modRevision: number): void {
+    const before = this.#tables[kind].get(id);
+    this.#tables[kind].set(id, object);
+    if (!kinds[kind].hasMeta) this.#versions.set(`${kind}/${id}`, modRevision);
+    this.#changed({ kind, id, before, after: object } as Change);
+  }
+
+  /** Takes an object out; none is no error. */
+  remove(kind: Kind, id: string): void {
+    const before = this.#tables[kind].get(id);
+    if (!before) return;
+    this.#tables[kind].delete(id);
+    this.#versions.delete(`${kind}/${id}`);
+    this.#changed({ kind, id, before, after: undefined } as Change);
+  }
+
+  setLeader(leader: LeaderView | undefined): void {
+    this.#leader = leader;
+  }
+
+  /** Says that everything up to `revision` is in; wakes readers and waiters. */
+  advance(revision: number): void {
+    this.#revision = Math.max(this.#revision, revision);
+    for (const waiter of this.#waiters) if (waiter.revision <= this.#revision) waiter.resolve();
+    for (const feed of this.#feeds) feed.flush();
+  }
+
+  /** How many objects there are. */
+  get size(): number {
+    return KINDS.reduce((sum, kind) => sum + this.#tables[kind].size, 0);
+  }
+
+  /** The keys of all objects. */
+  *keys(): Generator<string, void, undefined> {
+    for (const kind of KINDS) for (const id of this.#tables[kind].keys()) yield objectKey(kind, id);
+  }
+
+  #changed(change: Change): void {
+    switch (change.kind) {
+      case "task":
+        this.#taskIndex.replace(change.before, change.after);
+        break;
+      case "service":
+        if (change.before) this.#serviceByName.delete(change.before.name);
+        if (change.after) this.#serviceByName.set(change.after.name, change.after);
+        break;
+      case "spec":
+        this.#indexSpec(change.before, change.after);
+        break;
+      case "node":
+        moveInto(this.#nodesByHostname, change, ({ description }) => [description?.hostname ?? ""]);
+        break;
+      case "image":
+        moveInto(this.#imagesByName, change, ({ names }) => names);
+        break;
+      case "cluster":
+      case "session":
+      case "manager":
+      case "logs":
+        break;
+      default:
+        change satisfies never;
+    }
+    for (const feed of this.#feeds) feed.add(change);
+  }
+
+  #indexSpec(before: SpecVersion | undefined, after: SpecVersion | undefined): void {
+    const serviceId = (after ?? before)?.serviceId ?? "";
+    const others = this.specVersions(serviceId).filter((spec) => spec !== before);
+    if (after) others.push(after);
+    others.sort((left, right) => Number(left.version - right.version));
+    if (others.length > 0) this.#specsOfService.set(serviceId, others);
+    else this.#specsOfService.delete(serviceId);
+  }
+}
+
+/** Moves an object in an index from the words it had to the words it has; the newest stands last. */
+function moveInto<T>(
+  index: Map<string, readonly T[]>,
+  { before, after }: { readonly before: T | undefined; readonly after: T | undefined },
+  wordsOf: (object: T) => readonly string[],
+): void {
+  for (const word of before ? wordsOf(before) : []) {
+    const others = (index.get(word) ?? []).filter((object) => object !== before);
+    if (others.length > 0) index.set(word, others);
+    else index.delete(word);
+  }
+  for (const word of after ? wordsOf(after) : []) {
+    if (after) index.set(word, [...(index.get(word) ?? []), after]);
+  }
+}
