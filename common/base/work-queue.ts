@@ -49,9 +49,13 @@ export class WorkQueue<Key extends string> {
     this.#delayed.clear();
   }
 
-  /** Takes every key that may be handled now, for a loop that decides over many keys at once. */
-  takeAll(): Key[] {
-    const keys = [...this.#dirty].filter((key) => !this.#processing.has(key));
+  /** Takes the keys that may be handled now, for a loop that decides over many keys at once; at most `limit`. */
+  takeAll(limit: number = Number.POSITIVE_INFINITY): Key[] {
+    const keys: Key[] = [];
+    for (const key of this.#dirty) {
+      if (keys.length >= limit) break;
+      if (!this.#processing.has(key)) keys.push(key);
+    }
     for (const key of keys) {
       this.#dirty.delete(key);
       this.#processing.add(key);

@@ -1,0 +1,47 @@
+/** The reaper's loop: forgets tasks that nobody needs any more; what it decides lies in `decide.ts`. */
+import { TASK_HISTORY_LIMIT_DEFAULT } from "../../common/model/defaults.ts";
+import { isTerminal } from "../../common/model/task-state.ts";
+import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { Loop, LoopDecision } from "../loop.ts";
+import type { Change } from "../store/changes.ts";
+import type { ProposalGroup } from "../store/proposal.ts";
+import type { View } from "../store/view.ts";
+import { decideReaped } from "./decide.ts";
+
+export class Reaper implements Loop {
+  readonly name = "reaper";
+  /** SwarmKit's batch time: dead tasks harm nobody, and many go in one transaction. */
+  readonly pauseMs = 250;
+
+  *begin(view: View): Iterable<string> {
+    for (const task of view.tasks.values()) if (mayGo(task)) yield task.serviceId;
+  }
+
+  *observe(change: Change, view: View): Iterable<string> {
+    if (change.kind === "task" && change.after && mayGo(change.after)) yield change.after.serviceId;
+    else if (change.kind === "cluster") yield* view.services.keys();
+    else if (change.kind === "node" && !change.after) {
+      for (const task of view.tasksOfNode(change.id)) yield task.serviceId;
+    }
+  }
+
+  decide(view: View, keys: readonly string[]): LoopDecision {
+    const historyLimit = view.cluster?.spec?.taskHistoryLimit ?? TASK_HISTORY_LIMIT_DEFAULT;
+    const isNodeGone = (nodeId: string) => nodeId !== "" && !view.nodes.has(nodeId);
+    const groups: ProposalGroup[] = [];
+    for (const serviceId of keys) {
+      for (const task of decideReaped(view.tasksOfService(serviceId), { historyLimit, isNodeGone })) {
+        groups.push({ type: "delete", kind: "task", id: task.id, version: task.meta?.version });
+      }
+    }
+    return { groups, wakeups: [] };
+  }
+}
+
+function mayGo(task: Task): boolean {
+  return (
+    task.desiredState > TaskState.RUNNING &&
+    (task.desiredState >= TaskState.REMOVE || isTerminal(task.status?.state ?? TaskState.NEW))
+  );
+}
