@@ -1,0 +1,199 @@
+/** The host's side of L2: the bridge, its address, and the veths that are its ports. Told apart: find, then mend. */
+import { constants } from "node:os";
+import { assert, SwarmError } from "../../common/base/error.ts";
+import {
+  contains,
+  formatIpv4,
+  formatPrefix,
+  gatewayOf,
+  type Ipv4Prefix,
+  macOf,
+  networkOf,
+  overlaps,
+} from "./address.ts";
+import { isVethName, VETH_GROUP } from "./attach.ts";
+import { command, exchange, type NetlinkSocket } from "./netlink.ts";
+import {
+  addAddress,
+  createBridge,
+  decodeAddresses,
+  decodeLinks,
+  decodeRoutes,
+  deleteAddress,
+  deleteLink,
+  dumpAddresses,
+  dumpLinks,
+  dumpRoutes,
+  getLink,
+  type Link,
+  openPort,
+  type Route,
+  setLink,
+} from "./rtnetlink.ts";
+
+const { ENODEV, EEXIST, EADDRNOTAVAIL } = constants.errno;
+const RTN_BROADCAST = 3;
+const RTN_MULTICAST = 5;
+const LOOPBACK = { address: 0x7f000000, length: 8 };
+/** Ethernet's own; a veth may carry more, but the way out usually does not. */
+const ETHERNET_MTU = 1500;
+
+/** What the bridge should be. */
+export interface BridgeOptions {
+  readonly name: string;
+  readonly pool: Ipv4Prefix;
+  /** Absent: that of the device of the host's default route, at most 1,500. */
+  readonly mtu?: number;
+}
+
+/** The bridge as it is after `ensureBridge`. */
+export interface BridgeState {
+  readonly index: number;
+  readonly mtu: number;
+  /** Whether it had to be made or mended: then its ports may be loose. */
+  readonly changed: boolean;
+}
+
+/**
+ * Refuses a pool that shares addresses with a route or an address of the host (the bridge's own apart): tasks there
+ * and that network could never talk. Throws `failed_precondition` that names both.
+ */
+export async function checkPool(socket: NetlinkSocket, options: BridgeOptions, signal: AbortSignal): Promise<void> {
+  const links = await listLinks(socket, signal);
+  const answer = await command(socket, dumpRoutes(), { operation: "list routes" }, signal);
+  const own = links.find((link) => link.name === options.name)?.index;
+  const route = decodeRoutes(answer.messages).find((found) => found.index !== own && conflicts(found, options.pool));
+  if (route === undefined) return;
+  const device = links.find((link) => link.index === route.index)?.name ?? "none";
+  throw new SwarmError(
+    "failed_precondition",
+    `address pool ${formatPrefix(networkOf(options.pool))} overlaps the host's route ` +
+      `${formatPrefix(route.destination)} dev ${device}: choose another pool for the cluster`,
+  );
+}
+
+/** Makes the bridge, or mends what somebody changed: state, address, MAC, MTU. Cheap when all is as it should be. */
+export async function ensureBridge(
+  socket: NetlinkSocket,
+  options: BridgeOptions,
+  signal: AbortSignal,
+): Promise<BridgeState> {
+  const { name } = options;
+  const mac = macOf(gatewayOf(options.pool));
+  const found = await findLink(socket, name, signal);
+  if (found !== undefined && found.kind !== "bridge") {
+    const kind = found.kind || "device";
+    throw new SwarmError("failed_precondition", `create bridge ${name}: a ${kind} of that name exists on this host`);
+  }
+  const mtu = options.mtu ?? found?.mtu ?? (await uplinkMtu(socket, signal));
+  if (found === undefined) {
+    const create = createBridge({ name, mac, mtu });
+    await command(socket, create, { operation: `create bridge ${name}`, tolerated: [EEXIST] }, signal);
+  }
+  const bridge = found ?? (await findLink(socket, name, signal));
+  if (bridge === undefined) throw new SwarmError("aborted", `create bridge ${name}: it vanished again`);
+  const macDiffers = Buffer.compare(bridge.mac, mac) !== 0;
+  const asWanted = bridge.up && bridge.mtu === mtu && !macDiffers;
+  if (!asWanted) {
+    const change = setLink({ index: bridge.index }, { up: true, mtu, ...(macDiffers ? { mac } : {}) });
+    await command(socket, change, { operation: `bring bridge ${name} up` }, signal);
+  }
+  const readdressed = await ensureAddress(socket, bridge, options.pool, signal);
+  return { index: bridge.index, mtu, changed: !asWanted || readdressed };
+}
+
+/** Makes ports of those of `names` that are no ports of the bridge (it was deleted, say). Missing ones are no error. */
+export async function attachPorts(
+  socket: NetlinkSocket,
+  options: { readonly bridge: BridgeState; readonly names: ReadonlySet<string> },
+  signal: AbortSignal,
+): Promise<number> {
+  let attached = 0;
+  for (const link of await listLinks(socket, signal)) {
+    if (!isOurs(link) || !options.names.has(link.name)) continue;
+    if (link.master === options.bridge.index && link.up) continue;
+    const how = { operation: `attach ${link.name} to the bridge`, tolerated: [ENODEV] };
+    await command(socket, setLink({ index: link.index }, { master: options.bridge.index }), how, signal);
+    await command(socket, openPort({ index: link.index }), how, signal);
+    attached += 1;
+  }
+  return attached;
+}
+
+/** Deletes our veths other than those of `live`, and returns the names of what it deleted. */
+export async function deleteVeths(
+  socket: NetlinkSocket,
+  live: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const dead = (await listLinks(socket, signal)).filter((link) => isOurs(link) && !live.has(link.name));
+  for (const link of dead) await removeLink(socket, { name: link.name }, signal);
+  return dead.map((link) => link.name);
+}
+
+/** Deletes a link by name; one that is gone is fine. */
+export async function removeLink(
+  socket: NetlinkSocket,
+  link: { readonly name: string },
+  signal: AbortSignal,
+): Promise<void> {
+  await command(socket, deleteLink(link), { operation: `delete link ${link.name}`, tolerated: [ENODEV] }, signal);
+}
+
+/** The link of a name, undefined when there is none. */
+export async function findLink(socket: NetlinkSocket, name: string, signal: AbortSignal): Promise<Link | undefined> {
+  const answer = await command(
+    socket,
+    getLink({ name }),
+    { operation: `find link ${name}`, tolerated: [ENODEV] },
+    signal,
+  );
+  return decodeLinks(answer.messages)[0];
+}
+
+async function listLinks(socket: NetlinkSocket, signal: AbortSignal): Promise<readonly Link[]> {
+  return decodeLinks((await command(socket, dumpLinks(), { operation: "list links" }, signal)).messages);
+}
+
+function isOurs(link: Link): boolean {
+  return link.kind === "veth" && link.group === VETH_GROUP && isVethName(link.name);
+}
+
+/** A default route covers every pool and conflicts with none; broadcast and multicast routes belong to others. */
+function conflicts(route: Route, pool: Ipv4Prefix): boolean {
+  if (route.destination.length === 0 || route.type === RTN_BROADCAST || route.type === RTN_MULTICAST) return false;
+  if (contains(LOOPBACK, route.destination.address)) return overlaps(pool, LOOPBACK);
+  return overlaps(pool, route.destination);
+}
+
+/** Gives the bridge its one address; others (of an earlier pool) go. Returns whether anything had to change. */
+async function ensureAddress(
+  socket: NetlinkSocket,
+  bridge: Link,
+  pool: Ipv4Prefix,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const wanted = { address: gatewayOf(pool), length: pool.length };
+  const answer = await command(socket, dumpAddresses(), { operation: "list addresses" }, signal);
+  const present = decodeAddresses(answer.messages).filter((entry) => entry.index === bridge.index);
+  const isWanted = (prefix: Ipv4Prefix) => prefix.address === wanted.address && prefix.length === wanted.length;
+  const others = present.filter((entry) => !isWanted(entry.prefix));
+  for (const { prefix } of others) {
+    const operation = `remove address ${formatPrefix(prefix)} from ${bridge.name}`;
+    await command(socket, deleteAddress(bridge.index, prefix), { operation, tolerated: [EADDRNOTAVAIL] }, signal);
+  }
+  if (present.length > others.length) return others.length > 0;
+  const operation = `add address ${formatIpv4(wanted.address)} to ${bridge.name}`;
+  await command(socket, addAddress(bridge.index, wanted), { operation }, signal);
+  return true;
+}
+
+/** The MTU on the way out, so that no packet of a container is too large for it. */
+async function uplinkMtu(socket: NetlinkSocket, signal: AbortSignal): Promise<number> {
+  const answer = await exchange(socket, dumpRoutes(), signal);
+  const route = decodeRoutes(answer.messages).find((found) => found.destination.length === 0 && found.index !== 0);
+  if (route === undefined) return ETHERNET_MTU;
+  const uplink = (await listLinks(socket, signal)).find((link) => link.index === route.index);
+  assert(uplink === undefined || uplink.mtu >= 0, "an MTU is not negative");
+  return Math.min(ETHERNET_MTU, uplink?.mtu ?? ETHERNET_MTU);
+}

@@ -1,0 +1,213 @@
+/**
+ * Published TCP ports on 127.0.0.1 and ::1. The kernel would translate loopback addresses only with route_localnet,
+ * which opens the host's loopback to its neighbours (CVE-2020-8558); so a process listens there and passes bytes on.
+ * Listening has a second use: nobody on the host can take the port on all addresses while we hold it.
+ */
+
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import { formatIpv4 } from "./address.ts";
+import type { Protocol, Target } from "./ruleset.ts";
+
+/** Each connection costs two sockets of the agent; more than this on one port are closed at once. */
+const CONNECTIONS_PER_PORT_MAX = 1024;
+/** After so long without an answer to SYN (which is not resent for a second) the next target is tried. */
+const CONNECT_TIMEOUT_MS = 3_000;
+/** A client waits for at most so many silent targets. */
+const TARGETS_TRIED_MAX = 3;
+const KEEPALIVE_MS = 30_000;
+
+const LOOPBACKS = ["127.0.0.1", "::1"];
+
+/** A port that is listened on, and where its connections go. */
+interface Listening {
+  readonly servers: readonly Server[];
+  targets: readonly Target[];
+  /** Counts connections, to deal them out in turn. */
+  turn: number;
+}
+
+/** The listeners of all published TCP ports of this node. */
+export class LoopbackProxy implements AsyncDisposable {
+  readonly #logger: Logger;
+  readonly #ports = new Map<number, Listening>();
+  readonly #connections = new Set<Socket>();
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /** The ports that are listened on now. */
+  get ports(): ReadonlySet<number> {
+    return new Set(this.#ports.keys());
+  }
+
+  /** Listens on `port`, or changes the targets of one that is listened on. Throws `already_exists` when it is taken. */
+  async open(port: number, targets: readonly Target[]): Promise<void> {
+    const listening = this.#ports.get(port);
+    if (listening !== undefined) {
+      listening.targets = targets;
+      return;
+    }
+    const servers: Server[] = [];
+    const entry: Listening = { servers, targets, turn: 0 };
+    for (const host of LOOPBACKS) {
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#serve(entry, client));
+      server.maxConnections = CONNECTIONS_PER_PORT_MAX;
+      const failure = await listen(server, host, port);
+      if (failure === undefined) {
+        servers.push(server);
+      } else if (host === "::1" && isWithoutIpv6(failure)) {
+        this.#logger.debug({ port }, "no ipv6 loopback to publish on");
+      } else {
+        await Promise.all(servers.map(closeServer));
+        throw isTaken(failure) ? portTaken("tcp", port) : SwarmError.wrap(`listen on ${host} port ${port}`, failure);
+      }
+    }
+    this.#ports.set(port, entry);
+  }
+
+  /** Stops listening on `port`. Connections that it accepted go on. */
+  async close(port: number): Promise<void> {
+    const listening = this.#ports.get(port);
+    this.#ports.delete(port);
+    // Not awaited to the end of the connections: `close` of net.Server stops accepting at once.
+    for (const server of listening?.servers ?? []) server.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closing = [...this.#ports.values()].flatMap(({ servers }) => servers.map(closeServer));
+    this.#ports.clear();
+    for (const socket of this.#connections) socket.destroy();
+    await Promise.all(closing);
+  }
+
+  #serve(port: Listening, client: Socket): void {
+    this.#own(client);
+    const first = port.turn++;
+    const split = first % Math.max(1, port.targets.length);
+    const inTurn = [...port.targets.slice(split), ...port.targets.slice(0, split)];
+    this.#connect(client, inTurn.slice(0, TARGETS_TRIED_MAX));
+  }
+
+  /** Joins the client to the first target that answers; resets it when none does. */
+  #connect(client: Socket, [target, ...others]: readonly Target[]): void {
+    if (target === undefined || client.destroyed) {
+      client.resetAndDestroy();
+      return;
+    }
+    const upstream = connect({
+      host: formatIpv4(target.address),
+      port: target.port,
+      allowHalfOpen: true,
+      noDelay: true,
+      // A target whose veth was deleted says nothing any more: an idle connection to it must end too.
+      keepAlive: true,
+      keepAliveInitialDelay: KEEPALIVE_MS,
+    });
+    this.#own(upstream);
+    const gone = () => upstream.destroy();
+    const next = () => {
+      client.off("close", gone);
+      upstream.destroy();
+      this.#connect(client, others);
+    };
+    client.once("close", gone);
+    upstream.setTimeout(CONNECT_TIMEOUT_MS, next).once("error", next);
+    upstream.once("connect", () => {
+      upstream.setTimeout(0).off("error", next);
+      client.off("close", gone);
+      join(client, upstream);
+    });
+  }
+
+  /** Keeps a socket for disposal; its errors end it, and that is all that can be done about them. */
+  #own(socket: Socket): void {
+    this.#connections.add(socket);
+    socket.on("error", () => {});
+    socket.once("close", () => this.#connections.delete(socket));
+  }
+}
+
+/**
+ * Whether nobody on the host listens on the port, on whatever address: a translated port would be taken away from
+ * them unseen. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
+ */
+export async function assertPortFree(protocol: Protocol, port: number): Promise<void> {
+  if (protocol === "sctp") return;
+  const failure = protocol === "tcp" ? await probeTcp(port) : await probeUdp(port);
+  if (failure !== undefined && isTaken(failure)) throw portTaken(protocol, port);
+  if (failure !== undefined) throw SwarmError.wrap(`published port ${port}/${protocol}`, failure);
+}
+
+function portTaken(protocol: Protocol, port: number): SwarmError {
+  return new SwarmError("already_exists", `published port ${port}/${protocol}: already in use on this node`);
+}
+
+async function probeTcp(port: number): Promise<unknown> {
+  const server = createServer();
+  const failure = await listen(server, "0.0.0.0", port);
+  if (failure === undefined) await closeServer(server);
+  return failure;
+}
+
+async function probeUdp(port: number): Promise<unknown> {
+  const socket = createSocket("udp4");
+  const bound = once(socket, "listening").then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  socket.bind({ address: "0.0.0.0", port, exclusive: true });
+  const failure = await bound;
+  if (failure === undefined) {
+    const closed = once(socket, "close");
+    socket.close();
+    await closed;
+  }
+  return failure;
+}
+
+/** Listens and tells of the failure as a value, for it is expected. */
+async function listen(server: Server, host: string, port: number): Promise<unknown> {
+  const listening = once(server, "listening").then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  server.listen({ host, port, exclusive: true });
+  const failure = await listening;
+  // A later error (accept ran out of descriptors) must not end the agent; the client sees its connection refused.
+  server.on("error", () => {});
+  return failure;
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+  });
+}
+
+/** Passes bytes both ways; the end of one direction is passed on while the other goes on (half-close). */
+function join(one: Socket, other: Socket): void {
+  closeAfter(one, other);
+  closeAfter(other, one);
+  one.pipe(other);
+  other.pipe(one);
+}
+
+/** A connection that broke breaks its other half; one that ended in order lets it send what it still holds. */
+function closeAfter(one: Socket, other: Socket): void {
+  one.once("close", (broken: boolean) => {
+    if (broken || !one.readableEnded || !one.writableFinished) other.resetAndDestroy();
+  });
+}
+
+function isTaken(failure: unknown): boolean {
+  return errnoOf(failure) === "EADDRINUSE";
+}
+
+function isWithoutIpv6(failure: unknown): boolean {
+  return ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes(errnoOf(failure) ?? "");
+}

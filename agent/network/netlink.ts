@@ -1,0 +1,213 @@
+/**
+ * The wire form of netlink: messages and attributes to bytes and back, no more (`rtnetlink.ts` and `conntrack.ts` know
+ * what they mean). Layout as in linux/netlink.h; integers in the host's order, which is little-endian on every
+ * machine that Node's own builds run containers on (x64, arm64).
+ */
+import { constants } from "node:os";
+import { type ErrorCode, SwarmError } from "../../common/base/error.ts";
+
+/**
+ * A netlink socket in some network namespace, bound to one protocol (NETLINK_ROUTE or NETLINK_NETFILTER).
+ * `request` sends one message as it is and resolves with what came back, in order, datagrams or parts of them: the
+ * answers up to and including the acknowledgement (NLMSG_ERROR) or the end of a dump (NLMSG_DONE). It rejects only
+ * when the socket itself fails; a refusal by the kernel is an answer.
+ */
+export interface NetlinkSocket {
+  request(message: Uint8Array, signal: AbortSignal): Promise<readonly Uint8Array[]>;
+}
+
+/** An attribute to send: bytes, or more attributes nested in it. */
+export interface Attribute {
+  readonly type: number;
+  readonly value: Uint8Array | readonly Attribute[];
+}
+
+/** One received message: its type and what follows the nlmsghdr. */
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly payload: Uint8Array;
+}
+
+/** What the kernel answered: errno 0, or the positive number of the refusal. */
+export interface NetlinkAnswer {
+  readonly errno: number;
+  readonly messages: readonly NetlinkMessage[];
+}
+
+/** nlmsg_flags (linux/netlink.h). */
+export const NLM_F = { REQUEST: 1, MULTI: 2, ACK: 4, DUMP: 0x300, REPLACE: 0x100, EXCL: 0x200, CREATE: 0x400 } as const;
+
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const HEADER_LENGTH = 16;
+const NLA_F_NESTED = 0x8000;
+const NLA_TYPE_MASK = 0x3fff;
+
+export function u8(type: number, value: number): Attribute {
+  return { type, value: Uint8Array.of(value) };
+}
+
+export function u32(type: number, value: number): Attribute {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return { type, value: bytes };
+}
+
+/** A NUL-terminated string. */
+export function text(type: number, value: string): Attribute {
+  return { type, value: new TextEncoder().encode(`${value}\0`) };
+}
+
+export function bytes(type: number, value: Uint8Array): Attribute {
+  return { type, value };
+}
+
+/** Attributes nested in one; NLA_F_NESTED is set, as the kernel's strict checks want. */
+export function nested(type: number, value: readonly Attribute[]): Attribute {
+  return { type: type | NLA_F_NESTED, value };
+}
+
+/** A nested attribute whose content is encoded already, since it starts with a header of its own. */
+export function nestedBytes(type: number, value: Uint8Array): Attribute {
+  return { type: type | NLA_F_NESTED, value };
+}
+
+/** A message: nlmsghdr, the family's fixed header, attributes. */
+export function encodeMessage(message: {
+  readonly type: number;
+  readonly flags: number;
+  readonly header: Uint8Array;
+  readonly attributes?: readonly Attribute[];
+}): Uint8Array {
+  const parts = [align(message.header), ...(message.attributes ?? []).map(encodeAttribute)];
+  const length = parts.reduce((sum, part) => sum + part.length, HEADER_LENGTH);
+  const encoded = new Uint8Array(length);
+  const view = new DataView(encoded.buffer);
+  view.setUint32(0, length, true);
+  view.setUint16(4, message.type, true);
+  view.setUint16(6, message.flags, true);
+  // One request at a time is under way on a socket, so the sequence number tells nothing: it is always 1.
+  view.setUint32(8, 1, true);
+  let offset = HEADER_LENGTH;
+  for (const part of parts) {
+    encoded.set(part, offset);
+    offset += part.length;
+  }
+  return encoded;
+}
+
+/** An attribute, padded to four bytes; also the value of one that nests a header (VETH_INFO_PEER) before its own. */
+export function encodeAttribute(attribute: Attribute): Uint8Array {
+  const value =
+    attribute.value instanceof Uint8Array ? attribute.value : concatenate(attribute.value.map(encodeAttribute));
+  const encoded = new Uint8Array(4 + ((value.length + 3) & ~3));
+  const view = new DataView(encoded.buffer);
+  view.setUint16(0, 4 + value.length, true);
+  view.setUint16(2, attribute.type, true);
+  encoded.set(value, 4);
+  return encoded;
+}
+
+/** The parts one after another. */
+export function concatenate(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}
+
+/** The attributes of a region by type (flags masked off). Throws `data_loss` on lengths that do not fit. */
+export function decodeAttributes(region: Uint8Array): ReadonlyMap<number, Uint8Array> {
+  const attributes = new Map<number, Uint8Array>();
+  const view = new DataView(region.buffer, region.byteOffset, region.byteLength);
+  for (let offset = 0; offset + 4 <= region.length; ) {
+    const length = view.getUint16(offset, true);
+    if (length < 4 || offset + length > region.length) throw malformed("attribute", length);
+    attributes.set(view.getUint16(offset + 2, true) & NLA_TYPE_MASK, region.subarray(offset + 4, offset + length));
+    offset += (length + 3) & ~3;
+  }
+  return attributes;
+}
+
+/** What the datagrams of one request say. Throws `data_loss` on lengths that do not fit. */
+export function decodeAnswer(datagrams: readonly Uint8Array[]): NetlinkAnswer {
+  const messages: NetlinkMessage[] = [];
+  let errno = 0;
+  for (const datagram of datagrams) {
+    const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength);
+    for (let offset = 0; offset + HEADER_LENGTH <= datagram.length; ) {
+      const length = view.getUint32(offset, true);
+      if (length < HEADER_LENGTH || offset + length > datagram.length) throw malformed("message", length);
+      const type = view.getUint16(offset + 4, true);
+      const payload = datagram.subarray(offset + HEADER_LENGTH, offset + length);
+      if (type === NLMSG_ERROR || type === NLMSG_DONE) {
+        if (payload.length >= 4) errno ||= Math.abs(view.getInt32(offset + HEADER_LENGTH, true));
+      } else {
+        messages.push({ type, payload });
+      }
+      offset += (length + 3) & ~3;
+    }
+  }
+  return { errno, messages };
+}
+
+/** Sends one message and reads the answer. A refusal is in `errno`, not thrown. */
+export async function exchange(
+  socket: NetlinkSocket,
+  message: Uint8Array,
+  signal: AbortSignal,
+): Promise<NetlinkAnswer> {
+  return decodeAnswer(await socket.request(message, signal));
+}
+
+/**
+ * Sends one message that must succeed, or be refused with one of `tolerated`. Throws a SwarmError that says
+ * `operation: ERRNO`.
+ */
+export async function command(
+  socket: NetlinkSocket,
+  message: Uint8Array,
+  options: { readonly operation: string; readonly tolerated?: readonly number[] },
+  signal: AbortSignal,
+): Promise<NetlinkAnswer> {
+  const answer = await exchange(socket, message, signal);
+  if (answer.errno !== 0 && options.tolerated?.includes(answer.errno) !== true) {
+    throw new SwarmError(codeOf(answer.errno), `${options.operation}: ${errnoName(answer.errno)}`);
+  }
+  return answer;
+}
+
+/** "ENODEV" for 19. */
+export function errnoName(errno: number): string {
+  for (const [name, number] of Object.entries(constants.errno)) if (number === errno) return name;
+  return `errno ${errno}`;
+}
+
+function codeOf(errno: number): ErrorCode {
+  switch (errno) {
+    case constants.errno.EPERM:
+    case constants.errno.EACCES:
+      return "permission_denied";
+    case constants.errno.ENODEV:
+    case constants.errno.ENOENT:
+      return "not_found";
+    case constants.errno.EEXIST:
+      return "already_exists";
+    default:
+      return "failed_precondition";
+  }
+}
+
+function align(part: Uint8Array): Uint8Array {
+  if (part.length % 4 === 0) return part;
+  const aligned = new Uint8Array((part.length + 3) & ~3);
+  aligned.set(part);
+  return aligned;
+}
+
+function malformed(what: string, length: number): SwarmError {
+  return new SwarmError("data_loss", `netlink: ${what} of impossible length ${length}`);
+}

@@ -1,0 +1,210 @@
+import { afterAll, beforeAll, describe, expect } from "vitest";
+import { newId, type TaskId } from "../../common/base/id.ts";
+import { systemRandom } from "../../common/base/random.ts";
+import { eventually } from "../../test/eventually.ts";
+import { isRoot, rootTest } from "../../test/privileges.ts";
+import { vethName } from "./attach.ts";
+import { CLIENT_ADDRESS, type ContainerStarted, HOST_ADDRESS, Lab, type TestPort } from "./testing/lab.ts";
+
+const POOL = "10.224.0.0/12";
+
+function taskId(): TaskId {
+  return newId<TaskId>(systemRandom);
+}
+
+function fetch(host: string, port = 80): readonly string[] {
+  return ["timeout", "2", "busybox", "wget", "-qO-", `http://${host}:${port}/`];
+}
+
+function ping(address: string): readonly string[] {
+  return ["busybox", "ping", "-c", "1", "-W", "2", address];
+}
+
+function web(port: number, ...addresses: readonly string[]): TestPort {
+  return { protocol: "tcp", port, targets: addresses.map((address) => ({ address, port: 80 })) };
+}
+
+/** How many of `count` fetches each name answered. */
+async function tally(count: number, once: () => Promise<string>): Promise<Record<string, number>> {
+  const answers: Record<string, number> = {};
+  for (let index = 0; index < count; index++) {
+    const name = await once();
+    answers[name] = (answers[name] ?? 0) + 1;
+  }
+  return answers;
+}
+
+describe("the network of a host", () => {
+  const A = "10.224.0.7";
+  const B = "10.224.0.8";
+  const tasks = { a: taskId(), b: taskId() };
+  let lab: Lab;
+  let a: ContainerStarted;
+  let b: ContainerStarted;
+
+  beforeAll(async () => {
+    if (!isRoot) return;
+    lab = await Lab.open();
+    await lab.ask({ do: "open", pool: POOL });
+    a = await lab.serveHttp(tasks.a, `${A}/12`, "a");
+    b = await lab.serveHttp(tasks.b, `${B}/12`, "b");
+    for (const address of [A, B]) await eventually(() => lab.inHost(...fetch(address)));
+  });
+  afterAll(() => lab?.[Symbol.asyncDispose]());
+
+  rootTest("containers reach each other and their gateway", async () => {
+    expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
+    expect(await lab.inContainer(b, ...ping(A))).toContain("1 packets received");
+    expect(await lab.inContainer(b, ...ping("10.224.0.1"))).toContain("1 packets received");
+  });
+
+  rootTest("a container has its address, its MAC and no IPv6 but its own loopback's", async () => {
+    expect(await lab.inContainer(a, "ip", "-o", "link", "show", "eth0")).toContain("02:42:0a:e0:00:07");
+    const addresses = await lab.inContainer(a, "ip", "-o", "addr");
+    expect(addresses).toContain(`${A}/12`);
+    expect(addresses.match(/inet6 \S+/g)).toEqual(["inet6 ::1/128"]);
+    expect(await lab.inHost("ip", "-6", "-o", "addr", "show", "dev", "swarm0")).toBe("");
+    expect(await lab.inHost("ip", "-6", "-o", "addr", "show", "dev", vethName(tasks.a))).toBe("");
+  });
+
+  rootTest("an attachment takes at most 5 ms", async () => {
+    const started: number[] = [];
+    for (let index = 0; index < 20; index++) {
+      const address = `10.224.1.${index + 1}/12`;
+      const command = ["busybox", "sleep", "600"];
+      const container = await lab.ask({ do: "attach", taskId: taskId(), address, command });
+      started.push((container as ContainerStarted).ms);
+    }
+    started.sort((one, other) => one - other);
+    expect(started[10]).toBeLessThan(5);
+  });
+
+  rootTest("a published port is dealt to its targets evenly, whoever asks", async () => {
+    await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
+    const even = { a: 5, b: 5 };
+    expect(await tally(10, () => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toEqual(even);
+    expect(await tally(10, () => lab.inHost(...fetch(HOST_ADDRESS, 8080)))).toEqual(even);
+    expect(await tally(10, () => lab.inHost(...fetch("127.0.0.1", 8080)))).toEqual(even);
+    expect(await tally(10, () => lab.inHost(...fetch("[::1]", 8080)))).toEqual(even);
+    // From a container: half of these come back to the one that asked.
+    expect(await tally(10, () => lab.inContainer(a, ...fetch(HOST_ADDRESS, 8080)))).toEqual(even);
+    expect(await tally(10, () => lab.inContainer(a, ...fetch("10.224.0.1", 8080)))).toEqual(even);
+  });
+
+  rootTest("a change of targets, and a withdrawn port, count at once", async () => {
+    await lab.ask({ do: "publish", ports: [web(8081, A), web(8082, A, B)] });
+    expect(await lab.inClient(...fetch(HOST_ADDRESS, 8081))).toBe("a");
+    await lab.ask({ do: "publish", ports: [web(8081, B)] });
+    expect(await lab.inClient(...fetch(HOST_ADDRESS, 8081))).toBe("b");
+    expect(await lab.inHost(...fetch("127.0.0.1", 8081))).toBe("b");
+    await lab.ask({ do: "publish", ports: [] });
+    await expect(lab.inClient(...fetch(HOST_ADDRESS, 8081))).rejects.toThrow("refused");
+    await expect(lab.inHost(...fetch("127.0.0.1", 8081))).rejects.toThrow("refused");
+    expect(await lab.inHost("nft", "list", "map", "ip", "swarm", "published")).not.toContain("elements");
+  });
+
+  rootTest("a port that somebody holds is reported, left to him, and taken once he lets go", async () => {
+    const holder = lab.start(lab.hostNamespace, "busybox", "httpd", "-f", "-p", `${HOST_ADDRESS}:8083`);
+    await eventually(async () => expect(await lab.inHost("ss", "-ltnH", "sport = 8083")).toContain("LISTEN"));
+    const problem = { protocol: "tcp", port: 8083, message: "published port 8083/tcp: already in use on this node" };
+    expect(await lab.ask({ do: "publish", ports: [web(8083, A), web(8084, A)] })).toEqual([problem]);
+    expect(await lab.inClient(...fetch(HOST_ADDRESS, 8084))).toBe("a");
+    holder.kill("SIGKILL");
+    await eventually(async () => {
+      await lab.ask({ do: "reconcile" });
+      expect(await lab.inClient(...fetch(HOST_ADDRESS, 8083))).toBe("a");
+    });
+  });
+
+  rootTest("udp flows move to a living target when theirs leaves", async () => {
+    const udp = (address: string): TestPort => ({ protocol: "udp", port: 5353, targets: [{ address, port: 53 }] });
+    for (const [name, container] of Object.entries({ a, b })) {
+      const serve = `const s = require("dgram").createSocket("udp4").bind(53);
+        s.on("message", (_, from) => s.send(${JSON.stringify(name)}, from.port, from.address))`;
+      lab.startIn(container, process.execPath, "-e", serve);
+      await eventually(async () => expect(await lab.inContainer(container, "ss", "-lnuH")).toContain(":53"));
+    }
+    // One source port, so that all of it is one flow to the kernel.
+    const asked = `const s = require("dgram").createSocket("udp4").bind(4000, () => s.send("?", 5353, "${HOST_ADDRESS}"));
+      s.on("message", (name) => { console.log(String(name)); process.exit() }).on("error", () => process.exit());
+      setTimeout(() => process.exit(), 300)`;
+    const ask = () => lab.inClient(process.execPath, "-e", asked);
+    await ask();
+    await lab.ask({ do: "publish", ports: [udp(A)] });
+    expect(await ask()).toBe("a\n");
+    await lab.ask({ do: "publish", ports: [udp(B)] });
+    expect(await ask()).toBe("b\n");
+  });
+
+  rootTest("containers reach the outside by the host's address, and the outside not them", async () => {
+    const serve = `require("net").createServer((s) => s.end(s.remoteAddress)).listen(80, "${CLIENT_ADDRESS}")`;
+    lab.start(lab.clientNamespace, process.execPath, "-e", serve);
+    await eventually(async () => {
+      expect(await lab.inContainer(a, "busybox", "nc", CLIENT_ADDRESS, "80")).toBe(HOST_ADDRESS);
+    });
+    await lab.inClient("ip", "route", "add", POOL, "via", HOST_ADDRESS);
+    await expect(lab.inClient(...fetch(A))).rejects.toThrow();
+    await expect(lab.inClient(...ping(A))).rejects.toThrow();
+  });
+
+  rootTest("the host's loopback is out of a container's reach, even with route_localnet", async () => {
+    lab.start(lab.hostNamespace, "busybox", "httpd", "-f", "-p", "127.0.0.1:8090", "-h", lab.directory);
+    await eventually(async () => expect(await lab.inHost("ss", "-ltnH", "sport = 8090")).toContain("LISTEN"));
+    await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1");
+    await lab.inContainer(a, "busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1");
+    await lab.inContainer(a, "ip", "route", "add", "127.0.0.2/32", "via", "10.224.0.1");
+    await expect(lab.inContainer(a, ...fetch("127.0.0.2", 8090))).rejects.toThrow();
+    await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=0");
+  });
+
+  rootTest("flushed rules and a deleted bridge are back within ten seconds", async () => {
+    await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
+    await lab.ask({ do: "run" });
+    await lab.inHost("nft", "flush", "ruleset");
+    await lab.inHost("ip", "link", "del", "swarm0");
+    await expect(lab.inClient(...fetch(HOST_ADDRESS, 8080))).rejects.toThrow();
+    expect(await eventually(() => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toMatch(/a|b/);
+    expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
+  });
+
+  rootTest("an agent that starts again leaves what serves as it is", async () => {
+    await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
+    await lab.ask({ do: "open", pool: POOL });
+    expect(await tally(4, () => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toEqual({ a: 2, b: 2 });
+    expect(await lab.ask({ do: "publish", ports: [web(8080, A, B)] })).toEqual([]);
+    expect(await tally(4, () => lab.inHost(...fetch("127.0.0.1", 8080)))).toEqual({ a: 2, b: 2 });
+  });
+
+  rootTest("links of dead tasks go, those of live ones stay", async () => {
+    const dead = taskId();
+    const address = "10.224.0.9/12";
+    await lab.ask({ do: "attach", taskId: dead, address, command: ["busybox", "sleep", "600"] });
+    await lab.ask({ do: "detach", taskId: dead, address });
+    await lab.ask({ do: "detach", taskId: dead, address });
+    await expect(lab.inHost("ip", "link", "show", vethName(dead))).rejects.toThrow("does not exist");
+    await lab.inHost("ip", "link", "add", "veth01234567", "type", "veth", "peer", "name", "other");
+    await lab.ask({ do: "open", pool: POOL });
+    const deleted = await lab.ask({ do: "cleanup", live: [tasks.a, tasks.b] });
+    expect(deleted).toHaveLength(20);
+    expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
+    expect(await lab.inHost("ip", "-o", "link", "show", "veth01234567")).toContain("veth01234567");
+  });
+
+  rootTest("removal leaves no link and no table", async () => {
+    await lab.ask({ do: "removeAll" });
+    const links = await lab.inHost("ip", "-o", "link");
+    expect(links).not.toContain("swarm0");
+    expect(links).not.toContain(vethName(tasks.a));
+    expect(await lab.inHost("nft", "list", "ruleset")).toBe("");
+    expect(await lab.inHost("ss", "-ltnH", "sport = 8080")).toBe("");
+    await lab.ask({ do: "removeAll" });
+  });
+
+  rootTest("a pool that overlaps a route of the host is refused, and both are named", async () => {
+    await lab.inHost("ip", "route", "add", "10.230.1.0/24", "via", CLIENT_ADDRESS);
+    const message = "address pool 10.224.0.0/12 overlaps the host's route 10.230.1.0/24 dev wire";
+    await expect(lab.ask({ do: "open", pool: POOL })).rejects.toThrow(message);
+    await expect(lab.ask({ do: "open", pool: "192.0.2.0/28" })).rejects.toThrow("overlaps the host's route 192.0.2");
+    expect(await lab.inHost("ip", "-o", "link")).not.toContain("swarm0");
+  });
+});

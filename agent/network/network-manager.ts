@@ -1,0 +1,302 @@
+/**
+ * The network of one host: bridge, rules, published ports. It knows addresses and task ids; it does not know services,
+ * images or managers. It decides with the pure files beside it and acts through what is handed to it.
+ */
+import { readFile } from "node:fs/promises";
+import type { Clock } from "../../common/base/clock.ts";
+import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
+import type { TaskId } from "../../common/base/id.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
+import { type Attachment, type AttachOp, type AttachPoint, attachOps, vethName } from "./attach.ts";
+import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
+import { forgetConnections } from "./conntrack.ts";
+import type { NetlinkSocket } from "./netlink.ts";
+import { PortPublisher, type PublishProblem } from "./port-publisher.ts";
+import {
+  containerHosts,
+  containerResolvConf,
+  type DnsOptions,
+  isStubResolver,
+  RESOLV_CONF,
+  RESOLVED_CONF,
+} from "./resolver.ts";
+import type { RuleLoader } from "./rule-loader.ts";
+import { RuleTable } from "./rule-table.ts";
+import type { PublishedPort, RulesetState } from "./ruleset.ts";
+import type { Sysctls } from "./sysctl.ts";
+
+/** The parts of the world that the network is made of. */
+export interface NetworkDependencies {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** A NETLINK_ROUTE socket of the host's namespace. */
+  readonly route: NetlinkSocket;
+  /** A NETLINK_NETFILTER socket of the host's namespace. */
+  readonly netfilter: NetlinkSocket;
+  readonly rules: RuleLoader;
+  readonly sysctls: Sysctls;
+}
+
+/** What is to be chosen per cluster (pool) and per host (the rest). */
+export interface NetworkOptions {
+  /** The cluster's pool of task addresses. */
+  readonly pool: Ipv4Prefix;
+  /** Default `swarm0`. At most 15 bytes. */
+  readonly bridge?: string;
+  /** The nftables table of family ip. Default `swarm`. */
+  readonly table?: string;
+  /** MTU of the bridge and the containers. Default: that of the host's default route, at most 1,500. */
+  readonly mtu?: number;
+}
+
+/** What a container's own files should say, beyond the host's. */
+export interface ContainerNames {
+  readonly hostname: string;
+  /** "address name [alias…]" or "name:address". */
+  readonly extraHosts?: readonly string[];
+  readonly dns?: Partial<DnsOptions>;
+}
+
+/** What a container needs to be on the network. */
+export interface NetworkPlan {
+  /** For the plan's container list, in this order, after its namespaces exist and before its capabilities go. */
+  readonly ops: readonly AttachOp[];
+  /** The content of its /etc/resolv.conf. */
+  readonly resolvConf: string;
+  /** The content of its /etc/hosts. */
+  readonly hosts: string;
+}
+
+/** Damage from outside is mended within this time; each look costs four small netlink requests. */
+const RECONCILE_INTERVAL_MS = 5_000;
+
+/** Owns the bridge and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
+export class NetworkManager implements AsyncDisposable {
+  readonly #world: NetworkDependencies;
+  readonly #logger: Logger;
+  readonly #options: Required<Pick<NetworkOptions, "pool" | "bridge" | "table">> & Pick<NetworkOptions, "mtu">;
+  readonly #table: RuleTable;
+  readonly #publisher: PortPublisher;
+  /** The host's ends of the veths of live tasks: attached here, or named by `cleanup`. */
+  readonly #live = new Set<string>();
+  #bridge: BridgeState | undefined;
+  #ipv6 = false;
+  #resolvConf = "";
+  /** Undefined until the agent said what is published: until then a table that exists is right. */
+  #published: readonly PublishedPort[] | undefined;
+  #problems: readonly PublishProblem[] = [];
+  /** The end of the queue of work: start, publish and reconcile never overlap. */
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(world: NetworkDependencies, options: NetworkOptions) {
+    this.#world = world;
+    this.#logger = world.logger;
+    this.#options = { bridge: "swarm0", table: "swarm", ...options };
+    assert(Buffer.byteLength(this.#options.bridge) <= 15, "a link's name has at most 15 bytes");
+    this.#table = new RuleTable(world.rules, world.netfilter);
+    this.#publisher = new PortPublisher(this.#table, world.netfilter, this.#logger);
+  }
+
+  /**
+   * Makes or mends what a host needs before its first container; call it again as often as you like. Throws
+   * `failed_precondition` when the pool overlaps a route of the host, nft is missing or the bridge's name is taken,
+   * `permission_denied` without root.
+   */
+  start(signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      await checkPool(this.#world.route, { ...this.#options, name: this.#options.bridge }, signal);
+      await this.#ensureForwarding();
+      await this.#ensureBridge(signal);
+      await this.#readResolvConf();
+      if (!(await this.#table.exists(this.#options.table, signal))) {
+        await this.#table.apply(this.#rulesetState(), signal);
+      }
+      await this.#warnOfFirewall(signal);
+    });
+  }
+
+  /** Reconciles every five seconds until the signal aborts; a failure is logged and tried again. Needs an owner. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#world.clock.sleep(RECONCILE_INTERVAL_MS, signal);
+      try {
+        await this.reconcile(signal);
+      } catch (reason) {
+        if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+        this.#logger.warn({ err: reason }, "network could not be mended");
+      }
+    }
+  }
+
+  /**
+   * Computes what joins a task to the network; nothing is sent. From now on the task's veth is held to be alive,
+   * until `detach`. `start` must have succeeded.
+   */
+  attach(taskId: TaskId, attachment: Attachment, names: ContainerNames): NetworkPlan {
+    const { bridge } = this;
+    const gateway = gatewayOf(this.#options.pool);
+    const point: AttachPoint = { bridgeIndex: bridge.index, mtu: bridge.mtu, gateway, ipv6: this.#ipv6 };
+    const bridged = attachment.kind === "bridge";
+    if (bridged) this.#live.add(vethName(taskId));
+    return {
+      ops: attachOps(taskId, attachment, point),
+      resolvConf: containerResolvConf(this.#resolvConf, names.dns),
+      hosts: containerHosts({
+        hostname: names.hostname,
+        gateway,
+        extra: names.extraHosts ?? [],
+        ...(bridged ? { address: attachment.address.address } : {}),
+      }),
+    };
+  }
+
+  /**
+   * Removes what is left of a task that has ended: its veth (which the kernel deletes with the namespace, by and by)
+   * and the tracked connections to its address. Publish without it first. Repeating it is harmless.
+   */
+  async detach(taskId: TaskId, attachment: Attachment, signal: AbortSignal): Promise<void> {
+    if (attachment.kind !== "bridge") return;
+    const name = vethName(taskId);
+    this.#live.delete(name);
+    await removeLink(this.#world.route, { name }, signal);
+    const filter = { replySource: attachment.address.address };
+    await forgetConnections(this.#world.netfilter, filter, () => true, signal);
+  }
+
+  /**
+   * Publishes exactly these ports; the agent says all of them each time something changed, and once after `start`.
+   * Returns those that could not be published because somebody on the host holds them; they are tried again by
+   * `reconcile`.
+   */
+  setPublished(published: readonly PublishedPort[], signal: AbortSignal): Promise<readonly PublishProblem[]> {
+    this.#published = published;
+    return this.#inTurn(async () => {
+      await this.#publish(signal);
+      return this.#problems;
+    });
+  }
+
+  /** Looks whether bridge, ports and table are as they should be, and mends what is not. */
+  reconcile(signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#ensureForwarding();
+      await this.#ensureBridge(signal);
+      await this.#readResolvConf();
+      if (this.#published !== undefined) {
+        await this.#publish(signal);
+      } else if (!(await this.#table.exists(this.#options.table, signal))) {
+        await this.#table.apply(this.#rulesetState(), signal);
+      }
+    });
+  }
+
+  /** Deletes the veths of all tasks but these and those attached since; says which links went. */
+  async cleanup(liveTaskIds: Iterable<TaskId>, signal: AbortSignal): Promise<readonly string[]> {
+    for (const taskId of liveTaskIds) this.#live.add(vethName(taskId));
+    const deleted = await deleteVeths(this.#world.route, this.#live, signal);
+    if (deleted.length > 0) this.#logger.info({ links: deleted }, "deleted the links of dead tasks");
+    return deleted;
+  }
+
+  /** Removes all that `start` and `attach` made: table, veths, bridge. For leaving a cluster for good. */
+  removeAll(signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#publisher[Symbol.asyncDispose]();
+      await this.#table.remove(this.#options.table, signal);
+      this.#live.clear();
+      await deleteVeths(this.#world.route, this.#live, signal);
+      await removeLink(this.#world.route, { name: this.#options.bridge }, signal);
+      this.#bridge = undefined;
+      this.#published = undefined;
+    });
+  }
+
+  /** Stops listening on loopback. Bridge, rules and links stay as they are. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inTurn(() => this.#publisher[Symbol.asyncDispose]());
+  }
+
+  /** The bridge as `start` left it. */
+  get bridge(): BridgeState {
+    if (this.#bridge === undefined) throw new SwarmError("failed_precondition", "the network was not started");
+    return this.#bridge;
+  }
+
+  async #publish(signal: AbortSignal): Promise<void> {
+    const { problems, repaired } = await this.#publisher.apply(this.#rulesetState(), signal);
+    if (repaired) this.#logger.info({ table: this.#options.table }, "nftables table loaded again");
+    const known = new Set(this.#problems.map((problem) => problem.message));
+    for (const problem of problems) {
+      if (!known.has(problem.message)) this.#logger.warn({ ...problem }, "port not published");
+    }
+    this.#problems = problems;
+  }
+
+  async #ensureBridge(signal: AbortSignal): Promise<void> {
+    const { route, sysctls } = this.#world;
+    const name = this.#options.bridge;
+    const bridge = await ensureBridge(route, { ...this.#options, name }, signal);
+    const anew = this.#bridge?.index !== bridge.index;
+    this.#bridge = bridge;
+    if (!bridge.changed && !anew) return;
+    const disabled = `net/ipv6/conf/${name}/disable_ipv6`;
+    this.#ipv6 = (await sysctls.read(disabled)) !== undefined;
+    if (this.#ipv6) {
+      await sysctls.write(`net/ipv6/conf/${name}/accept_ra`, "0");
+      await sysctls.write(disabled, "1");
+    }
+    const ports = await attachPorts(route, { bridge, names: this.#live }, signal);
+    const pool = formatPrefix(this.#options.pool);
+    this.#logger.info({ bridge: name, mtu: bridge.mtu, pool, ports }, "bridge made or mended");
+  }
+
+  async #ensureForwarding(): Promise<void> {
+    const { sysctls } = this.#world;
+    if ((await sysctls.read("net/ipv4/ip_forward")) === "1") return;
+    await sysctls.write("net/ipv4/ip_forward", "1");
+    this.#logger.info({ sysctl: "net.ipv4.ip_forward", value: 1 }, "ip forwarding turned on");
+  }
+
+  /** Our table accepts what is ours, but cannot overrule a drop of the host's own firewall: say what to add there. */
+  async #warnOfFirewall(signal: AbortSignal): Promise<void> {
+    for (const chain of await this.#world.rules.baseChains(signal)) {
+      const concerned = chain.family === "ip" || chain.family === "inet";
+      if (!concerned || chain.hook !== "forward" || chain.policy !== "drop") continue;
+      const { bridge } = this.#options;
+      const place = `${chain.family} ${chain.table} ${chain.name}`;
+      const remedy = ["iifname", "oifname"].map((match) => `nft insert rule ${place} ${match} ${bridge} accept`);
+      this.#logger.warn(
+        { chain: place, remedy },
+        "the host's firewall drops forwarded packets: let containers through",
+      );
+    }
+  }
+
+  /** Kept in memory so that `attach` waits for no disk; `reconcile` reads it again. */
+  async #readResolvConf(): Promise<void> {
+    const content = (await readText(RESOLV_CONF)) ?? "";
+    this.#resolvConf = isStubResolver(content) ? ((await readText(RESOLVED_CONF)) ?? content) : content;
+  }
+
+  #rulesetState(): RulesetState {
+    const { table, bridge, pool } = this.#options;
+    return { table, bridge, pool, published: this.#published ?? [] };
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#tail.then(work);
+    // The caller has the failure; the next in the queue only waits for the end.
+    this.#tail = turn.catch(() => {});
+    return turn;
+  }
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (reason) {
+    if (errnoOf(reason) === "ENOENT") return undefined;
+    throw SwarmError.wrap(`read ${path}`, reason, "permission_denied");
+  }
+}

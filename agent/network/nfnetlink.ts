@@ -1,0 +1,147 @@
+/**
+ * Two questions to netfilter over NETLINK_NETFILTER: has anybody changed the rules since, and which tracked
+ * connections lead to an address that is gone. Pure; layouts as in linux/netfilter/nfnetlink.h, nf_tables.h and
+ * nfnetlink_conntrack.h. Unlike rtnetlink's, netfilter's integers are big-endian.
+ */
+import { type Ipv4, ipv4Bytes, ipv4FromBytes } from "./address.ts";
+import {
+  bytes,
+  decodeAttributes,
+  encodeMessage,
+  type NetlinkMessage,
+  NLM_F,
+  nested,
+  nestedBytes,
+  u8,
+  u32,
+} from "./netlink.ts";
+
+const NFT_MSG_NEWGEN = (10 << 8) | 15;
+const NFT_MSG_GETGEN = (10 << 8) | 16;
+const NFTA_GEN_ID = 1;
+
+const CT_NEW = 1 << 8;
+const CT_GET = (1 << 8) | 1;
+const CT_DELETE = (1 << 8) | 2;
+const CTA_TUPLE_ORIG = 1;
+const CTA_TUPLE_REPLY = 2;
+const CTA_ID = 12;
+const CTA_FILTER = 25;
+const CTA_FILTER_ORIG_FLAGS = 1;
+const CTA_FILTER_REPLY_FLAGS = 2;
+/** Bits of both flag words: the kernel's nf_conntrack_netlink.c, CTA_FILTER_F_*. */
+const FILTER_IP_SRC = 1 << 0;
+const FILTER_PROTO_NUM = 1 << 3;
+const FILTER_PROTO_DST_PORT = 1 << 5;
+const CTA_TUPLE_IP = 1;
+const CTA_TUPLE_PROTO = 2;
+const CTA_IP_V4_SRC = 1;
+const CTA_PROTO_NUM = 1;
+const CTA_PROTO_DST_PORT = 3;
+
+const AF_UNSPEC = 0;
+const AF_INET = 2;
+
+/** A tracked connection, as much of it as deleting needs: its first direction and its id, kept as they came. */
+export interface TrackedConnection {
+  /** Who answers: the address that a DNAT chose. */
+  readonly replySource: Ipv4;
+  /** IPPROTO_*: 17 for UDP. */
+  readonly protocol: number;
+  /** The port that the client asked for, before any translation. */
+  readonly destinationPort: number;
+  readonly originalTuple: Uint8Array;
+  readonly id: Uint8Array | undefined;
+}
+
+/** Asks for the generation of the namespace's rules; each transaction of anybody raises it by one. */
+export function getGeneration(): Uint8Array {
+  return encodeMessage({ type: NFT_MSG_GETGEN, flags: NLM_F.REQUEST | NLM_F.ACK, header: nfgenmsg(AF_UNSPEC) });
+}
+
+/** The generation of an answer; undefined when there is none in it. */
+export function decodeGeneration(messages: readonly NetlinkMessage[]): number | undefined {
+  for (const { type, payload } of messages) {
+    if (type !== NFT_MSG_NEWGEN || payload.length < 4) continue;
+    const value = decodeAttributes(payload.subarray(4)).get(NFTA_GEN_ID);
+    if (value?.length === 4) return new DataView(value.buffer, value.byteOffset, 4).getUint32(0);
+  }
+  return undefined;
+}
+
+/** Which connections a dump is asked for: those that an address answers, or those of a protocol to a port. */
+export type ConnectionFilter =
+  | { readonly replySource: Ipv4 }
+  | { readonly protocol: number; readonly destinationPort: number };
+
+/** A dump of tracked IPv4 connections. Kernels before 5.8 ignore the filter and send all of them: filter again. */
+export function dumpConnections(filter: ConnectionFilter): Uint8Array {
+  const bySource = "replySource" in filter;
+  const flags = bySource
+    ? [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC)]
+    : [u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT), u32(CTA_FILTER_REPLY_FLAGS, 0)];
+  const tuple = bySource
+    ? nested(CTA_TUPLE_REPLY, [nested(CTA_TUPLE_IP, [bytes(CTA_IP_V4_SRC, ipv4Bytes(filter.replySource))])])
+    : nested(CTA_TUPLE_ORIG, [
+        nested(CTA_TUPLE_PROTO, [
+          u8(CTA_PROTO_NUM, filter.protocol),
+          bytes(CTA_PROTO_DST_PORT, Uint8Array.of(filter.destinationPort >> 8, filter.destinationPort & 255)),
+        ]),
+      ]);
+  return encodeMessage({
+    type: CT_GET,
+    flags: NLM_F.REQUEST | NLM_F.DUMP,
+    header: nfgenmsg(AF_INET),
+    attributes: [tuple, nested(CTA_FILTER, flags)],
+  });
+}
+
+/** The connections of a dump that match `filter`. */
+export function decodeConnections(
+  messages: readonly NetlinkMessage[],
+  filter: ConnectionFilter,
+): readonly TrackedConnection[] {
+  const connections = messages.flatMap(({ type, payload }) => {
+    if (type !== CT_NEW || payload.length < 4) return [];
+    const attributes = decodeAttributes(payload.subarray(4));
+    const originalTuple = attributes.get(CTA_TUPLE_ORIG);
+    const replySource = ipv4FromBytes(inTuple(attributes.get(CTA_TUPLE_REPLY), CTA_TUPLE_IP, CTA_IP_V4_SRC));
+    if (replySource === undefined || originalTuple === undefined) return [];
+    const port = inTuple(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT);
+    return {
+      replySource,
+      protocol: inTuple(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_NUM)[0] ?? 0,
+      destinationPort: (port[0] ?? 0) * 256 + (port[1] ?? 0),
+      originalTuple,
+      id: attributes.get(CTA_ID),
+    };
+  });
+  return connections.filter((connection) =>
+    "replySource" in filter
+      ? connection.replySource === filter.replySource
+      : connection.protocol === filter.protocol && connection.destinationPort === filter.destinationPort,
+  );
+}
+
+function inTuple(tuple: Uint8Array | undefined, part: number, type: number): Uint8Array {
+  const parts = decodeAttributes(tuple ?? new Uint8Array());
+  return decodeAttributes(parts.get(part) ?? new Uint8Array()).get(type) ?? new Uint8Array();
+}
+
+/** Forgets one connection; ENOENT when it ended meanwhile. */
+export function deleteConnection(connection: TrackedConnection): Uint8Array {
+  return encodeMessage({
+    type: CT_DELETE,
+    flags: NLM_F.REQUEST | NLM_F.ACK,
+    header: nfgenmsg(AF_INET),
+    attributes: [
+      nestedBytes(CTA_TUPLE_ORIG, connection.originalTuple),
+      ...(connection.id === undefined ? [] : [bytes(CTA_ID, connection.id)]),
+    ],
+  });
+}
+
+/** struct nfgenmsg: family, version 0, resource id 0. */
+function nfgenmsg(family: number): Uint8Array {
+  return Uint8Array.of(family, 0, 0, 0);
+}

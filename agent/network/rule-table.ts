@@ -1,0 +1,79 @@
+import { exchange, type NetlinkSocket } from "./netlink.ts";
+import { decodeGeneration, getGeneration } from "./nfnetlink.ts";
+import type { RuleLoader } from "./rule-loader.ts";
+import { type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
+
+/** What is known to be in the kernel: `state`, as long as the rules' generation is still `generation`. */
+interface Loaded {
+  readonly state: RulesetState;
+  /** Undefined when somebody else's transaction came between, so that it must be loaded again to be sure. */
+  readonly generation: number | undefined;
+}
+
+/**
+ * Keeps our nftables table as it should be. Each transaction in a network namespace raises the generation of its
+ * rules by one, so one small question tells whether anybody has touched them since; nothing is listed and compared.
+ */
+export class RuleTable {
+  readonly #loader: RuleLoader;
+  readonly #netfilter: NetlinkSocket;
+  #loaded: Loaded | undefined;
+
+  constructor(loader: RuleLoader, netfilter: NetlinkSocket) {
+    this.#loader = loader;
+    this.#netfilter = netfilter;
+  }
+
+  /**
+   * Makes the table say `state`: nothing where it already does, only what differs where nobody has touched it since,
+   * else the whole of it. Returns whether somebody had touched it.
+   */
+  async apply(state: RulesetState, signal: AbortSignal): Promise<{ readonly repaired: boolean }> {
+    const loaded = this.#loaded;
+    if (loaded !== undefined && loaded.generation !== undefined && sameBase(loaded.state, state)) {
+      if ((await this.#generation(signal)) === loaded.generation) {
+        const change = rulesetChange(loaded.state, state);
+        if (change !== "") await this.#load(change, state, signal);
+        return { repaired: false };
+      }
+    }
+    await this.#load(ruleset(state), state, signal);
+    return { repaired: loaded !== undefined };
+  }
+
+  /**
+   * Whether the kernel has a table of this name, from an earlier run of the agent: it serves the tasks that outlived
+   * the agent, and is left alone until they are known.
+   */
+  async exists(table: string, signal: AbortSignal): Promise<boolean> {
+    const chains = await this.#loader.baseChains(signal);
+    return chains.some((chain) => chain.family === "ip" && chain.table === table);
+  }
+
+  async remove(table: string, signal: AbortSignal): Promise<void> {
+    this.#loaded = undefined;
+    await this.#loader.load(rulesetRemoval(table), signal);
+  }
+
+  async #load(script: string, state: RulesetState, signal: AbortSignal): Promise<void> {
+    this.#loaded = undefined;
+    const before = await this.#generation(signal);
+    await this.#loader.load(script, signal);
+    const after = await this.#generation(signal);
+    const alone = before !== undefined && after === (before + 1) >>> 0;
+    this.#loaded = { state, generation: alone ? after : undefined };
+  }
+
+  async #generation(signal: AbortSignal): Promise<number | undefined> {
+    return decodeGeneration((await exchange(this.#netfilter, getGeneration(), signal)).messages);
+  }
+}
+
+function sameBase(one: RulesetState, other: RulesetState): boolean {
+  return (
+    one.table === other.table &&
+    one.bridge === other.bridge &&
+    one.pool.address === other.pool.address &&
+    one.pool.length === other.pool.length
+  );
+}

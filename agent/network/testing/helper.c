@@ -1,0 +1,107 @@
+/* What the tests of this folder need from C, which the shim does in life:
+ *   helper serve               frames on stdin {u32 protocol, u32 length, message} -> stdout {i32 errno, u32 length, answer}
+ *   helper container CMD ARGS  a new network namespace, operations from stdin {u32 kind, u32 length, bytes}, then CMD;
+ *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value". */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HOST_NETNS_FD = 250, ANSWER_MAX = 4 << 20 };
+static uint8_t answer[ANSWER_MAX], message[1 << 20];
+
+static int read_all(void *data, size_t length) {
+  for (size_t used = 0; used < length;) {
+    ssize_t count = read(0, (uint8_t *)data + used, length - used);
+    if (count <= 0) return -1;
+    used += (size_t)count;
+  }
+  return 0;
+}
+
+static int exchange(int fd, size_t length, size_t *used) {
+  *used = 0;
+  if (send(fd, message, length, 0) < 0) return -errno;
+  while (1) {
+    ssize_t count = recv(fd, answer + *used, sizeof answer - *used, 0);
+    if (count < 0) return -errno;
+    struct nlmsghdr *header = (void *)(answer + *used);
+    *used += NLMSG_ALIGN((size_t)count);
+    for (size_t left = (size_t)count; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+      if (header->nlmsg_type == NLMSG_ERROR) return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+      if (header->nlmsg_type == NLMSG_DONE) return 0;
+    }
+  }
+}
+
+static int set_sysctl(char *assignment) {
+  char path[256], *value = strchr(assignment, '=');
+  *value++ = 0;
+  snprintf(path, sizeof path, "/proc/sys/%s", assignment);
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  int result = write(fd, value, strlen(value)) < 0 ? -errno : 0;
+  close(fd);
+  return result;
+}
+
+static int serve(void) {
+  uint32_t head[2];
+  while (read_all(head, sizeof head) == 0 && head[1] <= sizeof message && read_all(message, head[1]) == 0) {
+    size_t used;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, (int)head[0]);
+    int32_t reply[2] = {-exchange(fd, head[1], &used), (int32_t)used};
+    close(fd);
+    if (write(1, reply, sizeof reply) < 0) return 1;
+    for (size_t sent = 0; sent < used;) {
+      ssize_t count = write(1, answer + sent, used - sent);
+      if (count < 0) return 1;
+      sent += (size_t)count;
+    }
+  }
+  return 0;
+}
+
+static double now_ms(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
+}
+
+static int container(char **command) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  int sockets[2] = {-1, socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)};
+  dup3(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), HOST_NETNS_FD, O_CLOEXEC);
+  if (unshare(CLONE_NEWNET) < 0) return perror("unshare"), 1;
+  sockets[0] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  uint32_t head[2];
+  double spent = 0;
+  for (int index = 0; read_all(head, sizeof head) == 0 && read_all(message, head[1]) == 0; index++) {
+    size_t used;
+    double start = now_ms();
+    message[head[1]] = 0;
+    int result = head[0] == 2 ? set_sysctl((char *)message) : exchange(sockets[head[0]], head[1], &used);
+    spent += now_ms() - start;
+    if (result < 0) return printf("{\"index\":%d,\"errno\":%d}\n", index, -result), 1;
+  }
+  printf("{\"pid\":%d,\"ms\":%.3f}\n", getpid(), spent);
+  fflush(stdout);
+  execvp(command[0], command);
+  return perror(command[0]), 127;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && !strcmp(argv[1], "serve")) return serve();
+  if (argc > 2 && !strcmp(argv[1], "container")) return container(argv + 2);
+  return 2;
+}

@@ -1,0 +1,131 @@
+/**
+ * A host for tests: runs in a network namespace of its own, owns a real NetworkManager there, and obeys the requests
+ * that `lab.ts` writes to its stdin, one JSON object a line. Its answers are lines of JSON too.
+ */
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
+import { systemClock } from "../../../common/base/clock.ts";
+import { SwarmError } from "../../../common/base/error.ts";
+import { openLogger } from "../../../common/base/logger.ts";
+import { Scope } from "../../../common/base/scope.ts";
+import { parseIpv4, parsePrefix } from "../address.ts";
+import type { Attachment, AttachOp } from "../attach.ts";
+import type { NetlinkSocket } from "../netlink.ts";
+import { NetworkManager } from "../network-manager.ts";
+import { NftRuleLoader } from "../rule-loader.ts";
+import { systemSysctls } from "../sysctl.ts";
+import type { ContainerStarted, HostRequest } from "./lab.ts";
+
+const [helper = ""] = process.argv.slice(2);
+const containers = new Set<ChildProcessByStdio<Writable, Readable, null>>();
+const scope = new Scope();
+const { signal } = scope;
+const logger = openLogger("test-host", { level: "info", format: "json" });
+const netlink = spawn(helper, ["serve"], { stdio: ["pipe", "pipe", "inherit"] });
+const answers = readAnswers();
+let manager: NetworkManager | undefined;
+
+for await (const line of createInterface({ input: process.stdin })) {
+  try {
+    process.stdout.write(`${JSON.stringify({ result: (await obey(JSON.parse(line))) ?? null })}\n`);
+  } catch (reason) {
+    process.stdout.write(`${JSON.stringify({ error: SwarmError.from(reason).message })}\n`);
+  }
+}
+for (const container of containers) container.kill("SIGKILL");
+netlink.stdin.end();
+scope.cancel();
+await manager?.[Symbol.asyncDispose]();
+
+async function obey(request: HostRequest): Promise<unknown> {
+  if (request.do === "open") {
+    await manager?.[Symbol.asyncDispose]();
+    const world = { clock: systemClock, logger, rules: new NftRuleLoader(), sysctls: systemSysctls };
+    const sockets = { route: socket(0), netfilter: socket(12) };
+    manager = new NetworkManager({ ...world, ...sockets }, { pool: parsePrefix(request.pool) });
+    return manager.start(signal);
+  }
+  const network = manager;
+  if (network === undefined) throw new SwarmError("failed_precondition", "open first");
+  switch (request.do) {
+    case "run":
+      return scope.spawn("network", (ending) => network.run(ending));
+    case "start":
+      return network.start(signal);
+    case "attach": {
+      const plan = network.attach(request.taskId, bridged(request.address), { hostname: "test" });
+      return runContainer(plan.ops, request.command);
+    }
+    case "publish":
+      return network.setPublished(
+        request.ports.map((port) => ({
+          ...port,
+          targets: port.targets.map((target) => ({ ...target, address: parseIpv4(target.address) ?? 0 })),
+        })),
+        signal,
+      );
+    case "reconcile":
+      return network.reconcile(signal);
+    case "detach":
+      return network.detach(request.taskId, bridged(request.address), signal);
+    case "cleanup":
+      return network.cleanup(request.live, signal);
+    case "removeAll":
+      return network.removeAll(signal);
+  }
+}
+
+function bridged(address: string): Attachment {
+  return { kind: "bridge", address: parsePrefix(address) };
+}
+
+/** Sends through the helper's `serve`; one request at a time, as the runner of the shim does. */
+function socket(protocol: number): NetlinkSocket {
+  return {
+    async request(message) {
+      const head = Buffer.alloc(8);
+      head.writeUInt32LE(protocol, 0);
+      head.writeUInt32LE(message.length, 4);
+      netlink.stdin.write(Buffer.concat([head, message]));
+      const { value } = await answers.next();
+      return value === undefined ? [] : [value];
+    },
+  };
+}
+
+async function* readAnswers(): AsyncGenerator<Uint8Array, void> {
+  let data = Buffer.alloc(0);
+  for await (const chunk of netlink.stdout) {
+    data = Buffer.concat([data, chunk]);
+    while (data.length >= 8 && data.length >= 8 + data.readUInt32LE(4)) {
+      const end = 8 + data.readUInt32LE(4);
+      yield data.subarray(8, end);
+      data = data.subarray(end);
+    }
+  }
+}
+
+/** Starts a command in a new network namespace once the operations have run there. */
+async function runContainer(ops: readonly AttachOp[], command: readonly string[]): Promise<ContainerStarted> {
+  const child = spawn(helper, ["container", ...command], { stdio: ["pipe", "pipe", "inherit"] });
+  containers.add(child);
+  child.once("exit", () => containers.delete(child));
+  child.stdin.end(Buffer.concat(ops.map(frameOf)));
+  for await (const line of createInterface({ input: child.stdout })) {
+    const started = JSON.parse(line);
+    if (started.pid !== undefined) return started;
+    const failed = ops[started.index];
+    throw new SwarmError("unknown", `${failed && "label" in failed ? failed.label : "sysctl"}: errno ${started.errno}`);
+  }
+  throw new SwarmError("unknown", "container ended early");
+}
+
+function frameOf(op: AttachOp): Buffer {
+  const netlinkOp = op.op === "netlink";
+  const body = netlinkOp ? Buffer.from(op.message) : Buffer.from(`${op.name.replaceAll(".", "/")}=${op.value}`);
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(netlinkOp ? (op.side === "host" ? 1 : 0) : 2, 0);
+  head.writeUInt32LE(body.length, 4);
+  return Buffer.concat([head, body]);
+}
