@@ -17,7 +17,7 @@ import { Scope } from "../common/base/scope.ts";
 import type { Executor } from "./executor.ts";
 import { LogPublisher } from "./log-publisher.ts";
 import { Reporter } from "./reporter.ts";
-import { type Connect, type Session, SessionKeeper } from "./session.ts";
+import { type Connect, type ManagerList, type Session, SessionKeeper } from "./session.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { Worker } from "./worker.ts";
 
@@ -27,8 +27,7 @@ const RESUBSCRIBE: BackoffOptions = { delayMsMin: 50, delayMsMax: 5_000 };
 /** What an agent is made of. */
 export interface AgentOptions {
   readonly nodeId: NodeId;
-  /** Managers to begin with, "host:port"; the rest is learned. */
-  readonly managers: readonly string[];
+  readonly managers: ManagerList;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

@@ -12,7 +12,7 @@ import { type Client, createClient } from "../common/rpc/service.ts";
 import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import { LogBroker, type SubscriptionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogSubscription } from "../proto/gen/swarm/v1/objects_pb.js";
-import { Channel } from "./channel.ts";
+import { BackpressureQueue } from "./backpressure-queue.ts";
 import type { Connect, Session } from "./session.ts";
 import type { LoggedTask, Worker } from "./worker.ts";
 
@@ -117,10 +117,10 @@ export class LogPublisher {
   ): Promise<void> {
     const { id: subscriptionId } = subscription;
     await using scope = new Scope(signal);
-    const channel = new Channel<LogMessage>(QUEUE_MAX);
-    scope.spawn("read logs", (inner) => this.#read(subscription, nodeId, channel, inner));
+    const queue = new BackpressureQueue<LogMessage>(QUEUE_MAX);
+    scope.spawn("read logs", (inner) => this.#read(subscription, nodeId, queue, inner));
     const requests = async function* () {
-      for await (const messages of channel.batches(BATCH_MAX, scope.signal)) yield { subscriptionId, nodeId, messages };
+      for await (const messages of queue.batches(BATCH_MAX, scope.signal)) yield { subscriptionId, nodeId, messages };
       yield { subscriptionId, nodeId, close: true };
     };
     await logBroker.publishLogs(requests(), { signal: scope.signal });
@@ -130,15 +130,15 @@ export class LogPublisher {
   async #read(
     { selector, options }: LogSubscription,
     nodeId: string,
-    channel: Channel<LogMessage>,
+    queue: BackpressureQueue<LogMessage>,
     signal: AbortSignal,
   ): Promise<void> {
-    if (!selector || !options) return channel.close();
+    if (!selector || !options) return queue.close();
     await using readers = new Scope(signal);
     const read = ({ taskId, controller }: LoggedTask) => {
       readers.spawn(`logs of task ${taskId}`, async (inner) => {
         for await (const message of controller.logs(options, inner)) {
-          await channel.send({ ...message, taskId, nodeId }, inner);
+          await queue.send({ ...message, taskId, nodeId }, inner);
         }
       });
     };
@@ -150,7 +150,7 @@ export class LogPublisher {
       readers.spawn("follow", (inner) => aborted(inner));
     }
     await readers.join();
-    channel.close();
+    queue.close();
   }
 }
 

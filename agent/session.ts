@@ -25,6 +25,25 @@ const BEATS_MISSED_MAX = 3;
 /** Opens a way to the manager at `address` ("host:port"). It must not wait for the connection. */
 export type Connect = (address: string) => Transport;
 
+/** The managers' addresses: those configured, and those that managers told of, which come first. */
+export class ManagerList {
+  readonly #configured: readonly string[];
+  #learned: readonly string[] = [];
+
+  constructor(configured: readonly string[]) {
+    this.#configured = configured;
+  }
+
+  /** Takes the newest list; an empty one tells nothing. */
+  learn(addresses: readonly string[]): void {
+    if (addresses.length > 0) this.#learned = addresses;
+  }
+
+  get all(): readonly string[] {
+    return [...new Set([...this.#learned, ...this.#configured])];
+  }
+}
+
 /** A registered connection to one manager. */
 export interface Session {
   readonly nodeId: NodeId;
@@ -41,8 +60,7 @@ export interface SessionKeeperOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly nodeId: NodeId;
-  /** Managers to begin with; more are learned. */
-  readonly managers: readonly string[];
+  readonly managers: ManagerList;
   readonly connect: Connect;
   readonly describe: () => Promise<NodeDescription>;
   /** Told by each session, before `serve`. */
@@ -54,18 +72,12 @@ export interface SessionKeeperOptions {
 export class SessionKeeper {
   readonly #options: SessionKeeperOptions;
   readonly #backoff: Backoff;
-  #learned: readonly string[] = [];
   #failedAddress: string | undefined;
   #sessionId = "";
 
   constructor(options: SessionKeeperOptions) {
     this.#options = options;
     this.#backoff = new Backoff(RECONNECT, options.random);
-  }
-
-  /** The managers known now: those learned and those configured. */
-  get managers(): readonly string[] {
-    return [...new Set([...this.#learned, ...this.#options.managers])];
   }
 
   /** Keeps sessions, one after the other, until `signal` aborts. */
@@ -86,7 +98,7 @@ export class SessionKeeper {
 
   /** Any known manager, but not the one that just failed while there is another. */
   #nextAddress(): string {
-    const known = this.managers;
+    const known = this.#options.managers.all;
     const others = known.filter((address) => address !== this.#failedAddress);
     const address = pick(this.#options.random, others.length > 0 ? others : known);
     if (address === undefined) throw new SwarmError("failed_precondition", "no manager is known: name one");
@@ -129,7 +141,7 @@ export class SessionKeeper {
 
   #learn(message: SessionMessage): SessionId {
     this.#sessionId = message.sessionId;
-    if (message.managers.length > 0) this.#learned = message.managers.map(({ address }) => address);
+    this.#options.managers.learn(message.managers.map(({ address }) => address));
     return message.sessionId as SessionId;
   }
 
