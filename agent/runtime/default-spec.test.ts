@@ -1,0 +1,528 @@
+// Goal: what Docker's users write means here what they expect, and bad wishes are refused all at once. Method: tables
+// over the pure function, one snapshot of a whole spec.
+import { describe, expect, test } from "vitest";
+import { type ContainerMount, containerMounts } from "./default-mounts.ts";
+import { type ContainerInput, type ContainerOverrides, containerSpec } from "./default-spec.ts";
+import type { HostPath } from "./op.ts";
+
+const host = (path: string) => path as HostPath;
+
+function input(changes: Partial<ContainerInput> = {}): ContainerInput {
+  return {
+    rootPath: host("/var/lib/swarm/tasks/t/root"),
+    hostname: "web-1",
+    image: { env: [], entrypoint: [], command: ["serve"], workingDirectory: "", user: "" },
+    overrides: {},
+    userFiles: { passwd: "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n", group: "www:x:34:\nlog:x:4:web\n" },
+    mounts: [],
+    files: {},
+    network: "bridge",
+    architecture: "x86_64",
+    hostCpus: 2,
+    ...changes,
+  };
+}
+
+const withOverrides = (overrides: ContainerOverrides) => containerSpec(input({ overrides }));
+
+describe("entrypoint and command", () => {
+  const image = { ...input().image, entrypoint: ["/entry", "-e"], command: ["cmd", "-c"] };
+  test.each<[string, Partial<ContainerInput["image"]>, ContainerOverrides, string]>([
+    ["image alone", {}, {}, "/entry -e cmd -c"],
+    ["args replace the command", {}, { args: ["x"] }, "/entry -e x"],
+    ["command replaces both", {}, { command: ["sh"] }, "sh"],
+    ["command and args", {}, { command: ["sh"], args: ["-c", "y"] }, "sh -c y"],
+    ["empty lists are absent", {}, { command: [], args: [] }, "/entry -e cmd -c"],
+    ["no entrypoint", { entrypoint: [] }, {}, "cmd -c"],
+    ["no entrypoint, args", { entrypoint: [] }, { args: ["z"] }, "z"],
+  ])("%s", (_, changes, overrides, expected) => {
+    const spec = containerSpec(input({ image: { ...image, ...changes }, overrides }));
+    expect(spec.process.args.join(" ")).toBe(expected);
+  });
+
+  test("nothing to run", () => {
+    const empty = { ...image, entrypoint: [], command: [] };
+    expect(() => containerSpec(input({ image: empty }))).toThrow("command: no command specified");
+    expect(() => withOverrides({ command: [""] })).toThrow("command: the first word is empty");
+  });
+});
+
+describe("environment", () => {
+  const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+  test.each<[readonly string[], ContainerOverrides, readonly string[]]>([
+    [[], {}, [path, "HOSTNAME=web-1", "HOME=/root"]],
+    [[], { tty: true }, [path, "HOSTNAME=web-1", "TERM=xterm", "HOME=/root"]],
+    [["PATH=/bin", "A=1"], {}, ["PATH=/bin", "HOSTNAME=web-1", "A=1", "HOME=/root"]],
+    [["A=1", "B=2"], { env: ["A=", "C=x=y"] }, [path, "HOSTNAME=web-1", "A=", "B=2", "C=x=y", "HOME=/root"]],
+    [["A=1", "B=2"], { env: ["A", "HOSTNAME"] }, [path, "B=2", "HOME=/root"]],
+    [["HOME=/data"], { user: "web" }, [path, "HOSTNAME=web-1", "HOME=/data"]],
+    [["HOME="], { user: "web" }, [path, "HOSTNAME=web-1", "HOME=/srv"]],
+    [["=odd", "A=1"], {}, [path, "HOSTNAME=web-1", "A=1", "HOME=/root"]],
+  ])("image %j and %j", (env, overrides, expected) => {
+    const spec = containerSpec(input({ image: { ...input().image, env: [...env] }, overrides }));
+    expect(spec.process.env).toEqual(expected);
+  });
+});
+
+test("user and working directory: the service's, else the image's", () => {
+  const image = { ...input().image, user: "web", workingDirectory: "/srv" };
+  expect(containerSpec(input({ image })).process).toMatchObject({
+    cwd: "/srv",
+    user: { uid: 33, gid: 34, additionalGids: [34, 4] },
+  });
+  const overrides = { user: "7:8", dir: "/tmp", groups: ["log"] };
+  expect(containerSpec(input({ image, overrides })).process).toMatchObject({
+    cwd: "/tmp",
+    user: { uid: 7, gid: 8, additionalGids: [8, 4] },
+  });
+  expect(withOverrides({}).process).toMatchObject({ cwd: "/", user: { uid: 0, gid: 0, additionalGids: [0] } });
+});
+
+describe("resources", () => {
+  test.each<[Partial<ContainerInput>, object]>([
+    [{}, { memory: {}, cpu: {}, pids: { limit: 2048 } }],
+    [{ limits: { memoryBytes: 0n, nanoCpus: 0n, pids: 0n } }, { memory: {}, cpu: {}, pids: { limit: 2048 } }],
+    [{ limits: { memoryBytes: 64n << 20n } }, { memory: { limit: 67_108_864, swap: 67_108_864 } }],
+    [{ reservations: { memoryBytes: 1n << 20n } }, { memory: { reservation: 1_048_576 } }],
+    [{ limits: { nanoCpus: 1_500_000_000n } }, { cpu: { quota: 150_000, period: 100_000 } }],
+    [{ limits: { nanoCpus: 1_000_000n } }, { cpu: { quota: 1000, period: 100_000 } }],
+    [{ limits: { pids: 10n } }, { pids: { limit: 10 } }],
+  ])("case %#", (changes, expected) => {
+    expect(containerSpec(input(changes)).linux.resources).toMatchObject(expected);
+  });
+
+  test("limits of processes", () => {
+    const ulimits = [
+      { name: "nofile", soft: 10n, hard: 20n },
+      { name: "memlock", soft: -1n, hard: -1n },
+    ] as unknown as NonNullable<ContainerOverrides["ulimits"]>;
+    expect(withOverrides({ ulimits }).process.rlimits).toEqual([
+      { type: "RLIMIT_CORE", soft: 0, hard: 0 },
+      { type: "RLIMIT_NOFILE", soft: 10, hard: 20 },
+      { type: "RLIMIT_MEMLOCK", soft: -1, hard: -1 },
+    ]);
+  });
+});
+
+describe("mounts", () => {
+  const bind = (target: string): ContainerMount => ({ kind: "bind", source: host("/data"), target });
+  const targets = (mounts: readonly ContainerMount[]) =>
+    containerMounts(mounts, { hosts: host("/h"), resolvConf: host("/r"), hostname: host("/n") }, [])
+      .map(({ destination }) => destination)
+      .join(" ");
+  const defaults =
+    "/proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /dev/shm /etc/hosts /etc/resolv.conf /etc/hostname";
+
+  test("come after ours, shallow ones first, and replace ours at the same place", () => {
+    expect(targets([])).toBe(defaults);
+    expect(targets([bind("/a/b/c"), bind("/z"), bind("/a//b/")])).toBe(`${defaults} /z /a/b /a/b/c`);
+    expect(targets([bind("/etc/hosts"), bind("/dev/shm")])).toBe(
+      `${defaults.replace(" /dev/shm /etc/hosts", "")} /etc/hosts /dev/shm`,
+    );
+    expect(targets([bind("/proc/meminfo")])).toBe(`${defaults} /proc/meminfo`);
+  });
+
+  test("keep their options", () => {
+    const source = host("/data");
+    const spec = containerSpec(
+      input({
+        mounts: [
+          { kind: "bind", source, target: "/a" },
+          { kind: "volume", source, target: "/b", readOnly: true, propagation: "rslave", recursive: false },
+          { kind: "tmpfs", target: "/c" },
+          { kind: "tmpfs", target: "/d", sizeBytes: 4096, mode: 0o700, readOnly: true },
+        ],
+      }),
+    );
+    expect(spec.mounts?.slice(-4).map(({ type, options }) => [type, ...(options ?? [])].join(" "))).toEqual([
+      "bind rbind rprivate",
+      "bind bind rslave ro",
+      "tmpfs nosuid noexec nodev mode=1777",
+      "tmpfs nosuid noexec nodev mode=700 size=4096 ro",
+    ]);
+  });
+});
+
+test("every bad field is named at once", () => {
+  const ulimits = [
+    { name: "files", soft: 1n, hard: 1n },
+    { name: "nofile", soft: 3n, hard: 2n },
+    { name: "stack", soft: -1n, hard: 2n },
+  ] as unknown as NonNullable<ContainerOverrides["ulimits"]>;
+  const bad = input({
+    image: { ...input().image, command: [] },
+    overrides: {
+      user: "nobody",
+      dir: "here",
+      capAdd: ["NOPE"],
+      ulimits,
+      sysctls: {
+        "kernel.core_pattern": "|/x",
+        "net.a/../../kernel.x": "1",
+        "net..x": "1",
+        "net.core.somaxconn": "1\n2",
+      },
+    },
+    mounts: ["rel", "/", "/a/../b", "/proc", "/proc/self/attr", "/x", "//x/"].map((target) => ({
+      kind: "tmpfs",
+      target,
+    })),
+  });
+  let message = "";
+  try {
+    containerSpec(bad);
+  } catch (reason) {
+    message = reason instanceof Error ? reason.message : "";
+  }
+  expect(message.split("; ")).toMatchInlineSnapshot(`
+    [
+      "user: no user "nobody" in the image's /etc/passwd",
+      "cap-add: unknown capability "NOPE"",
+      "command: no command specified",
+      "working_dir: "here" must be an absolute path",
+      "ulimits.files: unknown limit",
+      "ulimits.nofile: soft limit 3 is above the hard limit 2",
+      "ulimits.stack: soft limit -1 is above the hard limit 2",
+      "mounts[0].target: "rel": must be an absolute path",
+      "mounts[1].target: "/": must not be the root",
+      "mounts[2].target: "/a/../b": must not contain . or ..",
+      "mounts[3].target: "/proc": must not lie in /proc",
+      "mounts[4].target: "/proc/self/attr": must not lie in /proc",
+      "mounts[6].target: "//x/": duplicate mount point",
+      "sysctls.kernel.core_pattern: not a setting of a container",
+      "sysctls.net.a/../../kernel.x: not a setting of a container",
+      "sysctls.net..x: not a setting of a container",
+      "sysctls.net.core.somaxconn: the value must be one line",
+    ]
+  `);
+});
+
+test("the host's network is shared only when asked for, and then not changed", () => {
+  const types = (network: ContainerInput["network"]) =>
+    containerSpec(input({ network }))
+      .linux.namespaces?.map(({ type }) => type)
+      .join(" ");
+  expect(types("bridge")).toBe("mount pid ipc uts cgroup network");
+  expect(types("none")).toBe("mount pid ipc uts cgroup network");
+  expect(types("host")).toBe("mount pid ipc uts cgroup");
+  expect(containerSpec(input({ network: "host" })).linux.sysctl).toEqual({});
+  const overrides = { sysctls: { "net.core.somaxconn": "1" } };
+  expect(() => containerSpec(input({ network: "host", overrides }))).toThrow("which this container shares");
+  expect(withOverrides(overrides).linux.sysctl).toMatchObject({ "net.core.somaxconn": "1" });
+});
+
+test("seccomp and no_new_privs can be turned off, by name only", () => {
+  const open = containerSpec(input({ seccomp: "unconfined", noNewPrivileges: false }));
+  expect(open.linux.seccomp).toBeUndefined();
+  expect(open.process.noNewPrivileges).toBe(false);
+  const own = { defaultAction: "SCMP_ACT_ALLOW" };
+  expect(containerSpec(input({ seccomp: own })).linux.seccomp).toBe(own);
+  expect(containerSpec(input()).linux.seccomp).toBe(withOverrides({ capAdd: ["NET_RAW"] }).linux.seccomp);
+});
+
+test("a whole spec", () => {
+  const spec = containerSpec(input({ files: { hosts: host("/t/hosts") }, overrides: { readOnly: true } }));
+  const { seccomp, ...linux } = spec.linux;
+  expect(seccomp?.defaultAction).toBe("SCMP_ACT_ERRNO");
+  expect({ ...spec, linux }).toMatchInlineSnapshot(`
+    {
+      "hostname": "web-1",
+      "linux": {
+        "maskedPaths": [
+          "/proc/acpi",
+          "/proc/asound",
+          "/proc/interrupts",
+          "/proc/kcore",
+          "/proc/keys",
+          "/proc/latency_stats",
+          "/proc/sched_debug",
+          "/proc/scsi",
+          "/proc/timer_list",
+          "/proc/timer_stats",
+          "/sys/devices/virtual/powercap",
+          "/sys/firmware",
+          "/sys/devices/system/cpu/cpu0/thermal_throttle",
+          "/sys/devices/system/cpu/cpu1/thermal_throttle",
+        ],
+        "namespaces": [
+          {
+            "type": "mount",
+          },
+          {
+            "type": "pid",
+          },
+          {
+            "type": "ipc",
+          },
+          {
+            "type": "uts",
+          },
+          {
+            "type": "cgroup",
+          },
+          {
+            "type": "network",
+          },
+        ],
+        "readonlyPaths": [
+          "/proc/bus",
+          "/proc/fs",
+          "/proc/irq",
+          "/proc/sys",
+          "/proc/sysrq-trigger",
+        ],
+        "resources": {
+          "cpu": {},
+          "devices": [
+            {
+              "access": "rwm",
+              "allow": false,
+              "type": "a",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 1,
+              "minor": 3,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 1,
+              "minor": 5,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 1,
+              "minor": 7,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 1,
+              "minor": 8,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 1,
+              "minor": 9,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 5,
+              "minor": 0,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 5,
+              "minor": 1,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 5,
+              "minor": 2,
+              "type": "c",
+            },
+            {
+              "access": "rwm",
+              "allow": true,
+              "major": 136,
+              "type": "c",
+            },
+          ],
+          "memory": {},
+          "pids": {
+            "limit": 2048,
+          },
+        },
+        "rootfsPropagation": "rprivate",
+        "sysctl": {
+          "net.ipv4.ip_unprivileged_port_start": "0",
+          "net.ipv4.ping_group_range": "0 2147483647",
+        },
+      },
+      "mounts": [
+        {
+          "destination": "/proc",
+          "options": [
+            "nosuid",
+            "noexec",
+            "nodev",
+          ],
+          "source": "proc",
+          "type": "proc",
+        },
+        {
+          "destination": "/dev",
+          "options": [
+            "nosuid",
+            "strictatime",
+            "mode=755",
+            "size=65536k",
+          ],
+          "source": "tmpfs",
+          "type": "tmpfs",
+        },
+        {
+          "destination": "/dev/pts",
+          "options": [
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            "gid=5",
+          ],
+          "source": "devpts",
+          "type": "devpts",
+        },
+        {
+          "destination": "/sys",
+          "options": [
+            "nosuid",
+            "noexec",
+            "nodev",
+            "ro",
+          ],
+          "source": "sysfs",
+          "type": "sysfs",
+        },
+        {
+          "destination": "/sys/fs/cgroup",
+          "options": [
+            "nosuid",
+            "noexec",
+            "nodev",
+            "ro",
+          ],
+          "source": "cgroup",
+          "type": "cgroup",
+        },
+        {
+          "destination": "/dev/mqueue",
+          "options": [
+            "nosuid",
+            "noexec",
+            "nodev",
+          ],
+          "source": "mqueue",
+          "type": "mqueue",
+        },
+        {
+          "destination": "/dev/shm",
+          "options": [
+            "nosuid",
+            "noexec",
+            "nodev",
+            "mode=1777",
+            "size=65536k",
+          ],
+          "source": "shm",
+          "type": "tmpfs",
+        },
+        {
+          "destination": "/etc/hosts",
+          "options": [
+            "bind",
+            "rprivate",
+          ],
+          "source": "/t/hosts",
+          "type": "bind",
+        },
+      ],
+      "ociVersion": "1.2.0",
+      "process": {
+        "args": [
+          "serve",
+        ],
+        "capabilities": {
+          "ambient": [],
+          "bounding": [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_SETFCAP",
+          ],
+          "effective": [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_SETFCAP",
+          ],
+          "inheritable": [],
+          "permitted": [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_SETFCAP",
+          ],
+        },
+        "cwd": "/",
+        "env": [
+          "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+          "HOSTNAME=web-1",
+          "HOME=/root",
+        ],
+        "noNewPrivileges": true,
+        "oomScoreAdj": 0,
+        "rlimits": [
+          {
+            "hard": 0,
+            "soft": 0,
+            "type": "RLIMIT_CORE",
+          },
+          {
+            "hard": 524288,
+            "soft": 1024,
+            "type": "RLIMIT_NOFILE",
+          },
+        ],
+        "terminal": false,
+        "user": {
+          "additionalGids": [
+            0,
+          ],
+          "gid": 0,
+          "uid": 0,
+        },
+      },
+      "root": {
+        "path": "/var/lib/swarm/tasks/t/root",
+        "readonly": true,
+      },
+    }
+  `);
+});

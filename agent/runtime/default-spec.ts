@@ -1,0 +1,205 @@
+/**
+ * From what a task asks for to an OCI runtime spec: Docker's meanings, our defaults. Pure: nothing here reads a file or
+ * knows how a spec is carried out.
+ *
+ * Where the defaults differ from Docker's they are stricter: no_new_privs, eleven capabilities instead of fourteen, no
+ * core dumps, 2,048 processes, no swap beside limited memory, a cgroup namespace everywhere, no right to make device nodes.
+ */
+import { type FieldProblem, invalidFields } from "../../common/base/error.ts";
+import type { ImageConfig } from "../../common/model/oci-image.ts";
+import type { ContainerSpec, ResourceLimits, Resources } from "../../proto/gen/swarm/v1/types_pb.js";
+import { CPU_PERIOD_US } from "../cgroup/cpu.ts";
+import { DEFAULT_DEVICE_RULES } from "../cgroup/devices.ts";
+import { type CapabilityName, resolveCapabilities } from "./capabilities.ts";
+import { commandLine, environment, resourceLimits } from "./container-process.ts";
+import {
+  type ContainerFiles,
+  type ContainerMount,
+  containerMounts,
+  maskedPaths,
+  READONLY_PATHS,
+} from "./default-mounts.ts";
+import type { OciNamespace, OciResources, OciSeccomp, OciSpec } from "./oci.ts";
+import type { HostPath } from "./op.ts";
+import { defaultSeccompProfile } from "./seccomp-profile.ts";
+import type { Architecture } from "./syscalls.ts";
+import { type ContainerUser, resolveUser, type UserFiles } from "./user.ts";
+
+/** What a service may say about its container; absent or empty = the image's, or the default. A whole ContainerSpec fits. */
+export type ContainerOverrides = Partial<
+  Pick<
+    ContainerSpec,
+    | "command"
+    | "args"
+    | "env"
+    | "dir"
+    | "user"
+    | "groups"
+    | "tty"
+    | "readOnly"
+    | "capAdd"
+    | "capDrop"
+    | "sysctls"
+    | "ulimits"
+    | "oomScoreAdj"
+  >
+>;
+
+/** Everything a container's spec is made of. */
+export interface ContainerInput {
+  /** Where its root will be mounted. */
+  readonly rootPath: HostPath;
+  readonly hostname: string;
+  readonly image: Pick<ImageConfig, "env" | "entrypoint" | "command" | "workingDirectory" | "user">;
+  readonly overrides: ContainerOverrides;
+  /** The image's /etc/passwd and /etc/group; empty text where it has none. */
+  readonly userFiles: UserFiles;
+  readonly mounts: readonly ContainerMount[];
+  readonly files: ContainerFiles;
+  /** 0 = no limit, but for `pids`, where it is the default. */
+  readonly limits?: Partial<Pick<ResourceLimits, "nanoCpus" | "memoryBytes" | "pids">>;
+  /** Memory the kernel tries to leave to it when the host runs short. */
+  readonly reservations?: Partial<Pick<Resources, "memoryBytes">>;
+  /** `host` shares the host's network namespace; the others get their own. */
+  readonly network: "none" | "bridge" | "host";
+  readonly architecture: Architecture;
+  /** Processors of the host: each has files to hide. */
+  readonly hostCpus: number;
+  /** Default `default`. */
+  readonly seccomp?: "default" | "unconfined" | OciSeccomp;
+  /** Default true. */
+  readonly noNewPrivileges?: boolean;
+}
+
+/** Enough for any service and too few to take a host down with; `--limit-pids` changes it. */
+export const PIDS_LIMIT_DEFAULT = 2048;
+
+/** The kernel refuses quotas below 1 ms. */
+const CPU_QUOTA_US_MIN = 1000;
+
+/** Settings that live in the container's own ipc namespace; those below `net.` and `fs.mqueue.` do as well. */
+const IPC_SYSCTLS = new Set(
+  "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split(" ").map((name) => `kernel.${name}`),
+);
+
+/** Any port and ping without capabilities, as Docker sets them: a network namespace of one's own makes both harmless. */
+const NETWORK_SYSCTLS = { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" };
+
+/** The spec. Throws `invalid_argument` that names every field that is wrong: the task is then REJECTED with it. */
+export function containerSpec(input: ContainerInput): OciSpec {
+  const { overrides } = input;
+  const problems: FieldProblem[] = [];
+  const user = userOf(input, problems);
+  const capabilities = capabilitiesOf(overrides, problems);
+  const seccomp = seccompOf(input, capabilities);
+  const process: OciSpec["process"] = {
+    terminal: overrides.tty ?? false,
+    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+    args: commandLine({ image: input.image, command: overrides.command ?? [], args: overrides.args ?? [] }, problems),
+    env: environment({
+      hostname: input.hostname,
+      tty: overrides.tty ?? false,
+      imageEnv: input.image.env,
+      env: overrides.env ?? [],
+      home: user.home,
+    }),
+    cwd: workingDirectory(overrides.dir || input.image.workingDirectory || "/", problems),
+    // Inheritable and ambient stay empty (CVE-2022-24769): programs gain nothing by being executed.
+    capabilities: {
+      bounding: capabilities,
+      effective: capabilities,
+      permitted: capabilities,
+      inheritable: [],
+      ambient: [],
+    },
+    rlimits: resourceLimits(overrides.ulimits ?? [], problems),
+    noNewPrivileges: input.noNewPrivileges ?? true,
+    // Always said: what is not said is inherited from the agent, which the kernel is told to spare.
+    oomScoreAdj: overrides.oomScoreAdj ?? 0,
+  };
+  const mounts = containerMounts(input.mounts, input.files, problems);
+  const sysctl = sysctlsOf(input, problems);
+  const resources = resourcesOf(input);
+  if (problems.length > 0) throw invalidFields(problems);
+  return {
+    ociVersion: "1.2.0",
+    process,
+    root: { path: input.rootPath, readonly: overrides.readOnly ?? false },
+    hostname: input.hostname,
+    mounts,
+    linux: {
+      namespaces: namespacesOf(input.network),
+      resources,
+      rootfsPropagation: "rprivate",
+      ...(seccomp !== undefined && { seccomp }),
+      sysctl,
+      maskedPaths: maskedPaths(input.hostCpus),
+      readonlyPaths: READONLY_PATHS,
+    },
+  };
+}
+
+function userOf(input: ContainerInput, problems: FieldProblem[]): ContainerUser {
+  const { overrides, image, userFiles } = input;
+  const resolved = resolveUser(overrides.user || image.user, overrides.groups ?? [], userFiles);
+  if (resolved.kind === "user") return resolved.user;
+  problems.push(...resolved.problems);
+  return { uid: 0, gid: 0, additionalGids: [], home: "/" };
+}
+
+function capabilitiesOf(overrides: ContainerOverrides, problems: FieldProblem[]): readonly CapabilityName[] {
+  const resolved = resolveCapabilities({ add: overrides.capAdd ?? [], drop: overrides.capDrop ?? [] });
+  if (resolved.kind === "capabilities") return resolved.capabilities;
+  problems.push(...resolved.problems);
+  return [];
+}
+
+function seccompOf(input: ContainerInput, capabilities: readonly CapabilityName[]): OciSeccomp | undefined {
+  const { seccomp = "default", architecture } = input;
+  if (seccomp === "unconfined") return undefined;
+  return seccomp === "default" ? defaultSeccompProfile({ architecture, capabilities }) : seccomp;
+}
+
+function workingDirectory(directory: string, problems: FieldProblem[]): string {
+  if (!directory.startsWith("/")) {
+    problems.push({ field: "working_dir", problem: `${JSON.stringify(directory)} must be an absolute path` });
+  }
+  return directory;
+}
+
+function namespacesOf(network: ContainerInput["network"]): readonly OciNamespace[] {
+  const types = ["mount", "pid", "ipc", "uts", "cgroup", ...(network === "host" ? [] : ["network" as const])] as const;
+  return types.map((type) => ({ type }));
+}
+
+/** Only settings of the container's own namespaces pass: any other would change the host (CVE-2022-0811). */
+function sysctlsOf(input: ContainerInput, problems: FieldProblem[]): Readonly<Record<string, string>> {
+  const hostNetwork = input.network === "host";
+  const asked = Object.entries(input.overrides.sysctls ?? {});
+  for (const [name, value] of asked) {
+    const bad = (problem: string) => problems.push({ field: `sysctls.${name}`, problem });
+    const net = name.startsWith("net.");
+    const plain = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$/.test(name);
+    if (!plain || !(net || name.startsWith("fs.mqueue.") || IPC_SYSCTLS.has(name))) bad("not a setting of a container");
+    else if (net && hostNetwork) bad("belongs to the host's network, which this container shares");
+    if (/[\0\n]/.test(value)) bad("the value must be one line");
+  }
+  return { ...(hostNetwork ? {} : NETWORK_SYSCTLS), ...Object.fromEntries(asked) };
+}
+
+function resourcesOf({ limits = {}, reservations = {} }: ContainerInput): OciResources {
+  const memoryLimit = Number(limits.memoryBytes ?? 0n);
+  const memoryReservation = Number(reservations.memoryBytes ?? 0n);
+  const nanoCpus = Number(limits.nanoCpus ?? 0n);
+  const quota = Math.max(CPU_QUOTA_US_MIN, Math.round((nanoCpus * CPU_PERIOD_US) / 1e9));
+  return {
+    devices: DEFAULT_DEVICE_RULES,
+    memory: {
+      // Memory plus swap equals memory: a limit that could spill into swap would slow the whole host instead.
+      ...(memoryLimit > 0 && { limit: memoryLimit, swap: memoryLimit }),
+      ...(memoryReservation > 0 && { reservation: memoryReservation }),
+    },
+    cpu: nanoCpus > 0 ? { quota, period: CPU_PERIOD_US } : {},
+    pids: { limit: Number(limits.pids ?? 0n) || PIDS_LIMIT_DEFAULT },
+  };
+}
