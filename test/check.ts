@@ -33,7 +33,10 @@ interface Outcome {
 function run({ name, command, cwd }: Check): Promise<Outcome> {
   const [program = "", ...args] = command;
   return new Promise((resolve) => {
-    const child = spawn(program.startsWith("/") ? program : join(BIN, program), args, { cwd: cwd ?? ROOT });
+    const child = spawn(program.startsWith("/") ? program : join(BIN, program), args, {
+      cwd: cwd ?? ROOT,
+      env: { ...process.env, PATH: `${BIN}:${process.env.PATH}` },
+    });
     let output = "";
     child.stdout.on("data", (data) => (output += data));
     child.stderr.on("data", (data) => (output += data));

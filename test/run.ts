@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const ROOT = new URL("..", import.meta.url).pathname;
+const BIN = join(ROOT, "node_modules/.bin");
 const isRoot = process.getuid?.() === 0;
 const args = process.argv.slice(2);
 const patterns = args.filter((argument) => !argument.startsWith("-"));
@@ -18,9 +19,11 @@ interface Totals {
 
 function run(program: string, programArgs: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(join(ROOT, "node_modules/.bin", program), programArgs, {
+    const child = spawn(join(BIN, program), programArgs, {
       cwd: ROOT,
       stdio: ["ignore", "inherit", "inherit"],
+      // Tools start by "env node": that has to be the project's own.
+      env: { ...process.env, PATH: `${BIN}:${process.env.PATH}` },
     });
     child.on("error", reject);
     child.on("close", (code) => resolve(code ?? 1));
