@@ -142,6 +142,7 @@ export class CgroupsV2 implements CgroupManager {
    */
   async #switchOn(directory: string): Promise<void> {
     const names = this.#controllers.map((name) => `+${name}`).join(" ");
+    if (names === "") return;
     try {
       await writeKnob(directory, "cgroup.subtree_control", names);
     } catch (reason) {

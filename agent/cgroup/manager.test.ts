@@ -1,11 +1,12 @@
 // Goal: both managers plan, read, list, kill and remove alike. Method: one contract over directories that stand in for
 // the kernel's, then the same verbs against the host's own cgroups with real processes.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { promisify } from "node:util";
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
 import { eventually } from "../../test/eventually.ts";
 import { rootTest } from "../../test/privileges.ts";
@@ -197,14 +198,39 @@ test.each(["swarm", "/", "/swarm/", "/a/../b", "/a//b", "", "/a b"])("the parent
   expect(() => createCgroupManager(systemClock, hierarchy, parent)).toThrow("cgroup-parent");
 });
 
-describe("on this host", () => {
-  const parent = `/swarm-test-${process.pid}/node1`;
-  const started: ChildProcess[] = [];
-  let manager: CgroupManager;
+/** Opens a manager for real cgroups below a parent of its own. */
+type Open = (parent: string) => Promise<CgroupManager>;
 
-  async function open(): Promise<CgroupManager> {
-    const hierarchy = await detectCgroups((path) => readFile(path, "utf8"));
-    manager = createCgroupManager(systemClock, hierarchy, parent);
+const detected: Open = async (parent) => {
+  const hierarchy = await detectCgroups((path) => readFile(path, "utf8"));
+  return createCgroupManager(systemClock, hierarchy, parent);
+};
+
+/** The v2 tree exists on v1 hosts too, without controllers: enough to start, find, kill and remove. */
+let unified = "";
+const mounted: Open = async (parent) => {
+  unified = await mkdtemp(join(tmpdir(), "cgroup2-"));
+  await promisify(execFile)("mount", ["-t", "cgroup2", "none", unified]);
+  return createCgroupManager(systemClock, { version: 2, mount: unified, controllers: new Set() }, parent);
+};
+
+afterAll(async () => {
+  if (unified === "") return;
+  await promisify(execFile)("umount", [unified]);
+  await rmdir(unified);
+});
+
+describe.each([
+  { name: "the host's cgroups", open: detected, limited: true },
+  { name: "a cgroup v2 tree without controllers", open: mounted, limited: false },
+])("with real processes, over $name", ({ name, open, limited }) => {
+  const parent = `/swarm-test-${process.pid}-${name.length}/node1`;
+  const started: ChildProcess[] = [];
+  let opened: Promise<CgroupManager> | undefined;
+
+  async function ready(): Promise<CgroupManager> {
+    opened ??= open(parent);
+    const manager = await opened;
     await manager.ensureParent();
     return manager;
   }
@@ -219,18 +245,20 @@ describe("on this host", () => {
 
   afterEach(async () => {
     for (const child of started.splice(0)) child.kill("SIGKILL");
+    const manager = await opened;
     if (manager === undefined) return;
-    const directories = directoriesOf(manager.plan(ID, { cpu: manager.version === 1 ? { cpus: "0" } : {} }).membership);
+    const pinned = { cpu: manager.version === 1 ? { cpus: "0" } : {} };
     await manager.remove(ID, never);
-    for (const directory of directories) {
+    for (const directory of directoriesOf(manager.plan(ID, pinned).membership)) {
       await rmdir(dirname(directory));
       await rmdir(dirname(dirname(directory)));
     }
   });
 
   rootTest("limits hold, stats tell, kill reaches every process, nothing stays", async () => {
-    const cgroups = await open();
-    const plan = cgroups.plan(ID, cgroups.version === 1 ? { ...LIMITS, cpu: { ...LIMITS.cpu, cpus: "0" } } : LIMITS);
+    const cgroups = await ready();
+    const pinned = cgroups.version === 1 ? { ...LIMITS, cpu: { ...LIMITS.cpu, cpus: "0" } } : LIMITS;
+    const plan = cgroups.plan(ID, limited ? pinned : {});
     await apply(plan, { create: false });
     const child = start(plan, "sh -c 'sleep 1000 & sleep 1000 & wait'");
     const pids = await eventually(async () => {
@@ -241,8 +269,10 @@ describe("on this host", () => {
     expect(pids).toContain(child.pid);
     expect(await cgroups.list()).toEqual([ID]);
     const stats = await cgroups.stats(ID);
-    expect(stats).toMatchObject({ memoryLimitBytes: 64 * MiB, pids: 3, pidsLimit: 16 });
-    expect(stats?.cpuNanos).toBeGreaterThan(0);
+    if (limited) {
+      expect(stats).toMatchObject({ memoryLimitBytes: 64 * MiB, pids: 3, pidsLimit: 16 });
+      expect(stats?.cpuNanos).toBeGreaterThan(0);
+    }
     const exited = once(child, "exit");
     await cgroups.kill(ID, "SIGKILL");
     expect(await exited).toEqual([null, "SIGKILL"]);
@@ -252,27 +282,41 @@ describe("on this host", () => {
     expect(await cgroups.list()).toEqual([]);
   });
 
-  rootTest("removing kills what still runs", async () => {
-    const cgroups = await open();
-    const plan = cgroups.plan(ID, {});
+  rootTest("processes that fork all the time do not outlive their removal", async () => {
+    const cgroups = await ready();
+    const plan = cgroups.plan(ID, limited ? { pids: { limit: 64 } } : {});
     await apply(plan, { create: false });
-    const child = start(plan, "sleep 1000");
-    await eventually(async () => expect(await cgroups.processes(ID)).toEqual([child.pid]));
+    start(plan, "sh -c 'hop() { while :; do (sleep 0.001); done; }; hop & hop & hop'");
+    await eventually(async () => expect((await cgroups.processes(ID)).length).toBeGreaterThan(2));
     await cgroups.remove(ID, never);
     expect(await cgroups.list()).toEqual([]);
   });
 
-  rootTest("a process that takes more memory than it may is killed, and it shows", async () => {
-    const cgroups = await open();
-    const plan = cgroups.plan(ID, { memory: { limit: 16 * MiB, swap: 16 * MiB } });
+  rootTest("other signals reach every process too", async () => {
+    const cgroups = await ready();
+    const plan = cgroups.plan(ID, {});
     await apply(plan, { create: false });
-    const [code, signal] = await once(start(plan, "tail /dev/zero"), "exit");
-    expect([code, signal]).toEqual([null, "SIGKILL"]);
-    expect(await cgroups.oomKilled(ID)).toBe(true);
+    const child = start(plan, "sleep 1000");
+    await eventually(async () => expect(await cgroups.processes(ID)).toEqual([child.pid]));
+    const exited = once(child, "exit");
+    await cgroups.kill(ID, "SIGTERM");
+    expect(await exited).toEqual([null, "SIGTERM"]);
   });
 
+  if (limited) {
+    rootTest("a process that takes more memory than it may is killed, and it shows", async () => {
+      const cgroups = await ready();
+      const plan = cgroups.plan(ID, { memory: { limit: 16 * MiB, swap: 16 * MiB } });
+      await apply(plan, { create: false });
+      const [code, signal] = await once(start(plan, "tail /dev/zero"), "exit");
+      expect([code, signal]).toEqual([null, "SIGKILL"]);
+      expect(await cgroups.oomKilled(ID)).toBe(true);
+    });
+  }
+
   rootTest("the parent is a plain directory that a second start finds", async () => {
-    await (await open()).ensureParent();
+    await ready();
+    const manager = await ready();
     const [directory = ""] = directoriesOf(manager.plan(ID, {}).membership);
     expect(await readdir(dirname(dirname(directory)))).toContain(basename(parent));
   });

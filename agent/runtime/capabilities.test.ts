@@ -1,5 +1,6 @@
 // Goal: Docker's capability words mean here what they mean there, and no unknown name passes. Method: tables.
 import { describe, expect, test } from "vitest";
+import { isCapability } from "../../common/model/capability-names.ts";
 import {
   CAPABILITY_NAMES,
   type CapabilityChanges,
@@ -25,6 +26,7 @@ describe("capabilities", () => {
     expect(capabilityMask(DEFAULT_CAPABILITIES).toString(16)).toBe("800405fb");
     expect(capabilityMask(CAPABILITY_NAMES).toString(16)).toBe("1ffffffffff");
     expect(capabilityMask([])).toBe(0n);
+    expect(CAPABILITY_NAMES.filter((name) => !isCapability(name))).toEqual([]);
   });
 
   test.each<[CapabilityChanges, string]>([

@@ -95,7 +95,7 @@ describe("resources", () => {
     const ulimits = [
       { name: "nofile", soft: 10n, hard: 20n },
       { name: "memlock", soft: -1n, hard: -1n },
-    ] as unknown as NonNullable<ContainerOverrides["ulimits"]>;
+    ];
     expect(withOverrides({ ulimits }).process.rlimits).toEqual([
       { type: "RLIMIT_CORE", soft: 0, hard: 0 },
       { type: "RLIMIT_NOFILE", soft: 10, hard: 20 },
@@ -148,7 +148,7 @@ test("every bad field is named at once", () => {
     { name: "files", soft: 1n, hard: 1n },
     { name: "nofile", soft: 3n, hard: 2n },
     { name: "stack", soft: -1n, hard: 2n },
-  ] as unknown as NonNullable<ContainerOverrides["ulimits"]>;
+  ];
   const bad = input({
     image: { ...input().image, command: [] },
     overrides: {
@@ -222,307 +222,46 @@ test("seccomp and no_new_privs can be turned off, by name only", () => {
 
 test("a whole spec", () => {
   const spec = containerSpec(input({ files: { hosts: host("/t/hosts") }, overrides: { readOnly: true } }));
-  const { seccomp, ...linux } = spec.linux;
+  const { seccomp, maskedPaths, readonlyPaths, resources, ...linux } = spec.linux;
   expect(seccomp?.defaultAction).toBe("SCMP_ACT_ERRNO");
-  expect({ ...spec, linux }).toMatchInlineSnapshot(`
-    {
-      "hostname": "web-1",
-      "linux": {
-        "maskedPaths": [
-          "/proc/acpi",
-          "/proc/asound",
-          "/proc/interrupts",
-          "/proc/kcore",
-          "/proc/keys",
-          "/proc/latency_stats",
-          "/proc/sched_debug",
-          "/proc/scsi",
-          "/proc/timer_list",
-          "/proc/timer_stats",
-          "/sys/devices/virtual/powercap",
-          "/sys/firmware",
-          "/sys/devices/system/cpu/cpu0/thermal_throttle",
-          "/sys/devices/system/cpu/cpu1/thermal_throttle",
-        ],
-        "namespaces": [
-          {
-            "type": "mount",
-          },
-          {
-            "type": "pid",
-          },
-          {
-            "type": "ipc",
-          },
-          {
-            "type": "uts",
-          },
-          {
-            "type": "cgroup",
-          },
-          {
-            "type": "network",
-          },
-        ],
-        "readonlyPaths": [
-          "/proc/bus",
-          "/proc/fs",
-          "/proc/irq",
-          "/proc/sys",
-          "/proc/sysrq-trigger",
-        ],
-        "resources": {
-          "cpu": {},
-          "devices": [
-            {
-              "access": "rwm",
-              "allow": false,
-              "type": "a",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 1,
-              "minor": 3,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 1,
-              "minor": 5,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 1,
-              "minor": 7,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 1,
-              "minor": 8,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 1,
-              "minor": 9,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 5,
-              "minor": 0,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 5,
-              "minor": 1,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 5,
-              "minor": 2,
-              "type": "c",
-            },
-            {
-              "access": "rwm",
-              "allow": true,
-              "major": 136,
-              "type": "c",
-            },
-          ],
-          "memory": {},
-          "pids": {
-            "limit": 2048,
-          },
-        },
-        "rootfsPropagation": "rprivate",
-        "sysctl": {
-          "net.ipv4.ip_unprivileged_port_start": "0",
-          "net.ipv4.ping_group_range": "0 2147483647",
-        },
-      },
-      "mounts": [
-        {
-          "destination": "/proc",
-          "options": [
-            "nosuid",
-            "noexec",
-            "nodev",
-          ],
-          "source": "proc",
-          "type": "proc",
-        },
-        {
-          "destination": "/dev",
-          "options": [
-            "nosuid",
-            "strictatime",
-            "mode=755",
-            "size=65536k",
-          ],
-          "source": "tmpfs",
-          "type": "tmpfs",
-        },
-        {
-          "destination": "/dev/pts",
-          "options": [
-            "nosuid",
-            "noexec",
-            "newinstance",
-            "ptmxmode=0666",
-            "mode=0620",
-            "gid=5",
-          ],
-          "source": "devpts",
-          "type": "devpts",
-        },
-        {
-          "destination": "/sys",
-          "options": [
-            "nosuid",
-            "noexec",
-            "nodev",
-            "ro",
-          ],
-          "source": "sysfs",
-          "type": "sysfs",
-        },
-        {
-          "destination": "/sys/fs/cgroup",
-          "options": [
-            "nosuid",
-            "noexec",
-            "nodev",
-            "ro",
-          ],
-          "source": "cgroup",
-          "type": "cgroup",
-        },
-        {
-          "destination": "/dev/mqueue",
-          "options": [
-            "nosuid",
-            "noexec",
-            "nodev",
-          ],
-          "source": "mqueue",
-          "type": "mqueue",
-        },
-        {
-          "destination": "/dev/shm",
-          "options": [
-            "nosuid",
-            "noexec",
-            "nodev",
-            "mode=1777",
-            "size=65536k",
-          ],
-          "source": "shm",
-          "type": "tmpfs",
-        },
-        {
-          "destination": "/etc/hosts",
-          "options": [
-            "bind",
-            "rprivate",
-          ],
-          "source": "/t/hosts",
-          "type": "bind",
-        },
-      ],
-      "ociVersion": "1.2.0",
-      "process": {
-        "args": [
-          "serve",
-        ],
-        "capabilities": {
-          "ambient": [],
-          "bounding": [
-            "CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_FOWNER",
-            "CAP_FSETID",
-            "CAP_KILL",
-            "CAP_SETGID",
-            "CAP_SETUID",
-            "CAP_SETPCAP",
-            "CAP_NET_BIND_SERVICE",
-            "CAP_SYS_CHROOT",
-            "CAP_SETFCAP",
-          ],
-          "effective": [
-            "CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_FOWNER",
-            "CAP_FSETID",
-            "CAP_KILL",
-            "CAP_SETGID",
-            "CAP_SETUID",
-            "CAP_SETPCAP",
-            "CAP_NET_BIND_SERVICE",
-            "CAP_SYS_CHROOT",
-            "CAP_SETFCAP",
-          ],
-          "inheritable": [],
-          "permitted": [
-            "CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_FOWNER",
-            "CAP_FSETID",
-            "CAP_KILL",
-            "CAP_SETGID",
-            "CAP_SETUID",
-            "CAP_SETPCAP",
-            "CAP_NET_BIND_SERVICE",
-            "CAP_SYS_CHROOT",
-            "CAP_SETFCAP",
-          ],
-        },
-        "cwd": "/",
-        "env": [
-          "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-          "HOSTNAME=web-1",
-          "HOME=/root",
-        ],
-        "noNewPrivileges": true,
-        "oomScoreAdj": 0,
-        "rlimits": [
-          {
-            "hard": 0,
-            "soft": 0,
-            "type": "RLIMIT_CORE",
-          },
-          {
-            "hard": 524288,
-            "soft": 1024,
-            "type": "RLIMIT_NOFILE",
-          },
-        ],
-        "terminal": false,
-        "user": {
-          "additionalGids": [
-            0,
-          ],
-          "gid": 0,
-          "uid": 0,
-        },
-      },
-      "root": {
-        "path": "/var/lib/swarm/tasks/t/root",
-        "readonly": true,
-      },
-    }
+  const oneLine = (value: unknown) => JSON.stringify(value).replaceAll('"', "");
+  const lines = [
+    ...Object.entries(spec.process).map(([key, value]) => `process.${key} ${oneLine(value)}`),
+    ...(spec.mounts ?? []).map(({ destination, type, source, options }) =>
+      ["mount", destination, type, source, options?.join()].join(" "),
+    ),
+    `root ${oneLine(spec.root)}`,
+    ...Object.entries(linux).map(([key, value]) => `linux.${key} ${oneLine(value)}`),
+    `resources ${oneLine({ ...resources, devices: resources?.devices?.length })}`,
+    `masked ${maskedPaths?.join(" ")}`,
+    `read-only ${readonlyPaths?.join(" ")}`,
+  ];
+  expect(lines).toMatchInlineSnapshot(`
+    [
+      "process.terminal false",
+      "process.user {uid:0,gid:0,additionalGids:[0]}",
+      "process.args [serve]",
+      "process.env [PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin,HOSTNAME=web-1,HOME=/root]",
+      "process.cwd /",
+      "process.capabilities {bounding:[CAP_CHOWN,CAP_DAC_OVERRIDE,CAP_FOWNER,CAP_FSETID,CAP_KILL,CAP_SETGID,CAP_SETUID,CAP_SETPCAP,CAP_NET_BIND_SERVICE,CAP_SYS_CHROOT,CAP_SETFCAP],effective:[CAP_CHOWN,CAP_DAC_OVERRIDE,CAP_FOWNER,CAP_FSETID,CAP_KILL,CAP_SETGID,CAP_SETUID,CAP_SETPCAP,CAP_NET_BIND_SERVICE,CAP_SYS_CHROOT,CAP_SETFCAP],permitted:[CAP_CHOWN,CAP_DAC_OVERRIDE,CAP_FOWNER,CAP_FSETID,CAP_KILL,CAP_SETGID,CAP_SETUID,CAP_SETPCAP,CAP_NET_BIND_SERVICE,CAP_SYS_CHROOT,CAP_SETFCAP],inheritable:[],ambient:[]}",
+      "process.rlimits [{type:RLIMIT_CORE,soft:0,hard:0},{type:RLIMIT_NOFILE,soft:1024,hard:524288}]",
+      "process.noNewPrivileges true",
+      "process.oomScoreAdj 0",
+      "mount /proc proc proc nosuid,noexec,nodev",
+      "mount /dev tmpfs tmpfs nosuid,strictatime,mode=755,size=65536k",
+      "mount /dev/pts devpts devpts nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
+      "mount /sys sysfs sysfs nosuid,noexec,nodev,ro",
+      "mount /sys/fs/cgroup cgroup cgroup nosuid,noexec,nodev,ro",
+      "mount /dev/mqueue mqueue mqueue nosuid,noexec,nodev",
+      "mount /dev/shm tmpfs shm nosuid,noexec,nodev,mode=1777,size=65536k",
+      "mount /etc/hosts bind /t/hosts bind,rprivate",
+      "root {path:/var/lib/swarm/tasks/t/root,readonly:true}",
+      "linux.namespaces [{type:mount},{type:pid},{type:ipc},{type:uts},{type:cgroup},{type:network}]",
+      "linux.rootfsPropagation rprivate",
+      "linux.sysctl {net.ipv4.ip_unprivileged_port_start:0,net.ipv4.ping_group_range:0 2147483647}",
+      "resources {devices:10,memory:{},cpu:{},pids:{limit:2048}}",
+      "masked /proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware /sys/devices/system/cpu/cpu0/thermal_throttle /sys/devices/system/cpu/cpu1/thermal_throttle",
+      "read-only /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger",
+    ]
   `);
 });

@@ -11,7 +11,7 @@ import type { ContainerSpec, ResourceLimits, Resources } from "../../proto/gen/s
 import { CPU_PERIOD_US } from "../cgroup/cpu.ts";
 import { DEFAULT_DEVICE_RULES } from "../cgroup/devices.ts";
 import { type CapabilityName, resolveCapabilities } from "./capabilities.ts";
-import { commandLine, environment, resourceLimits } from "./container-process.ts";
+import { commandLine, environment, resourceLimits, type UserLimit } from "./container-process.ts";
 import {
   type ContainerFiles,
   type ContainerMount,
@@ -40,10 +40,9 @@ export type ContainerOverrides = Partial<
     | "capAdd"
     | "capDrop"
     | "sysctls"
-    | "ulimits"
     | "oomScoreAdj"
   >
->;
+> & { readonly ulimits?: readonly UserLimit[] };
 
 /** Everything a container's spec is made of. */
 export interface ContainerInput {
