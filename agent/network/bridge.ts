@@ -1,6 +1,5 @@
 /** The host's side of L2: the bridge, its address, and the veths that are its ports. Told apart: find, then mend. */
-import { constants } from "node:os";
-import { assert, SwarmError } from "../../common/base/error.ts";
+import { SwarmError } from "../../common/base/error.ts";
 import {
   contains,
   formatIpv4,
@@ -12,7 +11,7 @@ import {
   overlaps,
 } from "./address.ts";
 import { isVethName, VETH_GROUP } from "./attach.ts";
-import { command, exchange, type NetlinkSocket } from "./netlink.ts";
+import { exchange, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
 import {
   addAddress,
   createBridge,
@@ -31,7 +30,6 @@ import {
   setLink,
 } from "./rtnetlink.ts";
 
-const { ENODEV, EEXIST, EADDRNOTAVAIL } = constants.errno;
 const RTN_BROADCAST = 3;
 const RTN_MULTICAST = 5;
 const LOOPBACK = { address: 0x7f000000, length: 8 };
@@ -58,63 +56,64 @@ export interface BridgeState {
  * Refuses a pool that shares addresses with a route or an address of the host (the bridge's own apart): tasks there
  * and that network could never talk. Throws `failed_precondition` that names both.
  */
-export async function checkPool(socket: NetlinkSocket, options: BridgeOptions, signal: AbortSignal): Promise<void> {
-  const links = await listLinks(socket, signal);
-  const answer = await command(socket, dumpRoutes(), { operation: "list routes" }, signal);
+export async function checkPool(netlink: Netlink, options: BridgeOptions, signal: AbortSignal): Promise<void> {
+  const links = await listLinks(netlink, signal);
+  const routes = await listRoutes(netlink, signal);
   const own = links.find((link) => link.name === options.name)?.index;
-  const route = decodeRoutes(answer.messages).find((found) => found.index !== own && conflicts(found, options.pool));
-  if (route === undefined) return;
-  const device = links.find((link) => link.index === route.index)?.name ?? "none";
+  const clash = routes.find((found) => found.index !== own && conflicts(found, options.pool));
+  if (clash === undefined) return;
+  const device = links.find((link) => link.index === clash.index)?.name ?? "none";
   throw new SwarmError(
     "failed_precondition",
     `address pool ${formatPrefix(networkOf(options.pool))} overlaps the host's route ` +
-      `${formatPrefix(route.destination)} dev ${device}: choose another pool for the cluster`,
+      `${formatPrefix(clash.destination)} dev ${device}: choose another pool for the cluster`,
   );
 }
 
 /** Makes the bridge, or mends what somebody changed: state, address, MAC, MTU. Cheap when all is as it should be. */
 export async function ensureBridge(
-  socket: NetlinkSocket,
+  netlink: Netlink,
   options: BridgeOptions,
   signal: AbortSignal,
 ): Promise<BridgeState> {
   const { name } = options;
   const mac = macOf(gatewayOf(options.pool));
-  const found = await findLink(socket, name, signal);
+  const found = await findLink(netlink, name, signal);
   if (found !== undefined && found.kind !== "bridge") {
     const kind = found.kind || "device";
     throw new SwarmError("failed_precondition", `create bridge ${name}: a ${kind} of that name exists on this host`);
   }
-  const mtu = options.mtu ?? found?.mtu ?? (await uplinkMtu(socket, signal));
+  const mtu = options.mtu ?? found?.mtu ?? (await uplinkMtu(netlink, signal));
   if (found === undefined) {
     const create = createBridge({ name, mac, mtu });
-    await command(socket, create, { operation: `create bridge ${name}`, tolerated: [EEXIST] }, signal);
+    await exchange(netlink, route(create, `create bridge ${name}`, "EEXIST"), signal);
   }
-  const bridge = found ?? (await findLink(socket, name, signal));
+  const bridge = found ?? (await findLink(netlink, name, signal));
   if (bridge === undefined) throw new SwarmError("aborted", `create bridge ${name}: it vanished again`);
   const macDiffers = Buffer.compare(bridge.mac, mac) !== 0;
   const asWanted = bridge.up && bridge.mtu === mtu && !macDiffers;
   if (!asWanted) {
     const change = setLink({ index: bridge.index }, { up: true, mtu, ...(macDiffers ? { mac } : {}) });
-    await command(socket, change, { operation: `bring bridge ${name} up` }, signal);
+    await exchange(netlink, route(change, `bring bridge ${name} up`), signal);
   }
-  const readdressed = await ensureAddress(socket, bridge, options.pool, signal);
+  const readdressed = await ensureAddress(netlink, bridge, options.pool, signal);
   return { index: bridge.index, mtu, changed: !asWanted || readdressed };
 }
 
 /** Makes ports of those of `names` that are no ports of the bridge (it was deleted, say). Missing ones are no error. */
 export async function attachPorts(
-  socket: NetlinkSocket,
+  netlink: Netlink,
   options: { readonly bridge: BridgeState; readonly names: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number> {
   let attached = 0;
-  for (const link of await listLinks(socket, signal)) {
+  for (const link of await listLinks(netlink, signal)) {
     if (!isOurs(link) || !options.names.has(link.name)) continue;
     if (link.master === options.bridge.index && link.up) continue;
-    const how = { operation: `attach ${link.name} to the bridge`, tolerated: [ENODEV] };
-    await command(socket, setLink({ index: link.index }, { master: options.bridge.index }), how, signal);
-    await command(socket, openPort({ index: link.index }), how, signal);
+    const label = `attach ${link.name} to the bridge`;
+    const port = setLink({ index: link.index }, { master: options.bridge.index });
+    await exchange(netlink, route(port, label, "ENODEV"), signal);
+    await exchange(netlink, route(openPort({ index: link.index }), label, "ENODEV"), signal);
     attached += 1;
   }
   return attached;
@@ -122,37 +121,39 @@ export async function attachPorts(
 
 /** Deletes our veths other than those of `live`, and returns the names of what it deleted. */
 export async function deleteVeths(
-  socket: NetlinkSocket,
+  netlink: Netlink,
   live: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  const dead = (await listLinks(socket, signal)).filter((link) => isOurs(link) && !live.has(link.name));
-  for (const link of dead) await removeLink(socket, { name: link.name }, signal);
+  const dead = (await listLinks(netlink, signal)).filter((link) => isOurs(link) && !live.has(link.name));
+  for (const link of dead) await removeLink(netlink, { name: link.name }, signal);
   return dead.map((link) => link.name);
 }
 
 /** Deletes a link by name; one that is gone is fine. */
 export async function removeLink(
-  socket: NetlinkSocket,
+  netlink: Netlink,
   link: { readonly name: string },
   signal: AbortSignal,
 ): Promise<void> {
-  await command(socket, deleteLink(link), { operation: `delete link ${link.name}`, tolerated: [ENODEV] }, signal);
+  await exchange(netlink, route(deleteLink(link), `delete link ${link.name}`, "ENODEV"), signal);
 }
 
 /** The link of a name, undefined when there is none. */
-export async function findLink(socket: NetlinkSocket, name: string, signal: AbortSignal): Promise<Link | undefined> {
-  const answer = await command(
-    socket,
-    getLink({ name }),
-    { operation: `find link ${name}`, tolerated: [ENODEV] },
-    signal,
-  );
-  return decodeLinks(answer.messages)[0];
+export async function findLink(netlink: Netlink, name: string, signal: AbortSignal): Promise<Link | undefined> {
+  return decodeLinks(await exchange(netlink, route(getLink({ name }), `find link ${name}`, "ENODEV"), signal))[0];
 }
 
-async function listLinks(socket: NetlinkSocket, signal: AbortSignal): Promise<readonly Link[]> {
-  return decodeLinks((await command(socket, dumpLinks(), { operation: "list links" }, signal)).messages);
+async function listLinks(netlink: Netlink, signal: AbortSignal): Promise<readonly Link[]> {
+  return decodeLinks(await exchange(netlink, route(dumpLinks(), "list links"), signal));
+}
+
+async function listRoutes(netlink: Netlink, signal: AbortSignal): Promise<readonly Route[]> {
+  return decodeRoutes(await exchange(netlink, route(dumpRoutes(), "list routes"), signal));
+}
+
+function route(message: Uint8Array, label: string, ...tolerated: readonly string[]): NetlinkRequest {
+  return { protocol: NETLINK.ROUTE, message, label, tolerated };
 }
 
 function isOurs(link: Link): boolean {
@@ -167,33 +168,26 @@ function conflicts(route: Route, pool: Ipv4Prefix): boolean {
 }
 
 /** Gives the bridge its one address; others (of an earlier pool) go. Returns whether anything had to change. */
-async function ensureAddress(
-  socket: NetlinkSocket,
-  bridge: Link,
-  pool: Ipv4Prefix,
-  signal: AbortSignal,
-): Promise<boolean> {
+async function ensureAddress(netlink: Netlink, bridge: Link, pool: Ipv4Prefix, signal: AbortSignal): Promise<boolean> {
   const wanted = { address: gatewayOf(pool), length: pool.length };
-  const answer = await command(socket, dumpAddresses(), { operation: "list addresses" }, signal);
-  const present = decodeAddresses(answer.messages).filter((entry) => entry.index === bridge.index);
+  const addresses = decodeAddresses(await exchange(netlink, route(dumpAddresses(), "list addresses"), signal));
+  const present = addresses.filter((entry) => entry.index === bridge.index);
   const isWanted = (prefix: Ipv4Prefix) => prefix.address === wanted.address && prefix.length === wanted.length;
   const others = present.filter((entry) => !isWanted(entry.prefix));
   for (const { prefix } of others) {
-    const operation = `remove address ${formatPrefix(prefix)} from ${bridge.name}`;
-    await command(socket, deleteAddress(bridge.index, prefix), { operation, tolerated: [EADDRNOTAVAIL] }, signal);
+    const label = `remove address ${formatPrefix(prefix)} from ${bridge.name}`;
+    await exchange(netlink, route(deleteAddress(bridge.index, prefix), label, "EADDRNOTAVAIL"), signal);
   }
   if (present.length > others.length) return others.length > 0;
-  const operation = `add address ${formatIpv4(wanted.address)} to ${bridge.name}`;
-  await command(socket, addAddress(bridge.index, wanted), { operation }, signal);
+  const label = `add address ${formatIpv4(wanted.address)} to ${bridge.name}`;
+  await exchange(netlink, route(addAddress(bridge.index, wanted), label), signal);
   return true;
 }
 
 /** The MTU on the way out, so that no packet of a container is too large for it. */
-async function uplinkMtu(socket: NetlinkSocket, signal: AbortSignal): Promise<number> {
-  const answer = await exchange(socket, dumpRoutes(), signal);
-  const route = decodeRoutes(answer.messages).find((found) => found.destination.length === 0 && found.index !== 0);
-  if (route === undefined) return ETHERNET_MTU;
-  const uplink = (await listLinks(socket, signal)).find((link) => link.index === route.index);
-  assert(uplink === undefined || uplink.mtu >= 0, "an MTU is not negative");
+async function uplinkMtu(netlink: Netlink, signal: AbortSignal): Promise<number> {
+  const routes = await listRoutes(netlink, signal);
+  const out = routes.find((found) => found.destination.length === 0 && found.index !== 0);
+  const uplink = (await listLinks(netlink, signal)).find((link) => link.index === out?.index);
   return Math.min(ETHERNET_MTU, uplink?.mtu ?? ETHERNET_MTU);
 }

@@ -1,6 +1,5 @@
 /** Forgetting tracked connections, so that packets of one that leads nowhere are looked at afresh by the rules. */
-import { constants } from "node:os";
-import { command, type NetlinkSocket } from "./netlink.ts";
+import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import {
   type ConnectionFilter,
   decodeConnections,
@@ -17,14 +16,17 @@ export const UDP = 17;
  * reset by whoever gets its next packet; UDP simply goes to a living target.
  */
 export async function forgetConnections(
-  socket: NetlinkSocket,
+  netlink: Netlink,
   filter: ConnectionFilter,
   which: (connection: TrackedConnection) => boolean,
   signal: AbortSignal,
 ): Promise<number> {
-  const answer = await command(socket, dumpConnections(filter), { operation: "list tracked connections" }, signal);
-  const found = decodeConnections(answer.messages, filter).filter(which);
-  const options = { operation: "forget a tracked connection", tolerated: [constants.errno.ENOENT] };
-  for (const connection of found) await command(socket, deleteConnection(connection), options, signal);
+  const protocol = NETLINK.NETFILTER;
+  const dump = { protocol, message: dumpConnections(filter), label: "list tracked connections" };
+  const found = decodeConnections(await exchange(netlink, dump, signal), filter).filter(which);
+  for (const connection of found) {
+    const message = deleteConnection(connection);
+    await exchange(netlink, { protocol, message, label: "forget a connection", tolerated: ["ENOENT"] }, signal);
+  }
   return found.length;
 }

@@ -3,17 +3,19 @@
  * what they mean). Layout as in linux/netlink.h; integers in the host's order, which is little-endian on every
  * machine that Node's own builds run containers on (x64, arm64).
  */
-import { constants } from "node:os";
-import { type ErrorCode, SwarmError } from "../../common/base/error.ts";
+import { getSystemErrorName } from "node:util";
+import { SwarmError } from "../../common/base/error.ts";
+
+/** Netlink's protocols (linux/netlink.h). */
+export const NETLINK = { ROUTE: 0, NETFILTER: 12 } as const;
 
 /**
- * A netlink socket in some network namespace, bound to one protocol (NETLINK_ROUTE or NETLINK_NETFILTER).
- * `request` sends one message as it is and resolves with what came back, in order, datagrams or parts of them: the
- * answers up to and including the acknowledgement (NLMSG_ERROR) or the end of a dump (NLMSG_DONE). It rejects only
- * when the socket itself fails; a refusal by the kernel is an answer.
+ * Sends netlink messages in the host's network namespace; the shim's runner does it for the agent. One message goes
+ * out as it is; what came back is all of the answer, one datagram after another, up to the acknowledgement or the end
+ * of a dump. A refusal by the kernel rejects with a SwarmError `label: ERRNO`.
  */
-export interface NetlinkSocket {
-  request(message: Uint8Array, signal: AbortSignal): Promise<readonly Uint8Array[]>;
+export interface Netlink {
+  netlink(protocol: number, message: Uint8Array, label: string, signal: AbortSignal): Promise<Uint8Array>;
 }
 
 /** An attribute to send: bytes, or more attributes nested in it. */
@@ -26,12 +28,6 @@ export interface Attribute {
 export interface NetlinkMessage {
   readonly type: number;
   readonly payload: Uint8Array;
-}
-
-/** What the kernel answered: errno 0, or the positive number of the refusal. */
-export interface NetlinkAnswer {
-  readonly errno: number;
-  readonly messages: readonly NetlinkMessage[];
 }
 
 /** nlmsg_flags (linux/netlink.h). */
@@ -132,73 +128,51 @@ export function decodeAttributes(region: Uint8Array): ReadonlyMap<number, Uint8A
   return attributes;
 }
 
-/** What the datagrams of one request say. Throws `data_loss` on lengths that do not fit. */
-export function decodeAnswer(datagrams: readonly Uint8Array[]): NetlinkAnswer {
+/** The messages of an answer. Throws `data_loss` on lengths that do not fit, `aborted` when a dump broke off. */
+export function decodeAnswer(answer: Uint8Array): readonly NetlinkMessage[] {
   const messages: NetlinkMessage[] = [];
-  let errno = 0;
-  for (const datagram of datagrams) {
-    const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength);
-    for (let offset = 0; offset + HEADER_LENGTH <= datagram.length; ) {
-      const length = view.getUint32(offset, true);
-      if (length < HEADER_LENGTH || offset + length > datagram.length) throw malformed("message", length);
-      const type = view.getUint16(offset + 4, true);
-      const payload = datagram.subarray(offset + HEADER_LENGTH, offset + length);
-      if (type === NLMSG_ERROR || type === NLMSG_DONE) {
-        if (payload.length >= 4) errno ||= Math.abs(view.getInt32(offset + HEADER_LENGTH, true));
-      } else {
-        messages.push({ type, payload });
-      }
-      offset += (length + 3) & ~3;
+  const view = new DataView(answer.buffer, answer.byteOffset, answer.byteLength);
+  for (let offset = 0; offset + HEADER_LENGTH <= answer.length; ) {
+    const length = view.getUint32(offset, true);
+    if (length < HEADER_LENGTH || offset + length > answer.length) throw malformed("message", length);
+    const type = view.getUint16(offset + 4, true);
+    const payload = answer.subarray(offset + HEADER_LENGTH, offset + length);
+    if (type !== NLMSG_ERROR && type !== NLMSG_DONE) {
+      messages.push({ type, payload });
+    } else if (payload.length >= 4) {
+      const errno = view.getInt32(offset + HEADER_LENGTH, true);
+      if (errno < 0) throw new SwarmError("aborted", `netlink: ${getSystemErrorName(errno)}`);
     }
+    offset += (length + 3) & ~3;
   }
-  return { errno, messages };
+  return messages;
 }
 
-/** Sends one message and reads the answer. A refusal is in `errno`, not thrown. */
+/** One request: what is sent and what to call it in an error. */
+export interface NetlinkRequest {
+  readonly protocol: number;
+  readonly message: Uint8Array;
+  /** "create bridge swarm0". */
+  readonly label: string;
+  /** Errnos that are as good as success, by name. */
+  readonly tolerated?: readonly string[];
+}
+
+/** Sends one request and reads its answer; a tolerated refusal is an empty one. Throws a SwarmError `label: ERRNO`. */
 export async function exchange(
-  socket: NetlinkSocket,
-  message: Uint8Array,
+  netlink: Netlink,
+  request: NetlinkRequest,
   signal: AbortSignal,
-): Promise<NetlinkAnswer> {
-  return decodeAnswer(await socket.request(message, signal));
-}
-
-/**
- * Sends one message that must succeed, or be refused with one of `tolerated`. Throws a SwarmError that says
- * `operation: ERRNO`.
- */
-export async function command(
-  socket: NetlinkSocket,
-  message: Uint8Array,
-  options: { readonly operation: string; readonly tolerated?: readonly number[] },
-  signal: AbortSignal,
-): Promise<NetlinkAnswer> {
-  const answer = await exchange(socket, message, signal);
-  if (answer.errno !== 0 && options.tolerated?.includes(answer.errno) !== true) {
-    throw new SwarmError(codeOf(answer.errno), `${options.operation}: ${errnoName(answer.errno)}`);
+): Promise<readonly NetlinkMessage[]> {
+  let answer: Uint8Array;
+  try {
+    answer = await netlink.netlink(request.protocol, request.message, request.label, signal);
+  } catch (reason) {
+    const errno = reason instanceof SwarmError ? /: (E[A-Z0-9]+)$/.exec(reason.message)?.[1] : undefined;
+    if (errno !== undefined && request.tolerated?.includes(errno)) return [];
+    throw reason;
   }
-  return answer;
-}
-
-/** "ENODEV" for 19. */
-export function errnoName(errno: number): string {
-  for (const [name, number] of Object.entries(constants.errno)) if (number === errno) return name;
-  return `errno ${errno}`;
-}
-
-function codeOf(errno: number): ErrorCode {
-  switch (errno) {
-    case constants.errno.EPERM:
-    case constants.errno.EACCES:
-      return "permission_denied";
-    case constants.errno.ENODEV:
-    case constants.errno.ENOENT:
-      return "not_found";
-    case constants.errno.EEXIST:
-      return "already_exists";
-    default:
-      return "failed_precondition";
-  }
+  return decodeAnswer(answer);
 }
 
 function align(part: Uint8Array): Uint8Array {

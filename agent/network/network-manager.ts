@@ -11,7 +11,7 @@ import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
 import { type Attachment, type AttachOp, type AttachPoint, attachOps, vethName } from "./attach.ts";
 import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
 import { forgetConnections } from "./conntrack.ts";
-import type { NetlinkSocket } from "./netlink.ts";
+import type { Netlink } from "./netlink.ts";
 import { PortPublisher, type PublishProblem } from "./port-publisher.ts";
 import {
   containerHosts,
@@ -30,10 +30,8 @@ import type { Sysctls } from "./sysctl.ts";
 export interface NetworkDependencies {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** A NETLINK_ROUTE socket of the host's namespace. */
-  readonly route: NetlinkSocket;
-  /** A NETLINK_NETFILTER socket of the host's namespace. */
-  readonly netfilter: NetlinkSocket;
+  /** The shim's runner. */
+  readonly netlink: Netlink;
   readonly rules: RuleLoader;
   readonly sysctls: Sysctls;
 }
@@ -94,8 +92,8 @@ export class NetworkManager implements AsyncDisposable {
     this.#logger = world.logger;
     this.#options = { bridge: "swarm0", table: "swarm", ...options };
     assert(Buffer.byteLength(this.#options.bridge) <= 15, "a link's name has at most 15 bytes");
-    this.#table = new RuleTable(world.rules, world.netfilter);
-    this.#publisher = new PortPublisher(this.#table, world.netfilter, this.#logger);
+    this.#table = new RuleTable(world.rules, world.netlink);
+    this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
   }
 
   /**
@@ -105,7 +103,7 @@ export class NetworkManager implements AsyncDisposable {
    */
   start(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
-      await checkPool(this.#world.route, { ...this.#options, name: this.#options.bridge }, signal);
+      await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.bridge }, signal);
       await this.#ensureForwarding();
       await this.#ensureBridge(signal);
       await this.#readResolvConf();
@@ -159,9 +157,9 @@ export class NetworkManager implements AsyncDisposable {
     if (attachment.kind !== "bridge") return;
     const name = vethName(taskId);
     this.#live.delete(name);
-    await removeLink(this.#world.route, { name }, signal);
+    await removeLink(this.#world.netlink, { name }, signal);
     const filter = { replySource: attachment.address.address };
-    await forgetConnections(this.#world.netfilter, filter, () => true, signal);
+    await forgetConnections(this.#world.netlink, filter, () => true, signal);
   }
 
   /**
@@ -194,7 +192,7 @@ export class NetworkManager implements AsyncDisposable {
   /** Deletes the veths of all tasks but these and those attached since; says which links went. */
   async cleanup(liveTaskIds: Iterable<TaskId>, signal: AbortSignal): Promise<readonly string[]> {
     for (const taskId of liveTaskIds) this.#live.add(vethName(taskId));
-    const deleted = await deleteVeths(this.#world.route, this.#live, signal);
+    const deleted = await deleteVeths(this.#world.netlink, this.#live, signal);
     if (deleted.length > 0) this.#logger.info({ links: deleted }, "deleted the links of dead tasks");
     return deleted;
   }
@@ -205,8 +203,8 @@ export class NetworkManager implements AsyncDisposable {
       await this.#publisher[Symbol.asyncDispose]();
       await this.#table.remove(this.#options.table, signal);
       this.#live.clear();
-      await deleteVeths(this.#world.route, this.#live, signal);
-      await removeLink(this.#world.route, { name: this.#options.bridge }, signal);
+      await deleteVeths(this.#world.netlink, this.#live, signal);
+      await removeLink(this.#world.netlink, { name: this.#options.bridge }, signal);
       this.#bridge = undefined;
       this.#published = undefined;
     });
@@ -234,9 +232,9 @@ export class NetworkManager implements AsyncDisposable {
   }
 
   async #ensureBridge(signal: AbortSignal): Promise<void> {
-    const { route, sysctls } = this.#world;
+    const { netlink, sysctls } = this.#world;
     const name = this.#options.bridge;
-    const bridge = await ensureBridge(route, { ...this.#options, name }, signal);
+    const bridge = await ensureBridge(netlink, { ...this.#options, name }, signal);
     const anew = this.#bridge?.index !== bridge.index;
     this.#bridge = bridge;
     if (!bridge.changed && !anew) return;
@@ -246,7 +244,7 @@ export class NetworkManager implements AsyncDisposable {
       await sysctls.write(`net/ipv6/conf/${name}/accept_ra`, "0");
       await sysctls.write(disabled, "1");
     }
-    const ports = await attachPorts(route, { bridge, names: this.#live }, signal);
+    const ports = await attachPorts(netlink, { bridge, names: this.#live }, signal);
     const pool = formatPrefix(this.#options.pool);
     this.#logger.info({ bridge: name, mtu: bridge.mtu, pool, ports }, "bridge made or mended");
   }

@@ -3,7 +3,7 @@ import type { Logger } from "../../common/base/logger.ts";
 import { contains, type Ipv4 } from "./address.ts";
 import { forgetConnections, UDP } from "./conntrack.ts";
 import { assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
-import type { NetlinkSocket } from "./netlink.ts";
+import type { Netlink } from "./netlink.ts";
 import type { RuleTable } from "./rule-table.ts";
 import type { Protocol, PublishedPort, RulesetState, Target } from "./ruleset.ts";
 
@@ -19,15 +19,15 @@ const LOOPBACK = { address: 0x7f000000, length: 8 };
 /** Brings the published ports from what they are to what they should be: listeners, rules, tracked connections. */
 export class PortPublisher implements AsyncDisposable {
   readonly #table: RuleTable;
-  readonly #netfilter: NetlinkSocket;
+  readonly #netlink: Netlink;
   readonly #logger: Logger;
   readonly #proxy: LoopbackProxy;
   /** What is published now, by key; taken ports are not in it. */
   #published: ReadonlyMap<string, PublishedPort> = new Map();
 
-  constructor(table: RuleTable, netfilter: NetlinkSocket, logger: Logger) {
+  constructor(table: RuleTable, netlink: Netlink, logger: Logger) {
     this.#table = table;
-    this.#netfilter = netfilter;
+    this.#netlink = netlink;
     this.#logger = logger;
     this.#proxy = new LoopbackProxy(logger);
   }
@@ -101,7 +101,7 @@ export class PortPublisher implements AsyncDisposable {
       const alive = new Set(targets.map((target) => target.address));
       const filter = { protocol: UDP, destinationPort: port };
       const count = await forgetConnections(
-        this.#netfilter,
+        this.#netlink,
         filter,
         (connection) => !alive.has(connection.replySource),
         signal,

@@ -1,4 +1,4 @@
-import { exchange, type NetlinkSocket } from "./netlink.ts";
+import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import { decodeGeneration, getGeneration } from "./nfnetlink.ts";
 import type { RuleLoader } from "./rule-loader.ts";
 import { type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
@@ -16,12 +16,12 @@ interface Loaded {
  */
 export class RuleTable {
   readonly #loader: RuleLoader;
-  readonly #netfilter: NetlinkSocket;
+  readonly #netlink: Netlink;
   #loaded: Loaded | undefined;
 
-  constructor(loader: RuleLoader, netfilter: NetlinkSocket) {
+  constructor(loader: RuleLoader, netlink: Netlink) {
     this.#loader = loader;
-    this.#netfilter = netfilter;
+    this.#netlink = netlink;
   }
 
   /**
@@ -65,7 +65,8 @@ export class RuleTable {
   }
 
   async #generation(signal: AbortSignal): Promise<number | undefined> {
-    return decodeGeneration((await exchange(this.#netfilter, getGeneration(), signal)).messages);
+    const request = { protocol: NETLINK.NETFILTER, message: getGeneration(), label: "ask for the rules' generation" };
+    return decodeGeneration(await exchange(this.#netlink, request, signal));
   }
 }
 

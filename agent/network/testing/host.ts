@@ -5,13 +5,14 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
+import { getSystemErrorName } from "node:util";
 import { systemClock } from "../../../common/base/clock.ts";
 import { SwarmError } from "../../../common/base/error.ts";
 import { openLogger } from "../../../common/base/logger.ts";
 import { Scope } from "../../../common/base/scope.ts";
 import { parseIpv4, parsePrefix } from "../address.ts";
 import type { Attachment, AttachOp } from "../attach.ts";
-import type { NetlinkSocket } from "../netlink.ts";
+import type { Netlink } from "../netlink.ts";
 import { NetworkManager } from "../network-manager.ts";
 import { NftRuleLoader } from "../rule-loader.ts";
 import { systemSysctls } from "../sysctl.ts";
@@ -22,8 +23,21 @@ const containers = new Set<ChildProcessByStdio<Writable, Readable, null>>();
 const scope = new Scope();
 const { signal } = scope;
 const logger = openLogger("test-host", { level: "info", format: "json" });
-const netlink = spawn(helper, ["serve"], { stdio: ["pipe", "pipe", "inherit"] });
+const serving = spawn(helper, ["serve"], { stdio: ["pipe", "pipe", "inherit"] });
 const answers = readAnswers();
+/** Sends through the helper's `serve`, and answers as the shim's runner does. */
+const helperNetlink: Netlink = {
+  async netlink(protocol, message, label) {
+    const head = Buffer.alloc(8);
+    head.writeUInt32LE(protocol, 0);
+    head.writeUInt32LE(message.length, 4);
+    serving.stdin.write(Buffer.concat([head, message]));
+    const { value } = await answers.next();
+    if (!value) throw new SwarmError("unavailable", `${label}: the helper ended`);
+    if (value.errno !== 0) throw new SwarmError("unknown", `${label}: ${getSystemErrorName(-value.errno)}`);
+    return value.answer;
+  },
+};
 let manager: NetworkManager | undefined;
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -34,7 +48,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
 }
 for (const container of containers) container.kill("SIGKILL");
-netlink.stdin.end();
+serving.stdin.end();
 scope.cancel();
 await manager?.[Symbol.asyncDispose]();
 
@@ -42,8 +56,7 @@ async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, rules: new NftRuleLoader(), sysctls: systemSysctls };
-    const sockets = { route: socket(0), netfilter: socket(12) };
-    manager = new NetworkManager({ ...world, ...sockets }, { pool: parsePrefix(request.pool) });
+    manager = new NetworkManager({ ...world, netlink: helperNetlink }, { pool: parsePrefix(request.pool) });
     return manager.start(signal);
   }
   const network = manager;
@@ -80,27 +93,13 @@ function bridged(address: string): Attachment {
   return { kind: "bridge", address: parsePrefix(address) };
 }
 
-/** Sends through the helper's `serve`; one request at a time, as the runner of the shim does. */
-function socket(protocol: number): NetlinkSocket {
-  return {
-    async request(message) {
-      const head = Buffer.alloc(8);
-      head.writeUInt32LE(protocol, 0);
-      head.writeUInt32LE(message.length, 4);
-      netlink.stdin.write(Buffer.concat([head, message]));
-      const { value } = await answers.next();
-      return value === undefined ? [] : [value];
-    },
-  };
-}
-
-async function* readAnswers(): AsyncGenerator<Uint8Array, void> {
+async function* readAnswers(): AsyncGenerator<{ readonly errno: number; readonly answer: Uint8Array }, void> {
   let data = Buffer.alloc(0);
-  for await (const chunk of netlink.stdout) {
+  for await (const chunk of serving.stdout) {
     data = Buffer.concat([data, chunk]);
     while (data.length >= 8 && data.length >= 8 + data.readUInt32LE(4)) {
       const end = 8 + data.readUInt32LE(4);
-      yield data.subarray(8, end);
+      yield { errno: data.readInt32LE(0), answer: data.subarray(8, end) };
       data = data.subarray(end);
     }
   }
