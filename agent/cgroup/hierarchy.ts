@@ -18,6 +18,11 @@ export type CgroupHierarchy =
 /** Reads a whole file of /proc or /sys as text; a test hands in its own. */
 export type ReadText = (path: string) => Promise<string>;
 
+/** All that v1 knows; a mount's other options are not controllers. */
+const CONTROLLERS_V1 = new Set(
+  "blkio cpu cpuacct cpuset devices freezer hugetlb memory misc net_cls net_prio perf_event pids rdma".split(" "),
+);
+
 /** Without these a task's limits would be promises. */
 const REQUIRED_V2 = ["memory", "cpu", "pids"];
 const REQUIRED_V1 = [...REQUIRED_V2, "cpuacct", "devices", "freezer"];
@@ -40,7 +45,9 @@ export async function detectCgroups(readText: ReadText): Promise<CgroupHierarchy
   const byController = new Map<string, string>();
   for (const { type, path, options } of mounts) {
     if (type !== "cgroup") continue;
-    for (const option of options) if (!byController.has(option)) byController.set(option, path);
+    for (const name of options.filter((option) => CONTROLLERS_V1.has(option) && !byController.has(option))) {
+      byController.set(name, path);
+    }
   }
   const missing = REQUIRED_V1.filter((name) => !byController.has(name));
   if (missing.length === 0) return { version: 1, mounts: byController };

@@ -46,6 +46,11 @@ export class CgroupsV1 implements CgroupManager {
     this.#parent = parent;
   }
 
+  get hierarchies(): readonly string[] {
+    const together = (mount: string) => [...this.#mounts].filter(([, path]) => path === mount).map(([name]) => name);
+    return this.#ownMounts().map((mount) => together(mount).join(","));
+  }
+
   async ensureParent(): Promise<void> {
     try {
       for (const mount of this.#ownMounts()) await mkdir(`${mount}${this.#parent}`, { recursive: true });

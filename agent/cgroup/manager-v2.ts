@@ -33,6 +33,7 @@ const CONTROLLERS = ["memory", "cpu", "pids", "cpuset", "io"];
 /** See CgroupManager. */
 export class CgroupsV2 implements CgroupManager {
   readonly version = 2;
+  readonly hierarchies = [];
   readonly #clock: Clock;
   readonly #mount: string;
   readonly #parent: string;

@@ -106,6 +106,7 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
       ]
     `);
     expect(directoriesOf(plan.membership).length).toBe(version === 1 ? 5 : 1);
+    expect(manager.hierarchies).toEqual(version === 1 ? ["memory", "cpu,cpuacct", "pids", "devices", "freezer"] : []);
   });
 
   test("lists containers alone, and forgets removed ones", async () => {

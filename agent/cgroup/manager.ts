@@ -35,6 +35,8 @@ export interface CgroupStats {
 /** The cgroups of one agent's containers, the same over v1 and v2. An id that has no cgroup is as one that has stopped. */
 export interface CgroupManager {
   readonly version: 1 | 2;
+  /** The v1 trees that containers are in, each as the controllers mounted together (`cpu,cpuacct`); none on v2. */
+  readonly hierarchies: readonly string[];
   /**
    * Makes the parent cgroup with its controllers switched on; to be called once before the first container. Throws
    * `failed_precondition` where cgroups cannot be written.

@@ -119,7 +119,6 @@ describe("mounts", () => {
     expect(targets([bind("/etc/hosts"), bind("/dev/shm")])).toBe(
       `${defaults.replace(" /dev/shm /etc/hosts", "")} /etc/hosts /dev/shm`,
     );
-    expect(targets([bind("/proc/meminfo")])).toBe(`${defaults} /proc/meminfo`);
   });
 
   test("keep their options", () => {
