@@ -33,7 +33,7 @@ interface Owner {
 
 interface ProcessIdentity {
   readonly pid: number;
-  /** Field 22 of /proc/<pid>/stat. */
+  /** Field 22 of /proc/<pid>/stat; empty for a process that has ended. */
   readonly startTime: string;
 }
 
@@ -302,7 +302,9 @@ async function identify(pid: number): Promise<ProcessIdentity> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8");
   // The name in field 2 may hold spaces and parentheses: count from its end.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return { pid, startTime: fields[19] ?? "" };
+  // A zombie has ended; only its parent has not looked yet.
+  const ended = fields[0] === "Z" || fields[0] === "X";
+  return { pid, startTime: ended ? "" : (fields[19] ?? "") };
 }
 
 async function isAlive({ pid, startTime }: ProcessIdentity): Promise<boolean> {

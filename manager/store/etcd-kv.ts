@@ -87,14 +87,14 @@ export class EtcdKv implements Kv, Disposable {
   }
 
   async range(request: RangeRequest, signal: AbortSignal): Promise<RangeResult> {
-    const response = await this.#call("read the store", signal, readError, (options) =>
+    const response = await this.#ordered("read the store", signal, readError, (options) =>
       this.#client.kv.range(toRange(request), options),
     );
     return { revision: Number(response.header.revision), entries: response.kvs.map(toEntry), more: response.more };
   }
 
   async txn(request: TxnRequest, signal: AbortSignal): Promise<TxnResult> {
-    const response = await this.#call("write to the store", signal, writeError, (options) =>
+    const response = await this.#ordered("write to the store", signal, writeError, (options) =>
       this.#client.kv.txn(
         {
           compare: request.compare.map(toCompare),
@@ -157,11 +157,27 @@ export class EtcdKv implements Kv, Disposable {
     }
   }
 
-  /** Forgets history before `revision`. Auto-compaction does it in production. */
+  /** Forgets history before `revision` and waits until its space is free. Auto-compaction does it in production. */
   async compact(revision: number, signal: AbortSignal): Promise<void> {
     await this.#call("compact the store", signal, writeError, (options) =>
-      this.#client.kv.compact({ revision, physical: false }, options),
+      this.#client.kv.compact({ revision, physical: true }, options),
     );
+  }
+
+  /** Gives freed space back (on the member that answers) and lifts the alarm that a full store raises. */
+  async defragment(signal: AbortSignal): Promise<void> {
+    await this.#call("defragment the store", signal, readError, (options) =>
+      this.#client.maintenance.defragment(options),
+    );
+    const { maintenance } = this.#client;
+    const { alarms } = await this.#call("read the store's alarms", signal, readError, (options) =>
+      maintenance.alarm({ action: "Get", memberID: 0, alarm: "None" }, options),
+    );
+    for (const { memberID, alarm } of alarms) {
+      await this.#call("lift the store's alarm", signal, readError, (options) =>
+        maintenance.alarm({ action: "Deactivate", memberID, alarm }, options),
+      );
+    }
   }
 
   /** Closes the connections; running calls fail. */
@@ -170,23 +186,32 @@ export class EtcdKv implements Kv, Disposable {
     this.#client.close();
   }
 
-  async #call<T extends { readonly header: IResponseHeader }>(
+  /** A call that the whole cluster orders: its answer cannot be older than what was seen when it was sent. */
+  async #ordered<T extends { readonly header: IResponseHeader }>(
+    operation: string,
+    signal: AbortSignal,
+    toError: (operation: string, reason: unknown) => SwarmError,
+    send: (options: CallOptions) => Promise<T>,
+  ): Promise<T> {
+    const revisionAtSend = this.#revisionSeen;
+    const response = await this.#call(operation, signal, toError, send);
+    this.#observe(response.header, revisionAtSend);
+    return response;
+  }
+
+  async #call<T>(
     operation: string,
     signal: AbortSignal,
     toError: (operation: string, reason: unknown) => SwarmError,
     send: (options: CallOptions) => Promise<T>,
   ): Promise<T> {
     if (signal.aborted) throw abortReason(signal);
-    const revisionAtSend = this.#revisionSeen;
     const deadline = this.#options.clock.nowMs() + this.#timeoutMs;
-    let response: T;
     try {
-      response = await abortable(send({ ...streamOptions(), deadline }), signal);
+      return await abortable(send({ ...streamOptions(), deadline }), signal);
     } catch (reason) {
       throw toError(operation, reason);
     }
-    this.#observe(response.header, revisionAtSend);
-    return response;
   }
 
   /** A revision that goes back, or another cluster id, means a store restored from a backup: nothing here holds then. */
@@ -196,7 +221,6 @@ export class EtcdKv implements Kv, Disposable {
     if (header.cluster_id !== this.#clusterId) {
       throw new SwarmError("data_loss", `etcd is another cluster now (${header.cluster_id}, was ${this.#clusterId})`);
     }
-    // Lease answers carry the revision of one member, which may lag; only 0 is passed for them and for watches.
     if (revision < revisionAtLeast) {
       throw new SwarmError(
         "data_loss",
