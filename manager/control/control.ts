@@ -1,0 +1,76 @@
+/**
+ * The Control API: what people and CI call. Reads are answered from the view of whichever manager was asked; writes go
+ * straight to the store, and the loops act on what they find there. It knows no loop, no agent and no wire.
+ *
+ *   swarmctl ── Control ──▶ validate ──▶ one transaction ──▶ store ──▶ view ──▶ answer
+ */
+
+import { create } from "@bufbuild/protobuf";
+import { SwarmError } from "../../common/base/error.ts";
+import type { ServiceImplementation } from "../../common/rpc/service.ts";
+import { type Control, ServiceLogsRequestSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ControlDependencies } from "./dependencies.ts";
+import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
+import { getInfo } from "./info.ts";
+import { serviceLookup, taskLookup } from "./lookups.ts";
+import { listNodes, removeNode, updateNode } from "./nodes.ts";
+import { requireId, resolveReference } from "./references.ts";
+import { createService, listServices, removeService, updateService } from "./services.ts";
+import { listTasks } from "./tasks.ts";
+import { redacted } from "./views.ts";
+import { watchServices } from "./watch.ts";
+
+/** The service to be served on the manager's local socket and, to clients with a certificate, on its port. */
+export function createControl(dependencies: ControlDependencies): ServiceImplementation<typeof Control> {
+  const { view } = dependencies.store;
+  return {
+    getInfo: async () => getInfo(dependencies),
+    createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
+    updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),
+    removeService: async (request, { signal }) => {
+      await removeService(dependencies, request, signal);
+      return {};
+    },
+    listServices: async (request) => ({ services: listServices(dependencies, request) }),
+    listSpecVersions: async ({ serviceId }) => {
+      requireId(view.services, "service", serviceId);
+      const versions = view.specVersions(serviceId).map((version) => {
+        const spec = redacted(version.spec);
+        return spec ? { ...version, spec } : version;
+      });
+      return { versions };
+    },
+    listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
+    listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
+    updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),
+    removeNode: async (request, { signal }) => {
+      await removeNode(dependencies, request, signal);
+      return {};
+    },
+    listImages: async (request) => ({ images: listImages(dependencies, request) }),
+    removeImage: (request, { signal }) => removeImage(dependencies, request, signal),
+    missingBlobs: async ({ digests }) => ({ digests: await missingBlobs(dependencies, digests) }),
+    putBlob: async (requests, { signal }) => {
+      await putBlob(dependencies, requests, signal);
+      return {};
+    },
+    putImage: async (request, { signal }) => ({ image: await putImage(dependencies, request, signal) }),
+    watchServices: (request, { signal }) => watchServices(dependencies, request, signal),
+    serviceLogs: (request, { signal }) => {
+      const { selector, options } = create(ServiceLogsRequestSchema, request);
+      const resolved = resolveSelector(dependencies, selector);
+      return dependencies.logs.subscribe(resolved, options ?? create(LogOptionsSchema, { tail: -1n }), signal);
+    },
+  };
+}
+
+/** Services and tasks by any name; the agents know only ids. */
+function resolveSelector({ store }: ControlDependencies, selector: LogSelector | undefined): LogSelector {
+  const serviceIds = selector?.serviceIds.map((text) => resolveReference(serviceLookup(store.view), text).id) ?? [];
+  const taskIds = selector?.taskIds.map((text) => resolveReference(taskLookup(store.view), text).id) ?? [];
+  if (serviceIds.length + taskIds.length === 0) {
+    throw new SwarmError("invalid_argument", "selector: a service or a task must be named");
+  }
+  return create(LogSelectorSchema, { serviceIds, taskIds });
+}

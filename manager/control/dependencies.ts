@@ -1,0 +1,41 @@
+/** What the Control API stands on. Each is the narrowest part of its room that the API needs. */
+import type { Clock } from "../../common/base/clock.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import type { Random } from "../../common/base/random.ts";
+import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Store } from "../store/store.ts";
+
+/** The blobs that this manager keeps, by digest. */
+export interface ImageBlobs {
+  /** Which of `digests` are not here. */
+  missing(digests: readonly string[]): Promise<readonly string[]>;
+  /** Stores one blob. Throws `invalid_argument` unless size and digest agree; then nothing stays. */
+  put(
+    blob: { readonly digest: string; readonly sizeBytes: number },
+    data: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** A blob's bytes from `offset`. Throws `not_found`. */
+  open(digest: string, offset: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Forgets a blob; none is no error. */
+  delete(digest: string): Promise<void>;
+}
+
+/** Gathers logs from the nodes that hold them. */
+export interface LogSource {
+  subscribe(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessages>;
+}
+
+/** Everything that the Control API is handed. */
+export interface ControlDependencies {
+  readonly store: Store;
+  readonly blobs: ImageBlobs;
+  readonly logs: LogSource;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly managerId: string;
+  /** The program's version, for `swarmctl version`. */
+  readonly version: string;
+}

@@ -1,0 +1,27 @@
+/** What the cluster is and how it is doing, in numbers. */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { GetInfoResponseSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import { NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { ControlDependencies } from "./dependencies.ts";
+
+export function getInfo(dependencies: ControlDependencies): MessageInitShape<typeof GetInfoResponseSchema> {
+  const { view } = dependencies.store;
+  let [nodesReady, tasksRunning] = [0, 0];
+  for (const node of view.nodes.values()) if (node.status?.state === NodeStatus_State.READY) nodesReady += 1;
+  for (const task of view.tasks.values()) if (task.status?.state === TaskState.RUNNING) tasksRunning += 1;
+  return {
+    version: dependencies.version,
+    managerId: dependencies.managerId,
+    clusterId: view.cluster?.id ?? "",
+    ...(view.cluster ? { cluster: view.cluster } : {}),
+    managers: [...view.managers.values()],
+    leaderId: view.leader?.managerId ?? "",
+    revision: BigInt(view.revision),
+    nodes: view.nodes.size,
+    nodesReady,
+    services: view.services.size,
+    tasks: view.tasks.size,
+    tasksRunning,
+    images: view.images.size,
+  };
+}

@@ -1,0 +1,223 @@
+/** Services: create, update, roll back, remove, list. Writes go straight to the store; the loops see them there. */
+import { create } from "@bufbuild/protobuf";
+import { invalidFields, SwarmError } from "../../common/base/error.ts";
+import { newId, type ServiceId } from "../../common/base/id.ts";
+import { toTimestamp } from "../../common/model/duration.ts";
+import { randomServiceName } from "../../common/model/names.ts";
+import { sameServiceSpec, taskSpecChanged } from "../../common/model/task-diff.ts";
+import { validateServiceSpec } from "../../common/model/validate.ts";
+import type {
+  CreateServiceRequest,
+  ListServicesRequest,
+  RemoveServiceRequest,
+  ServiceView,
+  UpdateServiceRequest,
+} from "../../proto/gen/swarm/v1/control_pb.js";
+import {
+  type Service,
+  ServiceSchema,
+  type SpecVersion,
+  SpecVersionSchema,
+} from "../../proto/gen/swarm/v1/objects_pb.js";
+import {
+  PullOptionsSchema,
+  type ServiceSpec,
+  UpdateStatus_State,
+  UpdateStatusSchema,
+} from "../../proto/gen/swarm/v1/types_pb.js";
+import { specVersionId } from "../store/kinds.ts";
+import type { Proposal } from "../store/proposal.ts";
+import type { ControlDependencies } from "./dependencies.ts";
+import { serviceLookup } from "./lookups.ts";
+import { portConflicts } from "./port-conflicts.ts";
+import { requireId, resolveReferences } from "./references.ts";
+import { serviceView } from "./views.ts";
+
+/** Spec versions deleted with their service in one transaction; the store takes 100 operations, two of them are the service's. */
+const SPECS_PER_TRANSACTION = 90;
+/** How often a write is tried again when a loop changed the same object meanwhile. */
+const ATTEMPTS_MAX = 5;
+/** Random names that are tried before giving up: there are about 25,000. */
+const NAMES_MAX = 20;
+
+/** Stores a new service and its first spec version together. */
+export async function createService(
+  dependencies: ControlDependencies,
+  request: CreateServiceRequest,
+  signal: AbortSignal,
+): Promise<ServiceView> {
+  const { store, random, clock } = dependencies;
+  const given = request.spec;
+  if (given === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
+  const spec = given.name === "" ? { ...given, name: freeName(dependencies) } : given;
+  check(dependencies, spec, undefined);
+  const taken = store.view.serviceByName(spec.name);
+  if (taken !== undefined) throw nameTaken(spec.name, taken.id);
+  const id = newId<ServiceId>(random);
+  const service = create(ServiceSchema, { id, name: spec.name, specVersion: 1n, taskVersion: 1n });
+  const version = specVersion(id, 1n, spec, clock.nowMs());
+  const group: readonly Proposal[] = [
+    { type: "create", kind: "service", object: service },
+    { type: "create", kind: "spec", object: version },
+  ];
+  const { conflicts } = await store.commit([group], { signal });
+  if (conflicts.length > 0)
+    throw new SwarmError("aborted", `create service ${spec.name}: the store changed, try again`);
+  return viewOf(dependencies, id);
+}
+
+/** Stores a new spec version and makes it the service's; what changes nothing is answered with what is there. */
+export async function updateService(
+  dependencies: ControlDependencies,
+  request: UpdateServiceRequest,
+  signal: AbortSignal,
+): Promise<ServiceView> {
+  const { store, clock } = dependencies;
+  const first = requireId(store.view.services, "service", request.serviceId);
+  if (request.version !== (first.meta?.version ?? 0n)) throw outOfSequence(first);
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const service = requireId(store.view.services, "service", request.serviceId);
+    // A loop may have written the service meanwhile; another user's new spec must not be overwritten.
+    if (service.specVersion !== first.specVersion) throw outOfSequence(service);
+    const present = store.view.specVersion(service.id, service.specVersion)?.spec;
+    if (present === undefined) throw new SwarmError("data_loss", `service ${service.name} has lost its spec`);
+    const spec = request.rollback ? previousSpec(dependencies, service) : wantedSpec(request, present);
+    checkUpdate(dependencies, service, { present, spec });
+    if (sameServiceSpec(present, spec)) return viewOf(dependencies, service.id);
+    const version = service.specVersion + 1n;
+    const object = advanced(service, {
+      version,
+      replaced: taskSpecChanged(present, spec),
+      rollback: request.rollback,
+      nowMs: clock.nowMs(),
+    });
+    const group: readonly Proposal[] = [
+      { type: "create", kind: "spec", object: specVersion(service.id, version, spec, clock.nowMs()) },
+      { type: "update", kind: "service", object },
+    ];
+    const { conflicts } = await store.commit([group], { signal });
+    if (conflicts.length === 0) return viewOf(dependencies, service.id);
+  }
+  throw new SwarmError("aborted", `update service ${first.name}: the store keeps changing, try again`);
+}
+
+/** Removes a service with its name and specs. Its tasks stay until the loops have stopped them. */
+export async function removeService(
+  { store }: ControlDependencies,
+  request: RemoveServiceRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  requireId(store.view.services, "service", request.serviceId);
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const service = store.view.services.get(request.serviceId);
+    if (service === undefined) return;
+    const versions = store.view.specVersions(service.id).map(({ version }) => version);
+    const remove = (version: bigint): Proposal => ({
+      type: "delete",
+      kind: "spec",
+      id: specVersionId(service.id, version),
+    });
+    // The oldest go first: until the service itself goes, its tasks still need the newest.
+    const old = versions.slice(0, -SPECS_PER_TRANSACTION).map(remove);
+    if (old.length > 0) await store.commit(old, { signal });
+    const last: readonly Proposal[] = [
+      { type: "delete", kind: "service", id: service.id },
+      ...versions.slice(-SPECS_PER_TRANSACTION).map(remove),
+    ];
+    const { conflicts } = await store.commit([last], { signal });
+    if (conflicts.length === 0) return;
+  }
+  throw new SwarmError("aborted", `remove service ${request.serviceId}: the store keeps changing, try again`);
+}
+
+/** Services by reference, or all, sorted by name. */
+export function listServices({ store }: ControlDependencies, request: ListServicesRequest): ServiceView[] {
+  const services = [...resolveReferences(serviceLookup(store.view), request.references)];
+  services.sort((left, right) => (left.name < right.name ? -1 : Number(left.name > right.name)));
+  return services.map((service) => serviceView(store.view, service, { withoutSpecs: request.withoutSpecs }));
+}
+
+function viewOf({ store }: ControlDependencies, id: string): ServiceView {
+  const service = store.view.services.get(id);
+  if (service === undefined) throw new SwarmError("not_found", `no such service: ${id}`);
+  return serviceView(store.view, service, { withoutSpecs: false });
+}
+
+function specVersion(serviceId: string, version: bigint, spec: ServiceSpec, nowMs: number): SpecVersion {
+  return create(SpecVersionSchema, { serviceId, version, spec, createdAt: toTimestamp(nowMs) });
+}
+
+function freeName({ store, random }: ControlDependencies): string {
+  for (let attempt = 0; attempt < NAMES_MAX; attempt++) {
+    const name = randomServiceName(random, attempt);
+    if (store.view.serviceByName(name) === undefined) return name;
+  }
+  throw new SwarmError("resource_exhausted", "create service: no free random name, choose one");
+}
+
+function check(dependencies: ControlDependencies, spec: ServiceSpec, ownId: string | undefined): void {
+  const problems = validateServiceSpec(spec);
+  if (problems.length > 0) throw invalidFields(problems);
+  const conflicts = portConflicts(dependencies.store.view, spec, ownId);
+  if (conflicts.length > 0) throw invalidFields(conflicts);
+}
+
+function checkUpdate(
+  dependencies: ControlDependencies,
+  service: Service,
+  { present, spec }: { readonly present: ServiceSpec; readonly spec: ServiceSpec },
+): void {
+  if (spec.name !== service.name) {
+    throw new SwarmError("unimplemented", `renaming services is not supported: ${service.name}`);
+  }
+  if ((spec.mode?.mode.case ?? "replicated") !== (present.mode?.mode.case ?? "replicated")) {
+    throw new SwarmError("unimplemented", `service mode change is not allowed: ${service.name}`);
+  }
+  check(dependencies, spec, service.id);
+}
+
+/** The spec that is asked for. The API never shows a registry's token, so one that is absent means the one that is there. */
+function wantedSpec(request: UpdateServiceRequest, present: ServiceSpec): ServiceSpec {
+  const spec = request.spec;
+  if (spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
+  const token = present.task?.container?.pullOptions?.registryAuth;
+  const container = spec.task?.container;
+  if (!token || container === undefined || container.pullOptions !== undefined) return spec;
+  const pullOptions = create(PullOptionsSchema, { registryAuth: token });
+  return { ...spec, task: { ...spec.task, container: { ...container, pullOptions } } };
+}
+
+function previousSpec({ store }: ControlDependencies, service: Service): ServiceSpec {
+  const previous = store.view.specVersion(service.id, service.previousSpecVersion)?.spec;
+  if (previous !== undefined) return previous;
+  throw new SwarmError("failed_precondition", `service ${service.name} does not have a previous spec to roll back to`);
+}
+
+/** The service at its next spec version. An update's status ends with the update that it was about. */
+function advanced(
+  service: Service,
+  step: { readonly version: bigint; readonly replaced: boolean; readonly rollback: boolean; readonly nowMs: number },
+): Service {
+  const { updateStatus: _, ...rest } = service;
+  const next: Service = {
+    ...rest,
+    specVersion: step.version,
+    previousSpecVersion: service.specVersion,
+    taskVersion: step.replaced ? step.version : service.taskVersion,
+  };
+  if (!step.rollback || !step.replaced) return next;
+  const updateStatus = create(UpdateStatusSchema, {
+    state: UpdateStatus_State.ROLLBACK_STARTED,
+    startedAt: toTimestamp(step.nowMs),
+    message: "manually requested rollback",
+  });
+  return { ...next, updateStatus };
+}
+
+function nameTaken(name: string, id: string): SwarmError {
+  return new SwarmError("already_exists", `service name ${JSON.stringify(name)} is in use (${id})`);
+}
+
+function outOfSequence(service: Service): SwarmError {
+  return new SwarmError("aborted", `update out of sequence: service ${service.name} has changed since it was read`);
+}
