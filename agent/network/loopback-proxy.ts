@@ -81,7 +81,7 @@ export class LoopbackProxy implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const closing = [...this.#ports.values()].flatMap(({ servers }) => servers.map(closeServer));
     this.#ports.clear();
-    for (const socket of this.#connections) socket.destroy();
+    for (const socket of this.#connections) socket.resetAndDestroy();
     await Promise.all(closing);
   }
 

@@ -4,18 +4,18 @@
  * machine that Node's own builds run containers on (x64, arm64).
  */
 import { getSystemErrorName } from "node:util";
-import { SwarmError } from "../../common/base/error.ts";
+import { type ErrorCode, SwarmError } from "../../common/base/error.ts";
 
 /** Netlink's protocols (linux/netlink.h). */
 export const NETLINK = { ROUTE: 0, NETFILTER: 12 } as const;
 
 /**
  * Sends netlink messages in the host's network namespace; the shim's runner does it for the agent. One message goes
- * out as it is; what came back is all of the answer, one datagram after another, up to the acknowledgement or the end
- * of a dump. A refusal by the kernel rejects with a SwarmError `label: ERRNO`.
+ * out as it is; what came back is all of the answer, one datagram after another, up to the acknowledgement, a refusal
+ * or the end of a dump. It rejects only when the socket itself fails.
  */
 export interface Netlink {
-  netlink(protocol: number, message: Uint8Array, label: string, signal: AbortSignal): Promise<Uint8Array>;
+  netlink(protocol: number, message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
 }
 
 /** An attribute to send: bytes, or more attributes nested in it. */
@@ -35,6 +35,14 @@ export const NLM_F = { REQUEST: 1, MULTI: 2, ACK: 4, DUMP: 0x300, REPLACE: 0x100
 
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
+const ERRNO_CODES: Readonly<Record<string, ErrorCode>> = {
+  EPERM: "permission_denied",
+  ENODEV: "not_found",
+  ENOENT: "not_found",
+  EEXIST: "already_exists",
+  ENOMEM: "resource_exhausted",
+  EMSGSIZE: "resource_exhausted",
+};
 const HEADER_LENGTH = 16;
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
@@ -128,8 +136,14 @@ export function decodeAttributes(region: Uint8Array): ReadonlyMap<number, Uint8A
   return attributes;
 }
 
-/** The messages of an answer. Throws `data_loss` on lengths that do not fit, `aborted` when a dump broke off. */
-export function decodeAnswer(answer: Uint8Array): readonly NetlinkMessage[] {
+/** What the kernel answered: its messages, and the name of the errno when it refused or a dump broke off. */
+export interface NetlinkAnswer {
+  readonly messages: readonly NetlinkMessage[];
+  readonly errno?: string;
+}
+
+/** Reads an answer. Throws `data_loss` on lengths that do not fit. */
+export function decodeAnswer(answer: Uint8Array): NetlinkAnswer {
   const messages: NetlinkMessage[] = [];
   const view = new DataView(answer.buffer, answer.byteOffset, answer.byteLength);
   for (let offset = 0; offset + HEADER_LENGTH <= answer.length; ) {
@@ -141,11 +155,11 @@ export function decodeAnswer(answer: Uint8Array): readonly NetlinkMessage[] {
       messages.push({ type, payload });
     } else if (payload.length >= 4) {
       const errno = view.getInt32(offset + HEADER_LENGTH, true);
-      if (errno < 0) throw new SwarmError("aborted", `netlink: ${getSystemErrorName(errno)}`);
+      if (errno < 0) return { messages, errno: getSystemErrorName(errno) };
     }
     offset += (length + 3) & ~3;
   }
-  return messages;
+  return { messages };
 }
 
 /** One request: what is sent and what to call it in an error. */
@@ -164,15 +178,10 @@ export async function exchange(
   request: NetlinkRequest,
   signal: AbortSignal,
 ): Promise<readonly NetlinkMessage[]> {
-  let answer: Uint8Array;
-  try {
-    answer = await netlink.netlink(request.protocol, request.message, request.label, signal);
-  } catch (reason) {
-    const errno = reason instanceof SwarmError ? /: (E[A-Z0-9]+)$/.exec(reason.message)?.[1] : undefined;
-    if (errno !== undefined && request.tolerated?.includes(errno)) return [];
-    throw reason;
-  }
-  return decodeAnswer(answer);
+  const answer = decodeAnswer(await netlink.netlink(request.protocol, request.message, signal));
+  if (answer.errno === undefined) return answer.messages;
+  if (request.tolerated?.includes(answer.errno)) return [];
+  throw new SwarmError(ERRNO_CODES[answer.errno] ?? "failed_precondition", `${request.label}: ${answer.errno}`);
 }
 
 function align(part: Uint8Array): Uint8Array {

@@ -1,5 +1,5 @@
 /* What the tests of this folder need from C, which the shim does in life:
- *   helper serve               frames on stdin {u32 protocol, u32 length, message} -> stdout {i32 errno, u32 length, answer}
+ *   helper serve               frames on stdin {u32 protocol, u32 length, message} -> stdout {u32 length, answer}
  *   helper container CMD ARGS  a new network namespace, operations from stdin {u32 kind, u32 length, bytes}, then CMD;
  *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value". */
 #define _GNU_SOURCE
@@ -60,9 +60,10 @@ static int serve(void) {
   while (read_all(head, sizeof head) == 0 && head[1] <= sizeof message && read_all(message, head[1]) == 0) {
     size_t used;
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, (int)head[0]);
-    int32_t reply[2] = {-exchange(fd, head[1], &used), (int32_t)used};
+    exchange(fd, head[1], &used);
     close(fd);
-    if (write(1, reply, sizeof reply) < 0) return 1;
+    uint32_t length = (uint32_t)used;
+    if (write(1, &length, sizeof length) < 0) return 1;
     for (size_t sent = 0; sent < used;) {
       ssize_t count = write(1, answer + sent, used - sent);
       if (count < 0) return 1;

@@ -5,7 +5,6 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { getSystemErrorName } from "node:util";
 import { systemClock } from "../../../common/base/clock.ts";
 import { SwarmError } from "../../../common/base/error.ts";
 import { openLogger } from "../../../common/base/logger.ts";
@@ -27,15 +26,14 @@ const serving = spawn(helper, ["serve"], { stdio: ["pipe", "pipe", "inherit"] })
 const answers = readAnswers();
 /** Sends through the helper's `serve`, and answers as the shim's runner does. */
 const helperNetlink: Netlink = {
-  async netlink(protocol, message, label) {
+  async netlink(protocol, message) {
     const head = Buffer.alloc(8);
     head.writeUInt32LE(protocol, 0);
     head.writeUInt32LE(message.length, 4);
     serving.stdin.write(Buffer.concat([head, message]));
     const { value } = await answers.next();
-    if (!value) throw new SwarmError("unavailable", `${label}: the helper ended`);
-    if (value.errno !== 0) throw new SwarmError("unknown", `${label}: ${getSystemErrorName(-value.errno)}`);
-    return value.answer;
+    if (!value) throw new SwarmError("unavailable", "the helper ended");
+    return value;
   },
 };
 let manager: NetworkManager | undefined;
@@ -93,13 +91,13 @@ function bridged(address: string): Attachment {
   return { kind: "bridge", address: parsePrefix(address) };
 }
 
-async function* readAnswers(): AsyncGenerator<{ readonly errno: number; readonly answer: Uint8Array }, void> {
+async function* readAnswers(): AsyncGenerator<Uint8Array, void> {
   let data = Buffer.alloc(0);
   for await (const chunk of serving.stdout) {
     data = Buffer.concat([data, chunk]);
-    while (data.length >= 8 && data.length >= 8 + data.readUInt32LE(4)) {
-      const end = 8 + data.readUInt32LE(4);
-      yield { errno: data.readInt32LE(0), answer: data.subarray(8, end) };
+    while (data.length >= 4 && data.length >= 4 + data.readUInt32LE(0)) {
+      const end = 4 + data.readUInt32LE(0);
+      yield data.subarray(4, end);
       data = data.subarray(end);
     }
   }
