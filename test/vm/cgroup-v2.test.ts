@@ -1,0 +1,48 @@
+/**
+ * Goal: the runtime does under cgroup v2, with every controller, what it does under v1. Method: the same test files run
+ * in a virtual machine with Debian's kernel, where v2 is all there is.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "vitest";
+import { rootTest } from "../privileges.ts";
+import { runInMachine } from "./machine.ts";
+
+// The device program is tested on its own where gcc is; here the containers of container.test.ts obey it.
+const FILES = "agent/cgroup agent/runtime/container.test.ts --exclude agent/cgroup/device-program.test.ts";
+
+/** Vitest's JSON report, as far as it is read here. */
+interface Report {
+  readonly numPassedTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
+rootTest("the runtime's tests pass in a kernel with cgroup v2", { timeout: 400_000 }, async () => {
+  const directory = mkdtempSync(join(tmpdir(), "swarm-vm-"));
+  try {
+    const options = "run --config test/vitest.config.ts --project unit --reporter=json --outputFile=/tmp/report.json";
+    const command = `node node_modules/vitest/vitest.mjs ${options} ${FILES} > /tmp/log 2>&1; cat /tmp/report.json || cat /tmp/log`;
+    const { output } = await runInMachine(directory, command, 360_000);
+    expect(output, "the machine reports").toMatch(/^\{/);
+    const report: Report = JSON.parse(output.slice(0, output.lastIndexOf("}") + 1));
+    const failures = report.testResults.flatMap((file) => [
+      ...(file.message === "" ? [] : [`${file.name}: ${file.message}`]),
+      ...file.assertionResults
+        .filter(({ status }) => status === "failed")
+        .map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages.join("\n")}`),
+    ]);
+    expect(failures).toEqual([]);
+    expect(report.numPassedTests).toBeGreaterThan(20);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+});
