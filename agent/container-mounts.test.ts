@@ -15,21 +15,19 @@ function plan(init: Parameters<typeof create<typeof MountSchema>>[1], directorie
 
 test("kinds of mounts", () => {
   expect(plan({ type: Mount_Type.BIND, source: "/srv", readOnly: true })).toEqual([
-    {
-      mount: { destination: "/t", type: "bind", source: "/srv", options: ["rbind", "rprivate", "ro"] },
-      source: { path: "/srv", make: false },
-    },
+    { mount: { kind: "bind", source: "/srv", target: "/t", readOnly: true, recursive: true }, make: false },
   ]);
-  expect(plan({ type: Mount_Type.VOLUME, source: "data" })[0]?.source).toEqual({
-    path: "/data/volumes/data",
+  expect(plan({ type: Mount_Type.VOLUME, source: "data" })[0]).toMatchObject({
+    mount: { kind: "volume", source: "/data/volumes/data" },
     make: true,
   });
-  expect(plan({ type: Mount_Type.VOLUME })[0]?.source?.path).toBe("/data/containers/x/volumes/0");
+  expect(plan({ type: Mount_Type.VOLUME })[0]).toMatchObject({ mount: { source: "/data/containers/x/volumes/0" } });
   expect(plan({ type: Mount_Type.TMPFS, tmpfsSizeBytes: 4096n, tmpfsMode: 0o700 })[0]?.mount).toEqual({
-    destination: "/t",
-    type: "tmpfs",
-    source: "tmpfs",
-    options: ["nosuid", "nodev", "noexec", "mode=700", "size=4096"],
+    kind: "tmpfs",
+    target: "/t",
+    readOnly: false,
+    sizeBytes: 4096,
+    mode: 0o700,
   });
   for (const source of ["../x", "a/b", ".", ".."]) expect(() => plan({ source })).toThrow("not a valid volume name");
   expect(() => plan({ source: "data", volumeDriver: "nfs" })).toThrow('volume driver "nfs" is not supported');

@@ -1,0 +1,271 @@
+/**
+ * One task's container: made by the runner, kept by its supervisor, which outlives the agent. After a restart of the
+ * agent the supervisor's socket and the exit record tell what became of it.
+ *
+ *   prepare ── image, directory, files, plan ──→ runner.create ──→ supervisor (control.sock)
+ *   start   ──→ supervisor.start ──→ health checks by supervisor.exec
+ *   exited  ←── EXITED event, or exit record, or neither: "shim lost"
+ */
+import { abortable, withTimeout } from "../common/base/clock.ts";
+import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
+import type { TaskId } from "../common/base/id.ts";
+import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
+import { createContainer } from "./container-create.ts";
+import { readContainerLog } from "./container-logs.ts";
+import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
+import { releaseContainer } from "./container-release.ts";
+import type { AssignedTask, ExitStatus, TaskController } from "./executor.ts";
+import { type CheckResult, HEALTH_BEGIN, type HealthPolicy, type HealthState, monitorHealth } from "./health.ts";
+import { containerDirectory, logPath, type NodeRuntime } from "./node-runtime.ts";
+import { capabilityNamed } from "./runtime/capabilities.ts";
+import type { OciProcess } from "./runtime/oci.ts";
+import type { ContainerOp, HostPath } from "./runtime/op.ts";
+import { compileSeccomp } from "./runtime/seccomp.ts";
+import { defaultSeccompProfile } from "./runtime/seccomp-profile.ts";
+import { planExec } from "./runtime/spec-plan.ts";
+import { type Ended, readExitRecord, Supervisor } from "./runtime/supervisor.ts";
+import type { Architecture } from "./runtime/syscalls.ts";
+
+const SIGTERM = 15;
+const SIGKILL = 9;
+/** Docker's grace, for a container whose record is damaged. */
+const GRACE_MS_DEFAULT = 10_000;
+/** What of a health check's output is kept; Docker's 4 KiB. */
+const CHECK_OUTPUT_BYTES_MAX = 4096;
+/** From SIGKILL to the end of a process that can die; longer means it hangs in the kernel (D state). */
+const KILL_TIMEOUT_MS = 10_000;
+
+export class ContainerController implements TaskController {
+  readonly id: TaskId;
+  readonly #assigned: AssignedTask;
+  readonly #node: NodeRuntime;
+  readonly #directory: HostPath;
+  readonly #healthy = Promise.withResolvers<void>();
+  #supervisor: Supervisor | undefined;
+  /** The end of the container, once there is one to wait for. */
+  #end: Promise<ExitStatus> | undefined;
+  #over = false;
+  #record: ContainerRecord | undefined;
+  #pid = 0;
+  #ops: readonly ContainerOp[] = [];
+  #monitoring = false;
+  /** Why we ended it, when it was not asked for. */
+  #reason: string | undefined;
+  #closed = false;
+
+  readonly #onRemoved: () => void;
+
+  /** `onRemoved` is told when nothing of the task is left. */
+  constructor(assigned: AssignedTask, node: NodeRuntime, onRemoved: () => void) {
+    this.#onRemoved = onRemoved;
+    this.id = assigned.task.id as TaskId;
+    this.#assigned = assigned;
+    this.#node = node;
+    this.#directory = containerDirectory(node.directories, this.id);
+  }
+
+  async prepare(signal: AbortSignal): Promise<void> {
+    // Made before the agent's restart: then it stands ready.
+    if (await this.#connect(signal)) return;
+    await this.#release(signal);
+    await this.#node.runner.removeTree(this.#directory, signal);
+    this.#end = undefined;
+    this.#over = false;
+    const created = await createContainer(this.#assigned, this.#node, signal);
+    this.#record = created.record;
+    this.#pid = created.pid;
+    this.#ops = created.ops;
+    if (!(await this.#connect(signal))) throw new SwarmError("aborted", "the container ended before it was started");
+  }
+
+  async start(signal: AbortSignal): Promise<{ readonly pid: number }> {
+    const supervisor = await this.#connect(signal);
+    // It ended while the agent was away: `exited` tells how.
+    if (!supervisor) return { pid: this.#pid };
+    await supervisor.start(this.#ops, signal);
+    if (this.#pid === 0) this.#pid = (await supervisor.state(signal)).pid;
+    this.#ops = [];
+    await this.#monitor(HEALTH_BEGIN);
+    return { pid: this.#pid };
+  }
+
+  async healthy(signal: AbortSignal): Promise<void> {
+    const record = await this.#readRecord();
+    if (record?.life.health) await abortable(this.#healthy.promise, signal);
+  }
+
+  async exited(signal: AbortSignal): Promise<ExitStatus> {
+    await this.#connect(signal);
+    // After a restart of the agent a running task begins here: it had been healthy.
+    if (!this.#over) await this.#monitor({ status: "healthy", failingStreak: 0 });
+    this.#end ??= this.#finish(await this.#endedBefore());
+    return abortable(this.#end, signal);
+  }
+
+  async shutdown(signal: AbortSignal): Promise<void> {
+    const supervisor = await this.#connect(signal);
+    if (supervisor) await this.#stop(supervisor, signal);
+    await this.#release(signal);
+  }
+
+  async remove(signal: AbortSignal): Promise<void> {
+    await this.shutdown(signal);
+    await this.#node.runner.removeTree(this.#directory, signal);
+    this.#onRemoved();
+  }
+
+  logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage> {
+    const { clock } = this.#node;
+    return readContainerLog({ clock, path: logPath(this.#directory), options, ended: () => this.#over }, signal);
+  }
+
+  /** Lets go of the container, which runs on. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#supervisor?.[Symbol.asyncDispose]();
+  }
+
+  /** The live container's supervisor; undefined when there is none (any more). */
+  async #connect(signal: AbortSignal): Promise<Supervisor | undefined> {
+    if (this.#supervisor || this.#over) return this.#supervisor;
+    try {
+      const supervisor = await Supervisor.connect(this.#directory, signal);
+      this.#supervisor = supervisor;
+      this.#end = supervisor.ended.then((ended) => this.#finish(ended));
+      this.#end.catch(() => {});
+      return supervisor;
+    } catch (reason) {
+      const gone = errnoOf(reason) === "ENOENT" || (reason instanceof SwarmError && reason.code === "not_found");
+      if (gone) return undefined;
+      throw reason;
+    }
+  }
+
+  async #endedBefore(): Promise<Ended> {
+    try {
+      const record = await readExitRecord(this.#directory);
+      return record ? { kind: "exited", record } : { kind: "lost" };
+    } catch (reason) {
+      if (!(reason instanceof SwarmError) || reason.code !== "data_loss") throw reason;
+      this.#node.logger.warn({ taskId: this.id, err: reason }, "exit record is damaged");
+      return { kind: "lost" };
+    }
+  }
+
+  /** Frees what the dead container held, then tells how it ended. */
+  async #finish(ended: Ended): Promise<ExitStatus> {
+    this.#supervisor = undefined;
+    if (this.#closed) throw new SwarmError("canceled", "the agent stops");
+    const oomKilled = ended.kind === "exited" ? ended.record.oom : await this.#node.cgroups.oomKilled(this.id);
+    // A lost supervisor may have left processes: removing the cgroup kills them.
+    this.#over = true;
+    await this.#releaseOrWarn();
+    if (ended.kind === "lost") {
+      this.#node.logger.warn({ taskId: this.id }, "the supervisor of a container was lost");
+      return { exitCode: 128 + SIGKILL, oomKilled, reason: this.#reason ?? "shim lost" };
+    }
+    const { code } = ended.record;
+    return { exitCode: code, oomKilled, ...(this.#reason !== undefined && { reason: this.#reason }) };
+  }
+
+  /** Stop signal, grace time, then SIGKILL to the whole cgroup. */
+  async #stop(supervisor: Supervisor, signal: AbortSignal): Promise<void> {
+    const life = (await this.#readRecord())?.life;
+    const end = this.#end ?? Promise.resolve();
+    try {
+      const { status } = await supervisor.state(signal);
+      if (status === "running") {
+        await supervisor.signal({ number: life?.stopSignal ?? SIGTERM, all: false }, signal);
+        if (await this.#within(life?.gracePeriodMs ?? GRACE_MS_DEFAULT, end, signal)) return;
+      }
+      await supervisor.signal({ number: SIGKILL, all: true }, signal);
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      // It ended meanwhile, or does not answer: the cgroup is killed without its help.
+      if (!this.#over) await this.#node.cgroups.kill(this.id, "SIGKILL");
+    }
+    if (await this.#within(KILL_TIMEOUT_MS, end, signal)) return;
+    throw new SwarmError("unavailable", `stop container ${this.id}: it still runs after SIGKILL`);
+  }
+
+  /** Whether `end` comes within the time. */
+  async #within(timeoutMs: number, end: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#node;
+    try {
+      await withTimeout({ clock, timeoutMs, operation: "stop container" }, signal, () => end);
+      return true;
+    } catch (reason) {
+      if (reason instanceof SwarmError && reason.code === "deadline_exceeded") return false;
+      throw reason;
+    }
+  }
+
+  async #readRecord(): Promise<ContainerRecord | undefined> {
+    this.#record ??= await readContainerRecord(this.#directory);
+    return this.#record;
+  }
+
+  /** Begins to check the container's health, once, if it has a check. */
+  async #monitor(initial: HealthState): Promise<void> {
+    const record = await this.#readRecord();
+    const policy = record?.life.health;
+    if (!policy || !record || this.#monitoring || !this.#supervisor) return;
+    this.#monitoring = true;
+    const { clock, scope, logger } = this.#node;
+    scope.spawn(`health of task ${this.id}`, async (signal) => {
+      const over = new AbortController();
+      const stopped = AbortSignal.any([signal, over.signal]);
+      this.#end?.catch(() => {}).finally(() => over.abort());
+      const options = {
+        clock,
+        policy,
+        startedMs: clock.monotonicMs(),
+        initial,
+        check: (_: HealthPolicy, inner: AbortSignal) => this.#check(policy, record, inner),
+        onHealthy: () => this.#healthy.resolve(),
+      };
+      try {
+        const reason = await monitorHealth(options, stopped);
+        this.#reason = reason;
+        logger.info({ taskId: this.id, reason }, "container is unhealthy");
+        if (this.#supervisor) await this.#stop(this.#supervisor, stopped);
+      } catch (reason) {
+        if (reason instanceof AssertionFailure) throw reason;
+        if (!stopped.aborted) logger.warn({ taskId: this.id, err: reason }, "health checks ended");
+      }
+    });
+  }
+
+  async #check(policy: HealthPolicy, record: ContainerRecord, signal: AbortSignal): Promise<CheckResult> {
+    const supervisor = this.#supervisor;
+    if (!supervisor) throw new SwarmError("unavailable", "the container has ended");
+    const process = { ...record.process, args: policy.command };
+    const filter = seccompFilter(process, this.#node.facts.architecture);
+    const ops = planExec(process, { filter });
+    const limits = { timeoutMs: policy.timeoutMs, maxOutputBytes: CHECK_OUTPUT_BYTES_MAX };
+    const result = await supervisor.exec(ops, limits, signal);
+    const output = Buffer.concat([result.stdout, result.stderr]).toString("utf8");
+    return { exitCode: result.code, timedOut: result.timedOut, output };
+  }
+
+  async #release(signal: AbortSignal): Promise<void> {
+    await releaseContainer(this.#assigned, this.#node, signal);
+  }
+
+  /** What cannot be freed now is freed by `remove` or by the next collection. */
+  async #releaseOrWarn(): Promise<void> {
+    try {
+      await this.#release(this.#node.scope.signal);
+    } catch (reason) {
+      if (!(reason instanceof SwarmError)) throw reason;
+      this.#node.logger.warn({ taskId: this.id, err: reason }, "what a container held is not all freed");
+    }
+  }
+}
+
+/** The filter that the container itself has: the default one for its capabilities. */
+function seccompFilter({ capabilities }: OciProcess, architecture: Architecture): Uint8Array {
+  const names = (capabilities?.bounding ?? []).flatMap((name) => capabilityNamed(name) ?? []);
+  return compileSeccomp(defaultSeccompProfile({ architecture, capabilities: names }), architecture);
+}

@@ -1,0 +1,167 @@
+/** Makes one container, as far as its first process waiting to be let go: image, directory, files, spec, plan, runner. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { errnoOf, SwarmError } from "../common/base/error.ts";
+import type { TaskId } from "../common/base/id.ts";
+import { parseImageReference } from "../common/model/image-reference.ts";
+import { ensureMountSources } from "./container-mounts.ts";
+import { type ContainerRecord, writeContainerRecord } from "./container-record.ts";
+import { type ContainerSettings, containerSettings, lifeSettings } from "./container-settings.ts";
+import type { AssignedTask } from "./executor.ts";
+import { firstSource } from "./image/source.ts";
+import type { ImageInfo } from "./image/store.ts";
+import type { NetworkPlan } from "./network/network-manager.ts";
+import { containerDirectory, logPath, type NodeRuntime } from "./node-runtime.ts";
+import { decodeRegistryAuth } from "./registry-credentials.ts";
+import { containerSpec } from "./runtime/default-spec.ts";
+import type { OciSpec } from "./runtime/oci.ts";
+import type { ContainerOp, HostPath } from "./runtime/op.ts";
+import type { LogTarget, Plan } from "./runtime/plan.ts";
+import { compileSeccomp } from "./runtime/seccomp.ts";
+import { planContainer } from "./runtime/spec-plan.ts";
+
+/** A container that stands ready. */
+export interface CreatedContainer {
+  readonly record: ContainerRecord;
+  /** Of its first process, as the host numbers it. */
+  readonly pid: number;
+  /** What its first process does, to name the operation that fails at its start. */
+  readonly ops: readonly ContainerOp[];
+}
+
+/**
+ * Makes the container of a task whose directory does not exist. A failure leaves nothing but what `releaseContainer` and
+ * the removal of the directory free. Throws SwarmErrors with messages for `service ps`.
+ */
+export async function createContainer(
+  assigned: AssignedTask,
+  node: NodeRuntime,
+  signal: AbortSignal,
+): Promise<CreatedContainer> {
+  const directory = containerDirectory(node.directories, assigned.task.id as TaskId);
+  const settings = containerSettings(assigned, node.names, { volumes: node.directories.volumes, container: directory });
+  const image = await ensureImage(settings, node, signal);
+  const life = lifeSettings(settings, image.config);
+  return node.starting.run(async () => {
+    try {
+      const network = await attach(assigned, settings, node, signal);
+      const spec = specOf(assigned, settings, image, directory, node);
+      const record: ContainerRecord = { life, process: spec.process };
+      await makeDirectory(directory, settings, network);
+      await Promise.all([writeContainerRecord(directory, record), ensureMountSources(settings.mounts)]);
+      const plan = planOf(assigned.task.id, { settings, image, directory, spec, network }, node);
+      const { pid } = await node.runner.create(plan, signal);
+      return { record, pid, ops: plan.container };
+    } catch (reason) {
+      throw storageError(reason);
+    }
+  }, signal);
+}
+
+async function ensureImage(settings: ContainerSettings, node: NodeRuntime, signal: AbortSignal): Promise<ImageInfo> {
+  const { image, pullOptions } = settings.spec;
+  const parsed = parseImageReference(image);
+  if (!parsed.ok) throw new SwarmError("invalid_argument", parsed.problem);
+  const registry = node.registries.source(decodeRegistryAuth(pullOptions?.registryAuth ?? ""));
+  return node.images.ensureImage(parsed.reference, firstSource([node.clusterImages, registry]), signal);
+}
+
+async function attach(
+  { task }: AssignedTask,
+  settings: ContainerSettings,
+  node: NodeRuntime,
+  signal: AbortSignal,
+): Promise<NetworkPlan> {
+  const network = await node.network(signal);
+  const { hostname, spec } = settings;
+  const dns = spec.dns && { dns: spec.dns };
+  return network.attach(task.id as TaskId, settings.attachment, { hostname, extraHosts: spec.hosts, ...dns });
+}
+
+function specOf(
+  { template }: AssignedTask,
+  settings: ContainerSettings,
+  image: ImageInfo,
+  directory: HostPath,
+  node: NodeRuntime,
+): OciSpec {
+  const { limits, reservations } = template.spec?.resources ?? {};
+  return containerSpec({
+    rootPath: `${directory}/root` as HostPath,
+    hostname: settings.hostname,
+    image: image.config,
+    overrides: settings.spec,
+    userFiles: { passwd: image.passwd ?? "", group: image.group ?? "" },
+    mounts: settings.mounts.map(({ mount }) => mount),
+    files: {
+      hosts: `${directory}/hosts` as HostPath,
+      hostname: `${directory}/hostname` as HostPath,
+      resolvConf: `${directory}/resolv.conf` as HostPath,
+    },
+    ...(limits && { limits }),
+    ...(reservations && { reservations }),
+    network: settings.attachment.kind,
+    host: node.facts,
+  });
+}
+
+/** The files are world-readable for the container's users; nobody else gets past the directory. */
+async function makeDirectory(directory: HostPath, settings: ContainerSettings, network: NetworkPlan): Promise<void> {
+  await mkdir(directory, { mode: 0o700 });
+  await Promise.all([
+    mkdir(`${directory}/root`, { mode: 0o755 }),
+    mkdir(`${directory}/upper`, { mode: 0o755 }),
+    mkdir(`${directory}/work`, { mode: 0o700 }),
+    mkdir(`${directory}/logs`, { mode: 0o700 }),
+    writeFile(`${directory}/hosts`, network.hosts, { mode: 0o644 }),
+    writeFile(`${directory}/resolv.conf`, network.resolvConf, { mode: 0o644 }),
+    writeFile(`${directory}/hostname`, `${settings.hostname}\n`, { mode: 0o644 }),
+  ]);
+}
+
+function planOf(
+  taskId: string,
+  parts: {
+    readonly settings: ContainerSettings;
+    readonly image: ImageInfo;
+    readonly directory: HostPath;
+    readonly spec: OciSpec;
+    readonly network: NetworkPlan;
+  },
+  node: NodeRuntime,
+): Plan {
+  const { settings, image, directory, spec, network } = parts;
+  const { seccomp, resources = {} } = spec.linux;
+  return planContainer({
+    spec,
+    stateDirectory: directory,
+    rootDirectory: `${directory}/root` as HostPath,
+    root: {
+      kind: "overlay",
+      lowers: image.layerDirs.toReversed() as readonly string[] as readonly HostPath[],
+      writable: { upper: `${directory}/upper` as HostPath, work: `${directory}/work` as HostPath },
+    },
+    log: logTarget(settings, directory),
+    cgroup: node.cgroups.plan(taskId, resources),
+    cgroupControllers: node.cgroups.hierarchies,
+    ...(seccomp && { seccomp: { filter: compileSeccomp(seccomp, node.facts.architecture) } }),
+    network: network.ops,
+    init: settings.spec.init ?? false,
+  });
+}
+
+function logTarget({ log }: ContainerSettings, directory: HostPath): LogTarget {
+  if (log.kind === "none") return { kind: "none" };
+  return { kind: "file", path: logPath(directory), maxBytes: log.maxBytes, maxFiles: log.maxFiles };
+}
+
+/** A full disk in words: "no space left on …" is what people search for. */
+function storageError(reason: unknown): unknown {
+  const errno = errnoOf(reason);
+  if (errno === undefined) return reason;
+  const full = errno === "ENOSPC" || errno === "EDQUOT";
+  const code = full || errno === "EMFILE" ? "resource_exhausted" : "failed_precondition";
+  return SwarmError.wrap(
+    full ? "no space left on the node's disk" : "make container",
+    new SwarmError(code, String(reason)),
+  );
+}

@@ -1,0 +1,186 @@
+/**
+ * Runs tasks as containers of this host: composes image/, runtime/, cgroup/ and network/ into the agent's Executor. It
+ * knows nothing of sessions and managers.
+ */
+import { mkdir, readdir } from "node:fs/promises";
+import { create } from "@bufbuild/protobuf";
+import type { Clock } from "../common/base/clock.ts";
+import { abortable } from "../common/base/clock.ts";
+import { errnoOf, SwarmError } from "../common/base/error.ts";
+import { isId, type TaskId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
+import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
+import type { CgroupManager } from "./cgroup/manager.ts";
+import { ContainerController } from "./container-controller.ts";
+import type { AssignedTask, Executor, PublishedEndpoint, TaskController } from "./executor.ts";
+import { RegistryClient } from "./image/registry.ts";
+import { Turnstile } from "./image/shared-work.ts";
+import type { ImageSource } from "./image/source.ts";
+import { ImageStore } from "./image/store.ts";
+import { formatPrefix, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { NetworkManager } from "./network/network-manager.ts";
+import { NftRuleLoader } from "./network/rule-loader.ts";
+import type { Protocol, PublishedPort } from "./network/ruleset.ts";
+import { systemSysctls } from "./network/sysctl.ts";
+import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./node-runtime.ts";
+import type { HostFacts } from "./runtime/host-facts.ts";
+import { Runner } from "./runtime/runner.ts";
+
+/** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
+const STARTS_PER_CPU = 2;
+
+/** What a node's executor is made of. */
+export interface ContainerExecutorOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly nodeId: string;
+  readonly hostname: string;
+  readonly version: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly facts: HostFacts;
+  readonly directories: AgentDirectories;
+  readonly shimPath: string;
+  readonly cgroups: CgroupManager;
+  /** Images loaded into the cluster: asked before any registry. */
+  readonly clusterImages: ImageSource;
+  readonly insecureRegistries: readonly string[];
+  /** Name of the host's bridge and of the nftables table; agents that share a network namespace need different ones. */
+  readonly bridge: string;
+}
+
+export class ContainerExecutor implements Executor, AsyncDisposable {
+  readonly #options: ContainerExecutorOptions;
+  readonly #scope = new Scope();
+  readonly #runner: Runner;
+  readonly #registries: RegistryClient;
+  readonly #node: NodeRuntime;
+  readonly #controllers = new Map<TaskId, ContainerController>();
+  readonly #networkReady = Promise.withResolvers<NetworkManager>();
+  #network: NetworkManager | undefined;
+  #pool: Ipv4Prefix | undefined;
+
+  private constructor(options: ContainerExecutorOptions, images: ImageStore) {
+    const { clock, random, logger, facts, directories, cgroups, clusterImages } = options;
+    this.#options = options;
+    this.#runner = new Runner(options.shimPath);
+    this.#registries = new RegistryClient(clock, random, { insecureRegistries: options.insecureRegistries });
+    this.#node = {
+      ...{ clock, logger, facts, directories, cgroups, clusterImages, images },
+      names: { nodeId: options.nodeId, hostname: options.hostname, architecture: facts.architecture, os: "linux" },
+      runner: this.#runner,
+      registries: this.#registries,
+      starting: new Turnstile(Math.max(2, facts.cpus * STARTS_PER_CPU)),
+      scope: this.#scope,
+      network: (signal) => abortable(this.#networkReady.promise, signal),
+      networkNow: () => this.#network,
+    };
+  }
+
+  /** Opens the image store and makes the directories. Throws a SwarmError that says what this host lacks. */
+  static async open(options: ContainerExecutorOptions, platform: { os: string; architecture: string }) {
+    const { clock, random, logger, directories, shimPath } = options;
+    for (const directory of [directories.containers, directories.volumes]) {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+    }
+    const log = logger.child({ part: "images" });
+    const images = await ImageStore.open({ directory: directories.images, shimPath, platform, clock, random, log });
+    return new ContainerExecutor(options, images);
+  }
+
+  async describe(): Promise<NodeDescription> {
+    const { facts, hostname, labels, version } = this.#options;
+    return create(NodeDescriptionSchema, {
+      hostname,
+      platform: { architecture: facts.architecture, os: "linux" },
+      resources: { nanoCpus: BigInt(facts.nanoCpus), memoryBytes: BigInt(facts.memoryBytes) },
+      engine: {
+        version,
+        labels: { ...labels },
+        facts: {
+          operatingSystem: facts.operatingSystem,
+          kernel: facts.kernel,
+          cgroup: `v${facts.cgroupVersion}`,
+          overlay: String(facts.overlay),
+          seccomp: String(facts.seccomp),
+          apparmor: String(facts.apparmor),
+        },
+      },
+    });
+  }
+
+  async configure({ addressPool }: { readonly addressPool: string }, signal: AbortSignal): Promise<void> {
+    const pool = parsePrefix(addressPool);
+    if (this.#pool) {
+      const same = formatPrefix(this.#pool) === formatPrefix(pool);
+      if (!same) this.#options.logger.error({ addressPool }, "the cluster's address pool changed: restart this agent");
+      return;
+    }
+    const { clock, bridge } = this.#options;
+    const logger = this.#options.logger.child({ part: "network" });
+    const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
+    const network = new NetworkManager(world, { pool, bridge, table: bridge });
+    await network.start(signal);
+    await network.cleanup(this.#controllers.keys(), signal);
+    this.#pool = pool;
+    this.#network = network;
+    this.#networkReady.resolve(network);
+    this.#scope.spawn("network", (inner) => network.run(inner));
+  }
+
+  controller(assigned: AssignedTask): TaskController {
+    const controller = new ContainerController(assigned, this.#node, () => this.#controllers.delete(controller.id));
+    this.#controllers.set(controller.id, controller);
+    return controller;
+  }
+
+  async publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void> {
+    const network = await this.#node.network(signal);
+    await network.setPublished(endpoints.map(publishedPort), signal);
+  }
+
+  async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
+    const { directories, cgroups, logger } = this.#options;
+    const dead = new Set<string>([...(await readdir(directories.containers)), ...(await cgroups.list())]);
+    for (const id of dead) {
+      if (live.has(id as TaskId)) continue;
+      try {
+        await cgroups.remove(id, signal);
+        if (isId(id)) await this.#runner.removeTree(containerDirectory(directories, id as TaskId), signal);
+        logger.info({ taskId: id }, "freed what was left of a task");
+      } catch (reason) {
+        if (!(reason instanceof SwarmError) && errnoOf(reason) === undefined) throw reason;
+        logger.warn({ taskId: id, err: reason }, "could not free what was left of a task");
+      }
+    }
+    await this.#network?.cleanup(live, signal);
+  }
+
+  /** Lets go of everything; containers, links and rules stay. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#scope[Symbol.asyncDispose]();
+    for (const controller of this.#controllers.values()) await controller.close();
+    await this.#network?.[Symbol.asyncDispose]();
+    this.#registries[Symbol.dispose]();
+    await this.#runner[Symbol.asyncDispose]();
+  }
+}
+
+const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
+  [PortConfig_Protocol.TCP]: "tcp",
+  [PortConfig_Protocol.UDP]: "udp",
+  [PortConfig_Protocol.SCTP]: "sctp",
+};
+
+function publishedPort({ port, targets }: PublishedEndpoint): PublishedPort {
+  return {
+    protocol: PROTOCOLS[port.protocol],
+    port: port.publishedPort,
+    targets: targets.flatMap(({ address }) => {
+      const parsed = parseIpv4(address);
+      return parsed === undefined ? [] : [{ address: parsed, port: port.targetPort }];
+    }),
+  };
+}

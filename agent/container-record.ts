@@ -1,0 +1,36 @@
+/** What a restarted agent must know of a container that runs on: `container.json` in its directory. */
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { errnoOf } from "../common/base/error.ts";
+import type { LifeSettings } from "./container-settings.ts";
+import type { OciProcess } from "./runtime/oci.ts";
+
+const VERSION = 1;
+
+/** How the container lives, and as whom health checks run in it. */
+export interface ContainerRecord {
+  readonly life: LifeSettings;
+  readonly process: OciProcess;
+}
+
+/** Replaces the record. */
+export async function writeContainerRecord(directory: string, record: ContainerRecord): Promise<void> {
+  const path = `${directory}/container.json`;
+  await writeFile(`${path}.new`, JSON.stringify({ version: VERSION, ...record }), { mode: 0o600 });
+  await rename(`${path}.new`, path);
+}
+
+/** Undefined when there is none, or when it is damaged: then the container is stopped with defaults and not checked. */
+export async function readContainerRecord(directory: string): Promise<ContainerRecord | undefined> {
+  try {
+    const record: unknown = JSON.parse(await readFile(`${directory}/container.json`, "utf8"));
+    return isRecord(record) ? record : undefined;
+  } catch (reason) {
+    if (errnoOf(reason) === "ENOENT" || reason instanceof SyntaxError) return undefined;
+    throw reason;
+  }
+}
+
+/** The file is ours alone (0600 in 0700): what can be wrong with it is its version, or its end. */
+function isRecord(value: unknown): value is ContainerRecord {
+  return typeof value === "object" && value !== null && "version" in value && value.version === VERSION;
+}

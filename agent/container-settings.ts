@@ -1,0 +1,97 @@
+/**
+ * What a container's task says about its life, apart from what is in its OCI spec: how it is stopped, checked, attached
+ * and logged. Pure, so that a bad field is found before an image is pulled.
+ */
+
+import { create } from "@bufbuild/protobuf";
+import { SwarmError } from "../common/base/error.ts";
+import { STOP_SIGNAL_DEFAULT, stopGracePeriodMs } from "../common/model/defaults.ts";
+import type { ImageConfig } from "../common/model/oci-image.ts";
+import { expandContainerSpec, type TemplateContext } from "../common/model/template.ts";
+import { type ContainerSpec, ContainerSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { type MountDirectories, type PlannedMount, planMounts } from "./container-mounts.ts";
+import type { AssignedTask } from "./executor.ts";
+import { type HealthPolicy, healthPolicy } from "./health.ts";
+import { type LogRetention, logRetention } from "./log-driver.ts";
+import { parsePrefix } from "./network/address.ts";
+import type { Attachment } from "./network/attach.ts";
+import { signalNumber } from "./stop-signal.ts";
+
+/** The node, as templates name it. */
+export interface NodeNames {
+  readonly nodeId: string;
+  readonly hostname: string;
+  readonly architecture: string;
+  readonly os: string;
+}
+
+/** What a task asks for, with templates expanded and everything checked that needs no image. */
+export interface ContainerSettings {
+  readonly spec: ContainerSpec;
+  readonly hostname: string;
+  readonly attachment: Attachment;
+  readonly mounts: readonly PlannedMount[];
+  readonly log: LogRetention;
+  readonly gracePeriodMs: number;
+}
+
+/** What depends on the image too. */
+export interface LifeSettings {
+  readonly stopSignal: number;
+  readonly gracePeriodMs: number;
+  readonly health: HealthPolicy | undefined;
+}
+
+/** Throws `invalid_argument` that names the field. */
+export function containerSettings(
+  assigned: AssignedTask,
+  node: NodeNames,
+  directories: MountDirectories,
+): ContainerSettings {
+  const { task, template } = assigned;
+  const written = template.spec?.container ?? create(ContainerSpecSchema);
+  const expanded = expandContainerSpec(written, templateContext(assigned, node));
+  if (!expanded.ok) throw new SwarmError("invalid_argument", expanded.problem);
+  const spec = expanded.value;
+  // Checked early; the image's own signal is checked once it is known.
+  if (spec.stopSignal !== "") signalNumber(spec.stopSignal);
+  return {
+    spec,
+    hostname: spec.hostname || task.id.slice(0, 12),
+    attachment: attachmentOf(assigned),
+    mounts: planMounts(spec.mounts, directories),
+    log: logRetention(template.spec?.logDriver),
+    gracePeriodMs: stopGracePeriodMs(template.spec),
+  };
+}
+
+/** The service's wishes before the image's. */
+export function lifeSettings(settings: ContainerSettings, image: ImageConfig): LifeSettings {
+  return {
+    stopSignal: signalNumber(settings.spec.stopSignal || image.stopSignal || STOP_SIGNAL_DEFAULT),
+    gracePeriodMs: settings.gracePeriodMs,
+    health: healthPolicy(settings.spec.healthcheck, image.healthcheck),
+  };
+}
+
+/** A task with an address is on the bridge; one without says `host` or `none`. */
+function attachmentOf({ task, template }: AssignedTask): Attachment {
+  const target = template.spec?.networks[0]?.target;
+  if (target === "host" || target === "none") return { kind: target };
+  if (task.address === "") throw new SwarmError("failed_precondition", "the task was given no address");
+  return { kind: "bridge", address: parsePrefix(task.address) };
+}
+
+function templateContext({ task, template }: AssignedTask, node: NodeNames): TemplateContext {
+  return {
+    serviceId: task.serviceId,
+    serviceName: template.serviceName,
+    serviceLabels: template.serviceLabels,
+    nodeId: node.nodeId,
+    nodeHostname: node.hostname,
+    nodeArchitecture: node.architecture,
+    nodeOs: node.os,
+    taskId: task.id,
+    slot: task.slot,
+  };
+}

@@ -1,0 +1,74 @@
+/** What all containers of a node share, and where each of them lives on disk. */
+import type { Clock } from "../common/base/clock.ts";
+import type { TaskId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Scope } from "../common/base/scope.ts";
+import type { CgroupManager } from "./cgroup/manager.ts";
+import type { NodeNames } from "./container-settings.ts";
+import type { RegistryClient } from "./image/registry.ts";
+import type { Turnstile } from "./image/shared-work.ts";
+import type { ImageSource } from "./image/source.ts";
+import type { ImageStore } from "./image/store.ts";
+import type { NetworkManager } from "./network/network-manager.ts";
+import type { HostFacts } from "./runtime/host-facts.ts";
+import type { HostPath } from "./runtime/op.ts";
+import type { Runner } from "./runtime/runner.ts";
+
+/**
+ * The agent's data directory, every part of it 0700:
+ *
+ *   node-id  lock
+ *   tasks/<task id>.pb
+ *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf root/ upper/ work/ volumes/
+ *                           logs/log logs/log.1 …
+ *   images/  volumes/<name>/
+ */
+export interface AgentDirectories {
+  readonly tasks: string;
+  readonly containers: string;
+  readonly images: string;
+  readonly volumes: string;
+}
+
+/** The parts of a data directory. */
+export function agentDirectories(dataDirectory: string): AgentDirectories {
+  return {
+    tasks: `${dataDirectory}/tasks`,
+    containers: `${dataDirectory}/containers`,
+    images: `${dataDirectory}/images`,
+    volumes: `${dataDirectory}/volumes`,
+  };
+}
+
+/** A container's own directory. A task id has only letters and digits, so it is a safe name. */
+export function containerDirectory(directories: AgentDirectories, taskId: TaskId): HostPath {
+  return `${directories.containers}/${taskId}` as HostPath;
+}
+
+/** The newest log file of a container. */
+export function logPath(directory: HostPath): HostPath {
+  return `${directory}/logs/log` as HostPath;
+}
+
+/** What the controllers of one node work with. */
+export interface NodeRuntime {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly names: NodeNames;
+  readonly facts: HostFacts;
+  readonly directories: AgentDirectories;
+  readonly runner: Runner;
+  readonly cgroups: CgroupManager;
+  readonly images: ImageStore;
+  /** Asked before any registry. */
+  readonly clusterImages: ImageSource;
+  readonly registries: RegistryClient;
+  /** Bounds how many containers are made at a time. */
+  readonly starting: Turnstile;
+  /** Owns what outlives a single step: health checks. */
+  readonly scope: Scope;
+  /** The network, once a session has told the address pool. */
+  network(signal: AbortSignal): Promise<NetworkManager>;
+  /** The network if it is there: before, no task of this run can be on it. */
+  networkNow(): NetworkManager | undefined;
+}
