@@ -1,7 +1,7 @@
 /** What both cgroup versions do with a cgroup's directory: name it, read its files, signal its processes, remove it. */
 import { constants } from "node:fs";
 import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Clock } from "../../common/base/clock.ts";
 import { assert, errnoOf, invalidFields, SwarmError } from "../../common/base/error.ts";
 import type { HostPath } from "../runtime/op.ts";
@@ -113,6 +113,19 @@ export async function removeDirectories(
     }
     await kill();
     await clock.sleep(REMOVE_RETRY_MS, signal);
+  }
+}
+
+/** Removes `<mount>/a/b`, then `<mount>/a`, up to the first level that is in use by others. */
+export async function removeEmptyLevels(mount: string, path: string): Promise<void> {
+  for (let level = path; level !== "/" && level !== ""; level = dirname(level)) {
+    try {
+      await rmdir(`${mount}${level}`);
+    } catch (reason) {
+      const errno = errnoOf(reason);
+      if (errno === "EBUSY" || errno === "ENOTEMPTY") return;
+      if (errno !== "ENOENT") throw SwarmError.wrap(`remove cgroup ${mount}${level}`, reason);
+    }
   }
 }
 

@@ -16,6 +16,7 @@ import {
   readNumber,
   readTable,
   removeDirectories,
+  removeEmptyLevels,
   signalProcesses,
   writeKnob,
 } from "./directory.ts";
@@ -144,14 +145,17 @@ export class CgroupsV1 implements CgroupManager {
   }
 
   async remove(id: string, signal: AbortSignal): Promise<void> {
-    const mounts = [...this.#ownMounts(), ...(this.#mounts.has("cpuset") ? [this.#mount("cpuset")] : [])];
-    const directories = mounts.map((mount) => containerDirectory(mount, this.#parent, id));
+    const directories = this.#allMounts().map((mount) => containerDirectory(mount, this.#parent, id));
     // A process may sit in one hierarchy only, when whoever started it died half way.
     const kill = async () => {
       await this.kill(id, "SIGKILL");
       for (const directory of directories) signalProcesses(await processesOf(directory), "SIGKILL");
     };
-    await removeDirectories(this.#clock, [...new Set(directories)], kill, signal);
+    await removeDirectories(this.#clock, directories, kill, signal);
+  }
+
+  async removeParent(): Promise<void> {
+    for (const mount of this.#allMounts()) await removeEmptyLevels(mount, this.#parent);
   }
 
   async list(): Promise<readonly string[]> {
@@ -184,6 +188,12 @@ export class CgroupsV1 implements CgroupManager {
 
   #ownMounts(): readonly string[] {
     return [...new Set(CONTROLLERS.map((controller) => this.#mount(controller)))];
+  }
+
+  /** Those of every container and the cpuset's, which only pinned ones use. */
+  #allMounts(): readonly string[] {
+    const cpuset = this.#mounts.get("cpuset");
+    return [...new Set([...this.#ownMounts(), ...(cpuset === undefined ? [] : [cpuset])])];
   }
 
   #mount(controller: Controller): string {

@@ -17,6 +17,7 @@ import {
   readNumber,
   readTable,
   removeDirectories,
+  removeEmptyLevels,
   rootErrno,
   signalProcesses,
   writeKnob,
@@ -127,6 +128,10 @@ export class CgroupsV2 implements CgroupManager {
 
   async remove(id: string, signal: AbortSignal): Promise<void> {
     await removeDirectories(this.#clock, [this.#directory(id)], () => this.kill(id, "SIGKILL"), signal);
+  }
+
+  async removeParent(): Promise<void> {
+    await removeEmptyLevels(this.#mount, this.#parent);
   }
 
   async list(): Promise<readonly string[]> {

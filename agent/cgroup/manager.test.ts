@@ -120,6 +120,15 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
     await manager.remove(ID, never);
   });
 
+  test("the parent goes as far as it is empty", async () => {
+    const [directory = ""] = directoriesOf(manager.plan(ID, {}).membership);
+    const swarm = dirname(dirname(directory));
+    await mkdir(join(swarm, "node2"));
+    await manager.removeParent();
+    expect(await readdir(swarm)).toEqual(["node2"]);
+    await manager.removeParent();
+  });
+
   test("removes cgroups that the container made below its own", async () => {
     const plan = manager.plan(ID, {});
     await apply(plan, { create: true });
@@ -248,12 +257,10 @@ describe.each([
     for (const child of started.splice(0)) child.kill("SIGKILL");
     const manager = await opened;
     if (manager === undefined) return;
-    const pinned = { cpu: manager.version === 1 ? { cpus: "0" } : {} };
     await manager.remove(ID, never);
-    for (const directory of directoriesOf(manager.plan(ID, pinned).membership)) {
-      await rmdir(dirname(directory));
-      await rmdir(dirname(dirname(directory)));
-    }
+    await manager.removeParent();
+    const [directory = ""] = directoriesOf(manager.plan(ID, {}).membership);
+    expect(await readdir(dirname(dirname(dirname(directory))))).not.toContain(basename(dirname(parent)));
   });
 
   rootTest("limits hold, stats tell, kill reaches every process, nothing stays", async () => {

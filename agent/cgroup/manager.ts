@@ -54,6 +54,8 @@ export interface CgroupManager {
   kill(id: string, signal: NodeJS.Signals | number): Promise<void>;
   /** Kills what is left and removes the cgroup; tries for up to 5 s, then throws `unavailable`. */
   remove(id: string, signal: AbortSignal): Promise<void>;
+  /** Undoes `ensureParent`, level by level as far as they are empty; for when the agent leaves the host for good. */
+  removeParent(): Promise<void>;
   /** Ids of all containers that have a cgroup: what a crash may have left behind. */
   list(): Promise<readonly string[]>;
 }

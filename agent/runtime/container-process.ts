@@ -65,14 +65,22 @@ const LIMIT_NAMES = new Set(
  * No core dumps, which could fill the host's disk; 1,024 open files that a program may raise to 524,288 itself, since
  * programs that loop over all descriptors crawl when the soft limit is high.
  */
-const LIMITS_DEFAULT: readonly OciRlimit[] = [
-  { type: "RLIMIT_CORE", soft: 0, hard: 0 },
-  { type: "RLIMIT_NOFILE", soft: 1024, hard: 524_288 },
-];
+const OPEN_FILES_DEFAULT = { soft: 1024, hard: 524_288 };
+
+/** What limits are made of. */
+export interface LimitParts {
+  readonly limits: readonly UserLimit[];
+  /** The most open files the agent can give. The default yields to it; a wish above it fails when it is carried out. */
+  readonly openFilesMax: number;
+}
 
 /** The default limits with the service's in their place. Unlimited is -1 in the spec, too. */
-export function resourceLimits(limits: readonly UserLimit[], problems: FieldProblem[]): readonly OciRlimit[] {
-  const byType = new Map(LIMITS_DEFAULT.map((limit) => [limit.type, limit]));
+export function resourceLimits({ limits, openFilesMax }: LimitParts, problems: FieldProblem[]): readonly OciRlimit[] {
+  const hardFiles = Math.min(OPEN_FILES_DEFAULT.hard, openFilesMax);
+  const byType = new Map<string, OciRlimit>([
+    ["RLIMIT_CORE", { type: "RLIMIT_CORE", soft: 0, hard: 0 }],
+    ["RLIMIT_NOFILE", { type: "RLIMIT_NOFILE", soft: Math.min(OPEN_FILES_DEFAULT.soft, hardFiles), hard: hardFiles }],
+  ]);
   for (const { name, soft, hard } of limits) {
     const bad = (problem: string) => problems.push({ field: `ulimits.${name}`, problem });
     const inOrder = hard < 0n || (soft >= 0n && soft <= hard);

@@ -17,8 +17,7 @@ function input(changes: Partial<ContainerInput> = {}): ContainerInput {
     mounts: [],
     files: {},
     network: "bridge",
-    architecture: "x86_64",
-    hostCpus: 2,
+    host: { architecture: "x86_64", cpus: 2, openFilesMax: 1_048_576 },
     ...changes,
   };
 }
@@ -102,6 +101,12 @@ describe("resources", () => {
       { type: "RLIMIT_MEMLOCK", soft: -1, hard: -1 },
     ]);
   });
+});
+
+test("the default of open files yields to what the agent may give", () => {
+  const host = { ...input().host, openFilesMax: 20_000 };
+  const files = { type: "RLIMIT_NOFILE", soft: 1024, hard: 20_000 };
+  expect(containerSpec(input({ host })).process.rlimits).toContainEqual(files);
 });
 
 describe("mounts", () => {

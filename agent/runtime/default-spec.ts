@@ -19,10 +19,10 @@ import {
   maskedPaths,
   READONLY_PATHS,
 } from "./default-mounts.ts";
+import type { HostFacts } from "./host-facts.ts";
 import type { OciNamespace, OciResources, OciSeccomp, OciSpec } from "./oci.ts";
 import type { HostPath } from "./op.ts";
 import { defaultSeccompProfile } from "./seccomp-profile.ts";
-import type { Architecture } from "./syscalls.ts";
 import { type ContainerUser, resolveUser, type UserFiles } from "./user.ts";
 
 /** What a service may say about its container; absent or empty = the image's, or the default. A whole ContainerSpec fits. */
@@ -61,9 +61,7 @@ export interface ContainerInput {
   readonly reservations?: Partial<Pick<Resources, "memoryBytes">>;
   /** `host` shares the host's network namespace; the others get their own. */
   readonly network: "none" | "bridge" | "host";
-  readonly architecture: Architecture;
-  /** Processors of the host: each has files to hide. */
-  readonly hostCpus: number;
+  readonly host: Pick<HostFacts, "architecture" | "cpus" | "openFilesMax">;
   /** Default `default`. */
   readonly seccomp?: "default" | "unconfined" | OciSeccomp;
   /** Default true. */
@@ -111,7 +109,7 @@ export function containerSpec(input: ContainerInput): OciSpec {
       inheritable: [],
       ambient: [],
     },
-    rlimits: resourceLimits(overrides.ulimits ?? [], problems),
+    rlimits: resourceLimits({ limits: overrides.ulimits ?? [], openFilesMax: input.host.openFilesMax }, problems),
     noNewPrivileges: input.noNewPrivileges ?? true,
     // Always said: what is not said is inherited from the agent, which the kernel is told to spare.
     oomScoreAdj: overrides.oomScoreAdj ?? 0,
@@ -132,7 +130,7 @@ export function containerSpec(input: ContainerInput): OciSpec {
       rootfsPropagation: "rprivate",
       ...(seccomp !== undefined && { seccomp }),
       sysctl,
-      maskedPaths: maskedPaths(input.hostCpus),
+      maskedPaths: maskedPaths(input.host.cpus),
       readonlyPaths: READONLY_PATHS,
     },
   };
@@ -154,7 +152,8 @@ function capabilitiesOf(overrides: ContainerOverrides, problems: FieldProblem[])
 }
 
 function seccompOf(input: ContainerInput, capabilities: readonly CapabilityName[]): OciSeccomp | undefined {
-  const { seccomp = "default", architecture } = input;
+  const { seccomp = "default" } = input;
+  const { architecture } = input.host;
   if (seccomp === "unconfined") return undefined;
   return seccomp === "default" ? defaultSeccompProfile({ architecture, capabilities }) : seccomp;
 }

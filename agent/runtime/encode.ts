@@ -10,12 +10,15 @@ export class Writer {
   #used = 0;
 
   u32(value: number): this {
-    this.#buffer.writeUInt32LE(value >>> 0, this.#reserve(4));
+    // First the room: reserving may move the buffer.
+    const at = this.#reserve(4);
+    this.#buffer.writeUInt32LE(value >>> 0, at);
     return this;
   }
 
   u64(value: bigint): this {
-    this.#buffer.writeBigUInt64LE(BigInt.asUintN(64, value), this.#reserve(8));
+    const at = this.#reserve(8);
+    this.#buffer.writeBigUInt64LE(BigInt.asUintN(64, value), at);
     return this;
   }
 
@@ -36,7 +39,8 @@ export class Writer {
 
   bytes(value: Uint8Array): this {
     this.u32(value.length);
-    this.#buffer.set(value, this.#reserve(value.length));
+    const at = this.#reserve(value.length);
+    this.#buffer.set(value, at);
     return this;
   }
 

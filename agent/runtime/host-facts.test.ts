@@ -22,6 +22,8 @@ const MODERN = {
   "/lib/modules/6.1.0-30-cloud-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko.xz:\n",
   "/proc/sys/kernel/seccomp/actions_avail": "kill_process kill_thread trap errno user_notif trace log allow\n",
   "/sys/module/apparmor/parameters/enabled": "Y\n",
+  "/proc/self/status": "Name:\tnode\nCapEff:\t000001ffffffffff\n",
+  "/proc/sys/fs/nr_open": "1048576\n",
   "/proc/self/mountinfo": "24 1 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
   "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
 };
@@ -35,6 +37,7 @@ test("a modern host", async () => {
     cpus: 6,
     nanoCpus: 6e9,
     memoryBytes: 24_576_000 * 1024,
+    openFilesMax: 1_048_576,
     cgroupVersion: 2,
     overlay: true,
     seccomp: true,
@@ -50,6 +53,8 @@ test("a bare host lacks features without failing, a host without cgroups fails",
     "meminfo",
     "filesystems",
     "mountinfo",
+    "status",
+    "nr_open",
     "cgroup.controllers",
   ]);
   const bare = Object.fromEntries(Object.entries(MODERN).filter(([path]) => required.has(path.split("/").pop() ?? "")));
@@ -60,6 +65,12 @@ test("a bare host lacks features without failing, a host without cgroups fails",
     seccomp: false,
     apparmor: false,
   });
+  const weak = {
+    ...MODERN,
+    "/proc/self/status": "CapEff:\t000001fffeffffff\n",
+    "/proc/self/limits": "Max processes  96  96  processes\nMax open files  1024  20000  files\n",
+  };
+  expect((await readHostFacts(host(weak), "x64")).openFilesMax).toBe(20_000);
   await expect(readHostFacts(host({ ...bare, "/proc/self/mountinfo": "" }), "x64")).rejects.toThrow(
     "no usable cgroups",
   );

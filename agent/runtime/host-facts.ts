@@ -16,6 +16,8 @@ export interface HostFacts {
   /** The same in Docker's unit: billionths of a processor. */
   readonly nanoCpus: number;
   readonly memoryBytes: number;
+  /** The most open files that this process may let another have (RLIMIT_NOFILE). */
+  readonly openFilesMax: number;
   readonly cgroupVersion: 1 | 2;
   /** Whether overlayfs is there or can be loaded. */
   readonly overlay: boolean;
@@ -36,6 +38,7 @@ export async function readHostFacts(readText: ReadText, nodeArchitecture: string
   const optional = (path: string) => readText(path).catch(() => "");
   const kernel = (await readText("/proc/sys/kernel/osrelease")).trim();
   const hierarchy = await detectCgroups(readText);
+  const openFilesMax = await readOpenFilesMax(readText);
   const [hostname, osRelease, online, meminfo, filesystems, actions, apparmor] = await Promise.all([
     readText("/proc/sys/kernel/hostname"),
     optional("/etc/os-release"),
@@ -54,11 +57,22 @@ export async function readHostFacts(readText: ReadText, nodeArchitecture: string
     cpus,
     nanoCpus: cpus * 1_000_000_000,
     memoryBytes: Number(/^MemTotal:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0) * 1024,
+    openFilesMax,
     cgroupVersion: hierarchy.version,
     overlay: /\boverlay$/m.test(filesystems) || (await hasModule(optional, kernel)),
     seccomp: actions.split(/\s+/).includes("errno"),
     apparmor: apparmor.trim() === "Y",
   };
+}
+
+/** Bit of CAP_SYS_RESOURCE, without which nobody gives more than the own hard limit. */
+const SYS_RESOURCE = 1n << 24n;
+
+async function readOpenFilesMax(readText: ReadText): Promise<number> {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(await readText("/proc/self/status"))?.[1] ?? "0";
+  if ((BigInt(`0x${effective}`) & SYS_RESOURCE) !== 0n) return Number(await readText("/proc/sys/fs/nr_open"));
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(await readText("/proc/self/limits"))?.[1] ?? "";
+  return Number(hard === "unlimited" ? await readText("/proc/sys/fs/nr_open") : hard);
 }
 
 /** A module not yet loaded is loaded by the first mount. */

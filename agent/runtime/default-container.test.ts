@@ -1,0 +1,148 @@
+// Goal: the defaults hold in a real container: spec, cgroup, device policy and filter through the shim, seen from inside.
+// Method: busybox containers made from `containerSpec`, in cgroups of their own.
+
+import { readFile } from "node:fs/promises";
+import { afterAll, beforeAll, expect } from "vitest";
+import { systemClock } from "../../common/base/clock.ts";
+import { rootTest } from "../../test/privileges.ts";
+import { type CgroupManager, openCgroups } from "../cgroup/manager.ts";
+import { type ContainerInput, type ContainerOverrides, containerSpec } from "./default-spec.ts";
+import { type HostFacts, readHostFacts } from "./host-facts.ts";
+import type { HostPath } from "./op.ts";
+import { compileSeccomp } from "./seccomp.ts";
+import type { Ended } from "./supervisor.ts";
+import { NEVER, TEST_CAPABILITY_MASK, TestContainers } from "./test-root.ts";
+
+let containers: TestContainers;
+let cgroups: CgroupManager;
+let host: HostFacts;
+let count = 0;
+
+beforeAll(async () => {
+  if (process.getuid?.() !== 0) return;
+  containers = await TestContainers.create();
+  host = await readHostFacts((path) => readFile(path, "utf8"), process.arch);
+  cgroups = await openCgroups(systemClock, `/swarm-defaults-${process.pid}`);
+});
+
+afterAll(async () => {
+  await containers?.[Symbol.asyncDispose]();
+  await cgroups?.removeParent();
+});
+
+interface Outcome {
+  readonly ended: Ended;
+  readonly output: string;
+  readonly oomKilled: boolean;
+}
+
+async function run(
+  script: string,
+  overrides: ContainerOverrides = {},
+  changes: Partial<ContainerInput> = {},
+): Promise<Outcome> {
+  const spec = containerSpec({
+    rootPath: "/root" as HostPath,
+    hostname: "box",
+    image: { env: ["PATH=/bin"], entrypoint: ["sh", "-c"], command: [script], workingDirectory: "", user: "" },
+    overrides,
+    userFiles: { passwd: "", group: "" },
+    mounts: [],
+    files: {},
+    network: "none",
+    host,
+    ...changes,
+  });
+  const id = `c${++count}`;
+  try {
+    const outcome = await containers.run([], {
+      spec,
+      cgroup: cgroups.plan(id, spec.linux.resources ?? {}),
+      cgroupControllers: cgroups.hierarchies,
+      ...(spec.linux.seccomp && { seccomp: { filter: compileSeccomp(spec.linux.seccomp, host.architecture) } }),
+    });
+    return { ...outcome, oomKilled: await cgroups.oomKilled(id) };
+  } finally {
+    await cgroups.remove(id, NEVER);
+  }
+}
+
+rootTest("privileges: filter, no_new_privs, eleven capabilities, own groups", async () => {
+  const { output } = await run(
+    "cat /proc/self/status; id; env; ulimit -n; ulimit -Hn; ulimit -c; cat /proc/self/oom_score_adj",
+  );
+  expect(output).toMatch(/^Seccomp:\s*2$/m);
+  expect(output).toMatch(/^NoNewPrivs:\s*1$/m);
+  expect(output).toMatch(new RegExp(`^CapBnd:\\s*0*${TEST_CAPABILITY_MASK.toString(16)}$`, "m"));
+  expect(output).toMatch(/^Cap(Inh|Amb):\s*0+$/m);
+  expect(output).toContain("uid=0 gid=0 groups=0");
+  expect(output).toContain("HOME=/");
+  expect(output.split("\n").slice(-4)).toEqual(["1024", String(Math.min(524_288, host.openFilesMax)), "0", "0"]);
+});
+
+rootTest("kernel interfaces that reach beyond the container are shut", async () => {
+  const { output } = await run(
+    [
+      "busybox mknod /tmp-node b 8 0; head -c 1 /tmp-node",
+      "busybox mount -t tmpfs none /bin",
+      "busybox unshare -m true",
+      "echo x > /proc/sys/kernel/hostname",
+      "busybox wc -c /proc/interrupts /proc/keys",
+      "mkdir /sys/fs/cgroup/x",
+      "busybox ls /sys/firmware",
+    ].join("; "),
+    { capAdd: ["MKNOD"] },
+  );
+  expect(output).toMatchInlineSnapshot(`
+    "mknod: /tmp-node: Operation not permitted
+    head: /tmp-node: No such file or directory
+    mount: permission denied (are you root?)
+    unshare: unshare(0x20000): Operation not permitted
+    sh: can't create /proc/sys/kernel/hostname: Read-only file system
+            0 /proc/interrupts
+            0 /proc/keys
+            0 total
+    mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system"
+  `);
+});
+
+rootTest("limits are the cgroup's, and the container sees them", async () => {
+  const limits = { memoryBytes: 64n << 20n, nanoCpus: 500_000_000n, pids: 12n };
+  const names = cgroups.version === 1 ? ["memory/memory.limit_in_bytes", "pids/pids.max"] : ["memory.max", "pids.max"];
+  const { output } = await run(`cd /sys/fs/cgroup && cat ${names.join(" ")}`, {}, { limits });
+  expect(output).toBe("67108864\n12");
+  const forks = await run("for i in $(seq 1 40); do sleep 1 & done", {}, { limits });
+  expect(forks.output).toContain("can't fork");
+});
+
+rootTest("a container out of memory dies, and both witnesses say why", async () => {
+  const { ended, oomKilled } = await run("busybox tail /dev/zero", {}, { limits: { memoryBytes: 16n << 20n } });
+  expect(ended).toMatchObject({ kind: "exited", record: { code: 137, oom: true } });
+  expect(oomKilled).toBe(true);
+});
+
+rootTest("low ports and ping need no capability", async () => {
+  const { output } = await run("cd /proc/sys/net/ipv4 && cat ip_unprivileged_port_start ping_group_range", {
+    user: "1000:1000",
+    capDrop: ["ALL"],
+  });
+  expect(output.split(/\s+/)).toEqual(["0", "0", "2147483647"]);
+});
+
+rootTest("mounts: a tmpfs of the service's, a bind mount read-only, a larger /dev/shm", async () => {
+  const mounts = [
+    { kind: "bind", source: containers.layer, target: "/layer", readOnly: true },
+    { kind: "tmpfs", target: "/scratch", sizeBytes: 1 << 20, mode: 0o700 },
+    { kind: "tmpfs", target: "/dev/shm", sizeBytes: 128 << 20 },
+  ] as const;
+  const { output } = await run(
+    "touch /layer/x; touch /scratch/x && ls -ld /scratch; busybox df -k /dev/shm /scratch; touch /y",
+    { readOnly: true },
+    { mounts },
+  );
+  expect(output).toMatch(/touch: \/layer\/x: Read-only file system/);
+  expect(output).toMatch(/touch: \/y: Read-only file system/);
+  expect(output).toMatch(/^drwx------ .* \/scratch$/m);
+  expect(output).toMatch(/131072 .* \/dev\/shm$/m);
+  expect(output).toMatch(/1024 .* \/scratch$/m);
+});
