@@ -56,11 +56,12 @@ export class Runner implements AsyncDisposable {
 
   /**
    * Sends one netlink message (with its nlmsghdr; NLM_F_ACK or NLM_F_DUMP set) in the host's network namespace and
-   * resolves with every message that answered, up to the acknowledgement, NLMSG_DONE or error. `label` names it in errors.
+   * resolves with every message that answered, up to the acknowledgement, a refusal (it is an answer) or NLMSG_DONE.
+   * Throws only when the socket itself fails.
    */
-  async netlink(protocol: number, message: Uint8Array, label: string, signal: AbortSignal): Promise<Buffer> {
-    const answer = await this.#request(REQUEST.netlink, (writer) => writer.u32(protocol).bytes(message), label, signal);
-    return answer;
+  netlink(protocol: number, message: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+    const write = (writer: Writer) => writer.u32(protocol).bytes(message);
+    return this.#request(REQUEST.netlink, write, "netlink", signal);
   }
 
   /**

@@ -9,8 +9,8 @@ int netlink_open(int protocol) {
   return CHECK(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
 }
 
-/* Gathers datagrams until one ends the exchange; *used counts what fit into `answer`. */
-static int gather(int fd, uint8_t *answer, size_t size, size_t *used) {
+/* Gathers datagrams until one ends the exchange; *used counts their bytes, *refusal is the kernel's negative errno. */
+static int gather(int fd, uint8_t *answer, size_t size, size_t *used, int *refusal) {
   while (true) {
     if (size - *used < NLMSG_HDRLEN) return -EMSGSIZE;
     ssize_t length = recv(fd, answer + *used, size - *used, MSG_TRUNC);
@@ -20,8 +20,8 @@ static int gather(int fd, uint8_t *answer, size_t size, size_t *used) {
     struct nlmsghdr *header = (struct nlmsghdr *)(answer + *used);
     *used += NLMSG_ALIGN((size_t)length);
     for (size_t left = (size_t)length; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
-      if (header->nlmsg_type == NLMSG_ERROR) return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
-      if (header->nlmsg_type == NLMSG_DONE) return 0;
+      if (header->nlmsg_type == NLMSG_ERROR) *refusal = ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+      if (header->nlmsg_type == NLMSG_ERROR || header->nlmsg_type == NLMSG_DONE) return 0;
     }
   }
 }
@@ -29,18 +29,20 @@ static int gather(int fd, uint8_t *answer, size_t size, size_t *used) {
 int netlink_acknowledged(int fd, const void *message, size_t length) {
   uint8_t answer[1024] __attribute__((aligned(8)));
   size_t used = 0;
+  int refusal = 0;
   TRY(CHECK(send(fd, message, length, 0)));
-  return gather(fd, answer, sizeof answer, &used);
+  TRY(gather(fd, answer, sizeof answer, &used, &refusal));
+  return refusal;
 }
 
 int netlink_transact(int protocol, const void *message, size_t length, uint8_t *answer, size_t size) {
   cleanup_close int fd = TRY(netlink_open(protocol));
   size_t used = 0;
-  int capped = 1;
+  int capped = 1, refusal;
   setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &capped, sizeof capped);
   setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &capped, sizeof capped);
   TRY(CHECK(send(fd, message, length, 0)));
-  TRY(gather(fd, answer, size, &used));
+  TRY(gather(fd, answer, size, &used, &refusal));
   return (int)used;
 }
 

@@ -75,11 +75,16 @@ struct entry {
 static int empty_directory(int directory, int top, dev_t device, int depth) {
   uint8_t buffer[4096] __attribute__((aligned(8)));
   static unsigned moved;
-  for (int length; (length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0;) {
+  bool found = true; /* removing while reading may skip entries: read again until a pass found none */
+  while (found) {
+    found = false;
+    TRY(CHECK(lseek(directory, 0, SEEK_SET)));
+    for (int length; (length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0;)
     for (int at = 0; at < length; at += ((struct entry *)(buffer + at))->length) {
       struct stat status;
       const char *name = ((struct entry *)(buffer + at))->name;
       if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+      found = true;
       int result = CHECK(unlinkat(directory, name, 0));
       if (result >= 0 || result == -ENOENT) continue;
       if (result != -EISDIR) return result;
@@ -95,7 +100,6 @@ static int empty_directory(int directory, int top, dev_t device, int depth) {
       TRY(empty_directory(child, top, device, depth + 1));
       TRY(CHECK(unlinkat(directory, name, AT_REMOVEDIR)));
     }
-    TRY(CHECK(lseek(directory, 0, SEEK_SET)));
   }
   return 0;
 }

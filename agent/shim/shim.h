@@ -83,7 +83,7 @@ int op_exec(struct reader *), op_netlink(struct reader *);
 /* ---- netlink.c ---- */
 int netlink_open(int protocol);
 int netlink_acknowledged(int fd, const void *message, size_t length);
-/* Sends one request and gathers every answer up to the acknowledgement, error or NLMSG_DONE. */
+/* Sends one request and gathers every answer up to the acknowledgement, refusal (an answer too) or NLMSG_DONE. */
 int netlink_transact(int protocol, const void *message, size_t length, uint8_t *answer, size_t size);
 
 /* ---- log.c: two streams to one file in CRI form ---- */

@@ -50,6 +50,18 @@ static int join_cgroups(pid_t pid) {
   return join.bad ? -EBADMSG : 0;
 }
 
+/*
+ * Only what operations use stays, at numbers of its own; all else of the supervisor (its sockets, the runner's pipe) is
+ * closed here and not left to exec: a container may wait for its start for long.
+ */
+static int keep_descriptors(void) {
+  int *kept[] = {&sync_fd, &host_netlink_fd, &container_pidfd};
+  for (int index = 0; index < 3; index++)
+    if (*kept[index] >= 0) *kept[index] = TRY(CHECK(dup3(*kept[index], HOST_NETNS_FD + 1 + index, O_CLOEXEC)));
+  TRY(CHECK(syscall(SYS_close_range, 3u, HOST_NETNS_FD - 1u, 0u)));
+  return CHECK(syscall(SYS_close_range, HOST_NETNS_FD + 4u, ~0u, 0u));
+}
+
 static void run_child(struct reader ops, const int stdio[3]) __attribute__((noreturn));
 static void run_child(struct reader ops, const int stdio[3]) {
   struct failure failure = {0};
@@ -64,8 +76,8 @@ static void run_child(struct reader ops, const int stdio[3]) {
   for (int fd = 0; fd < 3; fd++) dup2(stdio[fd], fd);
   /* The supervisor died before PDEATHSIG was set, or could not join the cgroup. */
   if (recv(sync_fd, &go, sizeof go, 0) <= 0) _exit(127);
-  int result = CHECK(syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */));
-  if (result == 0) result = run_ops(&ops, &failure);
+  int result = keep_descriptors();
+  if (result >= 0) result = run_ops(&ops, &failure);
   struct sync_message failed = {SYNC_FAILED, failure.index, (uint32_t)-result};
   send(sync_fd, &failed, sizeof failed, MSG_NOSIGNAL);
   _exit(result == -ENOENT ? 127 : 126);
@@ -165,6 +177,7 @@ static int create(struct reader *plan, struct reader *host, struct process *cont
   TRY(spawn(namespaces, ops, container, failure));
   TRY(await_ready(container, failure));
   close(host_netlink_fd);
+  host_netlink_fd = -1;
   close(HOST_NETNS_FD);
   /* The operations are done with: give their pages back. */
   uintptr_t page = (head_end + 4095) & ~4095ul, end = ((uintptr_t)plan->end + 4095) & ~4095ul;
