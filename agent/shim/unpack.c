@@ -423,10 +423,10 @@ static int report(unsigned kind, const char *path)
 int unpack_main(int argc, char **argv)
 {
 	static struct operation op;
-	if (argc != 3)
+	if (argc != 4)
 		return errno = EINVAL, report(0, "");
-	if (enter(argv[1], argv[2]) < 0)
-		return report(0, argv[1]);
+	if (enter(argv[2], argv[3]) < 0)
+		return report(0, argv[2]);
 	while (1) {
 		if (take_operation(&op) < 0)
 			return report(op.is.kind, op.path);
