@@ -120,6 +120,11 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
     await manager.remove(ID, never);
   });
 
+  test("controllers are switched on from the top", async () => {
+    const written = await readFile(join(root, "cgroup.subtree_control"), "utf8");
+    expect(written).toBe(version === 2 ? "+memory +cpu +pids" : "");
+  });
+
   test("the parent goes as far as it is empty", async () => {
     const [directory = ""] = directoriesOf(manager.plan(ID, {}).membership);
     const swarm = dirname(dirname(directory));

@@ -170,7 +170,7 @@ function namespacesOf(network: ContainerInput["network"]): readonly OciNamespace
   return types.map((type) => ({ type }));
 }
 
-/** Only settings of the container's own namespaces pass: any other would change the host (CVE-2022-0811). */
+/** Only settings of the container's own namespaces pass; the rest would change the host (CVE-2022-0811). */
 function sysctlsOf(input: ContainerInput, problems: FieldProblem[]): Readonly<Record<string, string>> {
   const hostNetwork = input.network === "host";
   const asked = Object.entries(input.overrides.sysctls ?? {});
