@@ -1,0 +1,356 @@
+/**
+ * A real cluster for tests: managers, agents and their hosts, each a network namespace on a bridge in a namespace of its
+ * own, so that nothing of the machine's network is touched and clusters do not meet. Everything is made with a random
+ * name and removed again by `await using`.
+ */
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { expect } from "vitest";
+import { eventually } from "../eventually.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const execute = promisify(execFile);
+
+/** What a program answered. */
+export interface Answer {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly code: number;
+}
+
+/** A host: a network namespace with one address on the cluster's bridge. */
+export interface Host {
+  readonly name: string;
+  readonly namespace: string;
+  readonly address: string;
+  readonly link: string;
+}
+
+/** A program of ours that runs. */
+export interface Program {
+  readonly name: string;
+  readonly process: ChildProcess;
+  readonly logPath: string;
+}
+
+export interface ClusterOptions {
+  /** Agents, each on its own host. Default 3. */
+  readonly nodes?: number;
+  /** Managers over one etcd. Default 1, which starts its own. */
+  readonly managers?: number;
+  readonly managerArgs?: readonly string[];
+  readonly agentArgs?: readonly string[];
+}
+
+function run(program: string, ...args: readonly string[]): string {
+  return execFileSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+}
+
+export class TestCluster implements AsyncDisposable {
+  /** Everything the cluster writes lies below. */
+  readonly directory = mkdtempSync(join(tmpdir(), "swarm-cluster-"));
+  readonly #tag = Math.random().toString(36).slice(2, 7);
+  /** The namespace of the bridge, the managers and the clients. */
+  readonly fabric: Host;
+  readonly hosts: Host[] = [];
+  readonly managers: Program[] = [];
+  readonly agents = new Map<string, Program>();
+  readonly #options: ClusterOptions;
+  #etcdUrl: string | undefined;
+
+  private constructor(options: ClusterOptions) {
+    this.#options = options;
+    this.fabric = { name: "fabric", namespace: `sw${this.#tag}-0`, address: "10.198.0.1", link: "fabric" };
+  }
+
+  /** Makes the hosts, starts managers and agents, and waits until every node is ready. */
+  static async start(options: ClusterOptions = {}): Promise<TestCluster> {
+    const cluster = new TestCluster(options);
+    try {
+      cluster.#makeFabric();
+      for (let number = 0; number < (options.managers ?? 1); number++) await cluster.startManager(number);
+      for (let number = 1; number <= (options.nodes ?? 3); number++)
+        cluster.startAgent(cluster.addHost(`node-${number}`));
+      await cluster.nodesReady(options.nodes ?? 3);
+      return cluster;
+    } catch (error) {
+      await cluster[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  #makeFabric(): void {
+    const { namespace, link, address } = this.fabric;
+    run("ip", "netns", "add", namespace);
+    run("ip", "-n", namespace, "link", "set", "lo", "up");
+    run("ip", "-n", namespace, "link", "add", link, "type", "bridge");
+    run("ip", "-n", namespace, "address", "add", `${address}/24`, "dev", link);
+    run("ip", "-n", namespace, "link", "set", link, "up");
+  }
+
+  /** Makes one more host and joins it to the bridge. */
+  addHost(name: string): Host {
+    const number = this.hosts.length + 2;
+    const host = { name, namespace: `sw${this.#tag}-${number}`, address: `10.198.0.${number}`, link: `h${number}` };
+    run("ip", "netns", "add", host.namespace);
+    run(
+      "ip",
+      "-n",
+      this.fabric.namespace,
+      "link",
+      "add",
+      host.link,
+      "type",
+      "veth",
+      "peer",
+      "name",
+      "eth0",
+      "netns",
+      host.namespace,
+    );
+    run("ip", "-n", this.fabric.namespace, "link", "set", host.link, "master", this.fabric.link, "up");
+    run("ip", "-n", host.namespace, "link", "set", "lo", "up");
+    run("ip", "-n", host.namespace, "address", "add", `${host.address}/24`, "dev", "eth0");
+    run("ip", "-n", host.namespace, "link", "set", "eth0", "up");
+    run("ip", "-n", host.namespace, "route", "add", "default", "via", this.fabric.address);
+    this.hosts.push(host);
+    return host;
+  }
+
+  /** Cuts a host off from all others, or joins it again. */
+  setLink(host: Host, state: "up" | "down"): void {
+    run("ip", "-n", this.fabric.namespace, "link", "set", host.link, state);
+  }
+
+  /** Starts a program of the checkout on a host, its log in the cluster's directory. */
+  #start(name: string, host: Host, command: readonly string[]): Program {
+    const logPath = join(this.directory, `${name}.log`);
+    const log = openSync(logPath, "a");
+    const child = spawn("nsenter", [`--net=/run/netns/${host.namespace}`, ...command], {
+      stdio: ["ignore", log, log],
+      cwd: ROOT,
+    });
+    closeSync(log);
+    return { name, process: child, logPath };
+  }
+
+  socket(number = 0): string {
+    return join(this.directory, `manager-${number}.sock`);
+  }
+
+  /** The address at which agents reach a manager. */
+  managerAddress(number = 0): string {
+    return `${this.fabric.address}:${2377 + number}`;
+  }
+
+  async startManager(number: number): Promise<Program> {
+    const args = ["--data-dir", join(this.directory, `manager-${number}`), "--socket", this.socket(number)];
+    args.push(
+      "--listen-addr",
+      this.managerAddress(number),
+      "--insecure",
+      "--log-format",
+      "json",
+      "--log-level",
+      "debug",
+    );
+    if ((this.#options.managers ?? 1) > 1) {
+      this.#etcdUrl ??= this.#startEtcd();
+      args.push("--etcd", this.#etcdUrl);
+    }
+    const program = this.#start(`manager-${number}`, this.fabric, [
+      join(ROOT, "manager/swarm-manager"),
+      ...args,
+      ...(this.#options.managerArgs ?? []),
+    ]);
+    this.managers[number] = program;
+    await eventually(() => {
+      if (program.process.exitCode !== null) throw new Error(`manager ended: ${this.log(program)}`);
+      expect(existsSync(this.socket(number))).toBe(true);
+    });
+    await eventually(async () => expect((await this.swarmctlAt(number, "info")).stderr).toBe(""));
+    return program;
+  }
+
+  #startEtcd(): string {
+    const url = `http://${this.fabric.address}:2379`;
+    const peer = `http://${this.fabric.address}:2380`;
+    const args = [
+      "--data-dir",
+      join(this.directory, "etcd"),
+      "--listen-client-urls",
+      url,
+      "--advertise-client-urls",
+      url,
+    ];
+    args.push(
+      "--listen-peer-urls",
+      peer,
+      "--initial-advertise-peer-urls",
+      peer,
+      "--initial-cluster",
+      `default=${peer}`,
+      "--log-level",
+      "error",
+    );
+    this.#programs.push(this.#start("etcd", this.fabric, ["etcd", ...args]));
+    return url;
+  }
+
+  readonly #programs: Program[] = [];
+
+  startAgent(host: Host): Program {
+    const managers = this.managers.map((_, number) => this.managerAddress(number)).join(",");
+    const args = ["--manager", managers, "--data-dir", join(this.directory, host.name), "--hostname", host.name];
+    args.push("--insecure-registry", `${this.fabric.address}:5000`, "--log-format", "json", "--log-level", "debug");
+    const program = this.#start(host.name, host, [
+      join(ROOT, "agent/swarm-agent"),
+      ...args,
+      ...(this.#options.agentArgs ?? []),
+    ]);
+    this.agents.set(host.name, program);
+    return program;
+  }
+
+  host(name: string): Host {
+    const host = this.hosts.find((each) => each.name === name);
+    if (!host) throw new Error(`no host ${name}`);
+    return host;
+  }
+
+  agent(name: string): Program {
+    const agent = this.agents.get(name);
+    if (!agent) throw new Error(`no agent ${name}`);
+    return agent;
+  }
+
+  /** Ends a program with a signal and waits until it is gone. */
+  async end(program: Program, signal: NodeJS.Signals): Promise<void> {
+    if (program.process.exitCode !== null || program.process.signalCode !== null) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    program.process.once("exit", () => resolve());
+    program.process.kill(signal);
+    await promise;
+  }
+
+  log({ logPath }: Program): string {
+    return readFileSync(logPath, "utf8");
+  }
+
+  /** Runs swarmctl against a manager; never throws. */
+  async swarmctlAt(number: number, ...args: readonly string[]): Promise<Answer> {
+    return await this.exec(join(ROOT, "cli/swarmctl"), "--host", `unix://${this.socket(number)}`, ...args);
+  }
+
+  /** Runs swarmctl and returns its stdout; fails the test when it refuses. */
+  async swarmctl(...args: readonly string[]): Promise<string> {
+    const { stdout, stderr, code } = await this.swarmctlAt(0, ...args);
+    if (code !== 0) throw new Error(`swarmctl ${args.join(" ")}: exit ${code}: ${stderr}${stdout}`);
+    return stdout;
+  }
+
+  /** Runs a program in the fabric, where the clients are. */
+  async exec(program: string, ...args: readonly string[]): Promise<Answer> {
+    return await this.execOn(this.fabric, program, ...args);
+  }
+
+  async execOn(host: Host, program: string, ...args: readonly string[]): Promise<Answer> {
+    try {
+      const command = [`--net=/run/netns/${host.namespace}`, program, ...args];
+      const { stdout, stderr } = await execute("nsenter", command, { timeout: 120_000, maxBuffer: 64 * 1024 * 1024 });
+      return { stdout, stderr, code: 0 };
+    } catch (error) {
+      const failed = error as {
+        readonly stdout?: string;
+        readonly stderr?: string;
+        readonly code?: number | string;
+        readonly message: string;
+      };
+      return {
+        stdout: failed.stdout ?? "",
+        stderr: failed.stderr || failed.message,
+        code: typeof failed.code === "number" ? failed.code : -1,
+      };
+    }
+  }
+
+  /** Fetches a URL from the fabric with curl; rejects on any failure. */
+  async fetch(url: string): Promise<string> {
+    const { stdout, stderr, code } = await this.exec(
+      "curl",
+      "--silent",
+      "--show-error",
+      "--fail",
+      "--max-time",
+      "3",
+      url,
+    );
+    if (code !== 0) throw new Error(`${url}: ${stderr}`);
+    return stdout;
+  }
+
+  async nodesReady(count: number): Promise<void> {
+    await eventually(
+      async () => {
+        for (const agent of this.agents.values()) {
+          if (agent.process.exitCode !== null) throw new Error(`${agent.name} ended: ${this.log(agent).slice(-2_000)}`);
+        }
+        const statuses = (await this.swarmctl("node", "ls", "--format", "{{.Status}}"))
+          .split("\n")
+          .filter((line) => line === "Ready");
+        expect(statuses).toHaveLength(count);
+      },
+      { timeoutMs: 30_000, intervalMs: 100 },
+    );
+  }
+
+  /** "web.1 node-2 Running" for each task of a service that should run, in order of name. */
+  async tasks(service: string): Promise<string[]> {
+    const format = "{{.Name}} {{.Node}} {{.CurrentState}}";
+    const output = await this.swarmctl(
+      "service",
+      "ps",
+      service,
+      "--filter",
+      "desired-state=running",
+      "--format",
+      format,
+    );
+    return output
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => line.split(" ").slice(0, 3).join(" "))
+      .sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const agent of this.agents.values()) await this.end(agent, "SIGTERM");
+    for (const host of this.hosts) {
+      if (existsSync(join(this.directory, host.name))) {
+        await this.execOn(
+          host,
+          join(ROOT, "agent/swarm-agent"),
+          "--purge",
+          "--data-dir",
+          join(this.directory, host.name),
+        );
+      }
+    }
+    for (const manager of this.managers) await this.end(manager, "SIGTERM");
+    for (const program of this.#programs) await this.end(program, "SIGTERM");
+    for (const { namespace } of [...this.hosts, this.fabric]) {
+      if (existsSync(`/run/netns/${namespace}`)) run("ip", "netns", "delete", namespace);
+    }
+    if (process.env.SWARM_TEST_KEEP === undefined) rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  /** A directory for the test's own files. */
+  folder(name: string): string {
+    const path = join(this.directory, name);
+    mkdirSync(path, { recursive: true });
+    return path;
+  }
+}
