@@ -1,3 +1,7 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { createConnection, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
@@ -46,6 +50,30 @@ describe("etcd's faults", () => {
     await eventually(() => kv.txn({ compare: [], operations: [put("/stop/3")] }, signal));
     await eventually(() => expect(seen.map(({ key }) => key)).toContain("/stop/3"));
     expect(new Set(seen.map(({ modRevision }) => modRevision)).size, "no event twice").toBe(seen.length);
+    stop.abort();
+    await watching;
+  });
+
+  test("a watch that catches up over a connection that is cut again and again loses nothing and repeats nothing", async () => {
+    const kv = etcd.connect();
+    const { revision } = await kv.txn({ compare: [], operations: [put("/cut/0")] }, signal);
+    for (let done = 0; done < 3000; done += 100) {
+      await Promise.all(
+        Array.from({ length: 100 }, (_, index) =>
+          kv.txn({ compare: [], operations: [put(`/cut/${index % 9}`)] }, signal),
+        ),
+      );
+    }
+    await using proxy = await startCuttingProxy(etcd.endpoint.slice("unix:".length), { cuts: 6, afterBytes: 40_000 });
+    using through = new EtcdKv({ ...shared, endpoints: [proxy.endpoint] });
+    const seen: WatchEvent[] = [];
+    const stop = new AbortController();
+    const watching = watchInto(through, "/cut/", revision + 1, seen, stop.signal);
+    await eventually(() => expect(seen).toHaveLength(3000));
+    expect(seen.map(({ modRevision }) => modRevision - revision)).toEqual(
+      Array.from({ length: 3000 }, (_, index) => index + 1),
+    );
+    expect(proxy.cutsMade()).toBeGreaterThanOrEqual(2);
     stop.abort();
     await watching;
   });
@@ -105,6 +133,44 @@ describe("a full etcd", () => {
     await kv.txn({ compare: [], operations: [put("/again")] }, signal);
   });
 });
+
+/** A way to etcd that is cut after so many bytes of answers, so many times. */
+async function startCuttingProxy(target: string, options: { readonly cuts: number; readonly afterBytes: number }) {
+  const directory = await mkdtemp(join(tmpdir(), "swarm-proxy-"));
+  const path = join(directory, "socket");
+  let cuts = 0;
+  const sockets = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = createConnection({ path: target });
+    let bytes = 0;
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        near.destroy();
+        far.destroy();
+      });
+    }
+    near.pipe(far);
+    far.on("data", (chunk) => {
+      bytes += chunk.length;
+      if (bytes > options.afterBytes && cuts < options.cuts) {
+        cuts += 1;
+        near.destroy();
+      } else near.write(chunk);
+    });
+  }).listen(path);
+  await new Promise((listening) => server.once("listening", listening));
+  return {
+    endpoint: `unix:${path}`,
+    cutsMade: () => cuts,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((closed) => server.close(closed));
+      await rm(directory, { recursive: true });
+    },
+  };
+}
 
 const shared = { clock: systemClock, random: systemRandom, logger: silentLogger };
 

@@ -82,8 +82,15 @@ export interface WatchRequest {
 export const TXN_OPERATIONS_MAX = 100;
 export const TXN_BYTES_MAX = 1024 * 1024;
 
-/** Keys per page: 500 objects of 64 KiB still fit the 32 MiB receive limit. */
-export const PAGE_SIZE = 500;
+/** Keys of the first page: were each 64 KiB, they would fit the 32 MiB receive limit. */
+const PAGE_KEYS_MIN = 500;
+/**
+ * The most keys in a page. etcd walks its whole index below the prefix for each page, so that 100,000 keys in pages of
+ * 500 take 6 s and in pages of 16,000 half a second; more only makes longer pauses.
+ */
+const PAGE_KEYS_MAX = 16_000;
+/** Pages grow while they are smaller than this: a tenth of the receive limit, since values may grow on the way. */
+const PAGE_BYTES_AIM = 3 * 1024 * 1024;
 
 /**
  * The store as the rest sees it: etcd's vocabulary, narrowed to what is used. Every call has a deadline and ends in a
@@ -126,7 +133,10 @@ export function isOutcomeUnknown(reason: unknown): boolean {
   return false;
 }
 
-/** Reads every entry below `prefix` at one revision, a page at a time; the pages share the first one's revision. */
+/**
+ * Reads every entry below `prefix` at one revision, in pages that grow while their values are small and shrink when an
+ * answer was too large; the pages share the first one's revision.
+ */
 export async function* readPages(
   kv: Kv,
   request: { readonly prefix: string; readonly keysOnly?: boolean },
@@ -134,19 +144,36 @@ export async function* readPages(
 ): AsyncGenerator<RangeResult, void, undefined> {
   let revision: number | undefined;
   let after: string | undefined;
+  let limit = PAGE_KEYS_MIN;
   while (true) {
-    const page = await kv.range(
-      {
-        from: after === undefined ? { prefix: request.prefix } : { prefix: request.prefix, after },
-        limit: PAGE_SIZE,
-        keysOnly: request.keysOnly ?? false,
-        ...(revision === undefined ? {} : { revision }),
-      },
-      signal,
-    );
+    let page: RangeResult;
+    try {
+      page = await kv.range(
+        {
+          from: after === undefined ? { prefix: request.prefix } : { prefix: request.prefix, after },
+          limit,
+          keysOnly: request.keysOnly ?? false,
+          ...(revision === undefined ? {} : { revision }),
+        },
+        signal,
+      );
+    } catch (reason) {
+      if (!(reason instanceof SwarmError && reason.code === "resource_exhausted" && limit > 1)) throw reason;
+      limit = Math.ceil(limit / 8);
+      continue;
+    }
     revision ??= page.revision;
     yield { ...page, revision };
     after = page.entries.at(-1)?.key;
     if (!page.more || after === undefined) return;
+    limit = nextLimit(limit, page.entries);
   }
+}
+
+/** As many keys as would have made this page the size we aim at, but at most four times as many. */
+function nextLimit(limit: number, entries: readonly KvEntry[]): number {
+  let bytes = 1;
+  for (const { key, value } of entries) bytes += key.length + value.length;
+  const aim = Math.floor((PAGE_BYTES_AIM / bytes) * limit);
+  return Math.max(1, Math.min(aim, limit * 4, PAGE_KEYS_MAX));
 }

@@ -163,6 +163,7 @@ export class Mirror {
       this.#state.remove(kind, id);
       return;
     }
+    shareIds(object, this.#state);
     // The object's own id, not the key's slice, which would keep the whole key in memory.
     const own = kinds[kind].idOf(object);
     this.#state.put(kind, own === id ? own : id, object, entry.modRevision);
@@ -212,4 +213,11 @@ export class Mirror {
       // The last write may lie outside our keys; or the watch hangs, which the comparison will show.
     });
   }
+}
+
+/** A million tasks name few services and nodes: let them share the strings. */
+function shareIds(object: Objects[Kind], view: View): void {
+  if (object.$typeName !== "swarm.v1.Task") return;
+  object.serviceId = view.services.get(object.serviceId)?.id ?? object.serviceId;
+  object.nodeId = view.nodes.get(object.nodeId)?.id ?? object.nodeId;
 }

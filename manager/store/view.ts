@@ -61,7 +61,7 @@ export interface View {
 
 type Tables = { readonly [K in Kind]: Map<string, Objects[K]> };
 
-/** The view with its writing side, which only the mirror uses: any number of `put` and `remove`, then one `advance`. */
+/** The view with its writing side, which only the mirror uses: `put` and `remove`, then `advance`. */
 export class ViewState implements View {
   readonly #tables: Tables = {
     service: new Map(),
