@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
 import type { TaskId } from "../../common/base/id.ts";
 import { gatewayOf, parsePrefix } from "./address.ts";
-import { type Attachment, type AttachOp, attachOps, isVethName, vethName } from "./attach.ts";
+import { type AttachOp, bridgeOps, isVethName, loopbackOps, vethName } from "./attach.ts";
 
 const TASK = "3f9k2abcdefghijklmnopqrst" as TaskId;
 const ADDRESS = parsePrefix("10.224.0.7/12");
 
-function plan(attachment: Attachment, ipv6 = true): readonly string[] {
+function plan(ipv6: boolean): string {
   const point = { bridgeIndex: 4, gateway: gatewayOf(ADDRESS), mtu: 1500, ipv6 };
-  return attachOps(TASK, attachment, point).map(describeOp);
+  return bridgeOps(TASK, ADDRESS, point).map(describeOp).join("\n");
 }
 
 function describeOp(op: AttachOp): string {
@@ -21,7 +21,7 @@ function describeOp(op: AttachOp): string {
 
 describe("a task's attachment", () => {
   test("to the bridge is these bytes", () => {
-    expect(plan({ kind: "bridge", address: ADDRESS }).join("\n")).toMatchInlineSnapshot(`
+    expect(plan(true)).toMatchInlineSnapshot(`
       "container: bring lo up
         2000000013000500010000000000000000000000010000000100000001000000
       net.ipv6.conf.default.disable_ipv6=1
@@ -49,15 +49,14 @@ describe("a task's attachment", () => {
   });
 
   test("says nothing of IPv6 to a kernel without it", () => {
-    const steps = plan({ kind: "bridge", address: ADDRESS }, false).join("\n");
+    const steps = plan(false);
     expect(steps).not.toContain("disable_ipv6");
     // IFLA_AF_SPEC with AF_INET6 in it.
     expect(steps).not.toContain("1a800c000a80");
   });
 
-  test("to the host's namespace is nothing, to none only loopback", () => {
-    expect(plan({ kind: "host" })).toEqual([]);
-    expect(plan({ kind: "none" })).toEqual([expect.stringContaining("bring lo up")]);
+  test("to nothing is loopback alone", () => {
+    expect(loopbackOps().map(describeOp)).toEqual([expect.stringContaining("container: bring lo up")]);
   });
 
   test("has a link that is told from others", () => {

@@ -16,9 +16,15 @@ import { addAddress, addDefaultRoute, createVeth, LOOPBACK_INDEX, openPort, setL
  * shares the host's namespace; `none` has loopback only. A bridge has 1,024 ports: a `routed` kind (veth with a /32
  * route on the host, no port) is to join this union for more tasks on one host.
  */
-export type Attachment = { readonly kind: "bridge"; readonly address: Ipv4Prefix } | { readonly kind: "host" | "none" };
+export type Attachment = BridgeAttachment | { readonly kind: "host" | "none" };
 
-/** What `attachOps` needs to know of the host's side. */
+/** A port of the host's bridge. */
+export interface BridgeAttachment {
+  readonly kind: "bridge";
+  readonly address: Ipv4Prefix;
+}
+
+/** What `bridgeOps` needs to know of the host's side. */
 export interface AttachPoint {
   /** The bridge's index; it changes when somebody deletes the bridge and it is made anew. */
   readonly bridgeIndex: number;
@@ -53,19 +59,11 @@ export function isVethName(name: string): boolean {
   return /^v[a-z0-9]{11}$/.test(name);
 }
 
-/** The operations that give a new network namespace its links, in order, for the container's list of the plan. */
-export function attachOps(taskId: TaskId, attachment: Attachment, point: AttachPoint): readonly AttachOp[] {
-  switch (attachment.kind) {
-    case "host":
-      return [];
-    case "none":
-      return [loopbackUp()];
-    case "bridge":
-      return [loopbackUp(), ...bridgeOps(taskId, attachment.address, point)];
-  }
-}
-
-function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoint): readonly AttachOp[] {
+/**
+ * The operations that join a new network namespace to the bridge, in order, for the container's list of the plan.
+ * The first needs the namespace to be new: a link of the task's name that still exists makes it fail with EEXIST.
+ */
+export function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoint): readonly AttachOp[] {
   const veth = vethName(taskId);
   const pair = createVeth({
     index: ETH0_INDEX,
@@ -76,6 +74,7 @@ function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoint): rea
   });
   const port = setLink({ name: veth }, { master: point.bridgeIndex, ...(point.ipv6 ? { ipv6: false } : {}) });
   return [
+    ...loopbackOps(),
     // Before eth0 exists, so that it never has an address nor hears a router advertisement (CVE-2020-13401).
     ...(point.ipv6 ? [disableIpv6()] : []),
     netlinkOp("container", `create veth eth0, ${veth}`, pair),
@@ -90,8 +89,9 @@ function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoint): rea
   ];
 }
 
-function loopbackUp(): NetlinkOp {
-  return netlinkOp("container", "bring lo up", setLink({ index: LOOPBACK_INDEX }, { up: true }));
+/** The operation of a namespace that has loopback only. */
+export function loopbackOps(): readonly AttachOp[] {
+  return [netlinkOp("container", "bring lo up", setLink({ index: LOOPBACK_INDEX }, { up: true }))];
 }
 
 function disableIpv6(): SetSysctlOp {

@@ -8,7 +8,7 @@ import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
-import { type Attachment, type AttachOp, type AttachPoint, attachOps, vethName } from "./attach.ts";
+import { type Attachment, type AttachOp, bridgeOps, loopbackOps, vethName } from "./attach.ts";
 import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
 import { forgetConnections } from "./conntrack.ts";
 import type { Netlink } from "./netlink.ts";
@@ -17,6 +17,7 @@ import {
   containerHosts,
   containerResolvConf,
   type DnsOptions,
+  extendHosts,
   isStubResolver,
   RESOLV_CONF,
   RESOLVED_CONF,
@@ -66,7 +67,7 @@ export interface NetworkPlan {
   readonly hosts: string;
 }
 
-/** Damage from outside is mended within this time; each look costs four small netlink requests. */
+/** Damage from outside is mended within this time; each look costs three small netlink requests. */
 const RECONCILE_INTERVAL_MS = 5_000;
 
 /** Owns the bridge and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
@@ -80,7 +81,7 @@ export class NetworkManager implements AsyncDisposable {
   readonly #live = new Set<string>();
   #bridge: BridgeState | undefined;
   #ipv6 = false;
-  #resolvConf = "";
+  #host: HostFiles = { resolvConf: "", reachable: "", hosts: "" };
   /** Undefined until the agent said what is published: until then a table that exists is right. */
   #published: readonly PublishedPort[] | undefined;
   #problems: readonly PublishProblem[] = [];
@@ -103,10 +104,10 @@ export class NetworkManager implements AsyncDisposable {
    */
   start(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
+      this.#host = await readHostFiles();
       await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.bridge }, signal);
       await this.#ensureForwarding();
       await this.#ensureBridge(signal);
-      await this.#readResolvConf();
       if (!(await this.#table.exists(this.#options.table, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
@@ -129,24 +130,32 @@ export class NetworkManager implements AsyncDisposable {
 
   /**
    * Computes what joins a task to the network; nothing is sent. From now on the task's veth is held to be alive,
-   * until `detach`. `start` must have succeeded.
+   * until `detach` (call that first when an earlier attempt at the same task may have left its link). Throws
+   * `failed_precondition` for a task of the bridge before `start` has succeeded.
    */
   attach(taskId: TaskId, attachment: Attachment, names: ContainerNames): NetworkPlan {
-    const { bridge } = this;
     const gateway = gatewayOf(this.#options.pool);
-    const point: AttachPoint = { bridgeIndex: bridge.index, mtu: bridge.mtu, gateway, ipv6: this.#ipv6 };
-    const bridged = attachment.kind === "bridge";
-    if (bridged) this.#live.add(vethName(taskId));
-    return {
-      ops: attachOps(taskId, attachment, point),
-      resolvConf: containerResolvConf(this.#resolvConf, names.dns),
-      hosts: containerHosts({
-        hostname: names.hostname,
-        gateway,
-        extra: names.extraHosts ?? [],
-        ...(bridged ? { address: attachment.address.address } : {}),
-      }),
-    };
+    const { hostname, extraHosts: extra = [], dns } = names;
+    switch (attachment.kind) {
+      case "host": {
+        // The host's namespace has the host's loopback, so its resolvers are as good here as there.
+        const resolvConf = dns === undefined ? this.#host.resolvConf : containerResolvConf(this.#host.reachable, dns);
+        return { ops: [], resolvConf, hosts: extendHosts(this.#host.hosts, extra) };
+      }
+      case "none": {
+        const resolvConf = containerResolvConf(this.#host.reachable, dns);
+        return { ops: loopbackOps(), resolvConf, hosts: containerHosts({ hostname, extra }) };
+      }
+      case "bridge": {
+        const { index: bridgeIndex, mtu } = this.bridge;
+        this.#live.add(vethName(taskId));
+        return {
+          ops: bridgeOps(taskId, attachment.address, { bridgeIndex, mtu, gateway, ipv6: this.#ipv6 }),
+          resolvConf: containerResolvConf(this.#host.reachable, dns),
+          hosts: containerHosts({ hostname, extra, gateway, address: attachment.address.address }),
+        };
+      }
+    }
   }
 
   /**
@@ -180,7 +189,7 @@ export class NetworkManager implements AsyncDisposable {
     return this.#inTurn(async () => {
       await this.#ensureForwarding();
       await this.#ensureBridge(signal);
-      await this.#readResolvConf();
+      this.#host = await readHostFiles();
       if (this.#published !== undefined) {
         await this.#publish(signal);
       } else if (!(await this.#table.exists(this.#options.table, signal))) {
@@ -271,12 +280,6 @@ export class NetworkManager implements AsyncDisposable {
     }
   }
 
-  /** Kept in memory so that `attach` waits for no disk; `reconcile` reads it again. */
-  async #readResolvConf(): Promise<void> {
-    const content = (await readText(RESOLV_CONF)) ?? "";
-    this.#resolvConf = isStubResolver(content) ? ((await readText(RESOLVED_CONF)) ?? content) : content;
-  }
-
   #rulesetState(): RulesetState {
     const { table, bridge, pool } = this.#options;
     return { table, bridge, pool, published: this.#published ?? [] };
@@ -290,11 +293,26 @@ export class NetworkManager implements AsyncDisposable {
   }
 }
 
-async function readText(path: string): Promise<string | undefined> {
+/** The host's files, kept in memory so that `attach` waits for no disk; `reconcile` reads them again. */
+interface HostFiles {
+  readonly resolvConf: string;
+  /** The resolv.conf that names real servers: another one where systemd-resolved's stub stands in the first. */
+  readonly reachable: string;
+  readonly hosts: string;
+}
+
+async function readHostFiles(): Promise<HostFiles> {
+  const resolvConf = await readText(RESOLV_CONF);
+  const reachable = isStubResolver(resolvConf) ? (await readText(RESOLVED_CONF)) || resolvConf : resolvConf;
+  return { resolvConf, reachable, hosts: await readText("/etc/hosts") };
+}
+
+/** A file's text, empty when there is none. */
+async function readText(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (reason) {
-    if (errnoOf(reason) === "ENOENT") return undefined;
+    if (errnoOf(reason) === "ENOENT") return "";
     throw SwarmError.wrap(`read ${path}`, reason, "permission_denied");
   }
 }

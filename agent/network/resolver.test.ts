@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { parseIpv4 } from "./address.ts";
-import { containerHosts, containerResolvConf, isStubResolver } from "./resolver.ts";
+import { containerHosts, containerResolvConf, extendHosts, isStubResolver } from "./resolver.ts";
 
 describe("a container's resolv.conf", () => {
   const host =
@@ -48,4 +48,8 @@ test("a container's hosts file has its own name, and the extra ones in either fo
     10.224.0.7	web-1
     "
   `);
+});
+
+test("a task in the host's namespace keeps the host's hosts file", () => {
+  expect(extendHosts("127.0.0.1 localhost", ["db:192.0.2.9"])).toBe("127.0.0.1 localhost\n192.0.2.9\tdb\n");
 });

@@ -55,6 +55,12 @@ export function containerHosts(options: {
   return `${lines.join("\n")}\n`;
 }
 
+/** The host's own hosts file with extra entries, for a task in the host's network namespace. */
+export function extendHosts(hosts: string, extra: readonly string[]): string {
+  const lines = extra.map((entry) => `${hostsLine(entry, undefined)}\n`);
+  return `${hosts}${hosts === "" || hosts.endsWith("\n") ? "" : "\n"}${lines.join("")}`;
+}
+
 function hostsLine(entry: string, gateway: Ipv4 | undefined): string {
   const colon = entry.indexOf(":");
   const words = entry.trim().split(/\s+/);
