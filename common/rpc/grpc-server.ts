@@ -1,0 +1,291 @@
+/**
+ * Services over gRPC. It turns grpc-js's callbacks and emitters into the promises, async iterables and signals of
+ * `service.ts`, bounds what a caller may cost, and lets no failure of one call touch another.
+ */
+import type { DescMessage, DescMethod, DescService, Message, MessageInitShape } from "@bufbuild/protobuf";
+import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
+import {
+  Server,
+  ServerCredentials,
+  type ServerErrorResponse,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  type UntypedHandleCall,
+} from "@grpc/grpc-js";
+import { abortable, abortReason, type Clock, systemClock } from "../base/clock.ts";
+import { SwarmError } from "../base/error.ts";
+import type { Logger } from "../base/logger.ts";
+import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_SERVER } from "./codec.ts";
+import { bufferOf, type TlsPem } from "./grpc-transport.ts";
+import type { CallContext, Peer, ServiceImplementation } from "./service.ts";
+import { errorOfStatus, statusOf } from "./status.ts";
+import { claimUnixSocket } from "./unix-socket.ts";
+
+/** What a server allows its callers. */
+export interface GrpcServerOptions {
+  readonly logger: Logger;
+  readonly clock?: Clock;
+  /** Absent: plaintext. Present: callers must show a certificate of `ca`, and it becomes their `Peer.identity`. */
+  readonly tls?: TlsPem;
+  /** The largest message taken from a caller, in bytes. Default 4 MiB. */
+  readonly receiveBytesMax?: number;
+  /**
+   * How long one connection may live, in ms, with 30 s of grace. It spreads agents over managers again and brings new
+   * certificates into force; shorter means needless reconnecting. Absent: for ever (unix sockets: a person following
+   * logs keeps following). Agents' servers pass an hour.
+   */
+  readonly connectionAgeMsMax?: number;
+}
+
+/**
+ * Streams that one connection may have open. An agent needs about six and as many more as it fetches layers and sends
+ * logs; each costs the server memory.
+ */
+const STREAMS_PER_CONNECTION_MAX = 200;
+
+/** How long calls in flight get to see their signal and finish once the server stops. */
+const STOP_GRACE_MS = 500;
+
+/** What a method answers with: a message, or what makes one. */
+type Answer = MessageInitShape<DescMessage>;
+
+type AuthContext = ReturnType<ServerUnaryCall<Message, Answer>["getAuthContext"]>;
+
+/** What all of grpc-js's server calls have in common. */
+interface ServerCall {
+  on(event: "cancelled", listener: () => void): unknown;
+  getPeer(): string;
+  getDeadline(): Date | number;
+  getAuthContext(): AuthContext;
+}
+
+/** A gRPC server: add services, listen, dispose. */
+export class GrpcServer implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #logger: Logger;
+  readonly #clock: Clock;
+  readonly #tls: TlsPem | undefined;
+  readonly #stopping = new AbortController();
+
+  constructor(options: GrpcServerOptions) {
+    this.#logger = options.logger;
+    this.#clock = options.clock ?? systemClock;
+    this.#tls = options.tls;
+    this.#server = new Server({
+      "grpc.max_receive_message_length": options.receiveBytesMax ?? RECEIVE_BYTES_MAX_SERVER,
+      "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
+      "grpc.keepalive_time_ms": 10_000,
+      "grpc.keepalive_timeout_ms": 5_000,
+      "grpc.enable_channelz": 0,
+      ...(options.connectionAgeMsMax === undefined
+        ? {}
+        : { "grpc.max_connection_age_ms": options.connectionAgeMsMax, "grpc.max_connection_age_grace_ms": 30_000 }),
+    });
+  }
+
+  /** Serves every method of `service` with the function of the same name. */
+  addService<S extends GenService<GenServiceMethods>>(service: S, implementation: ServiceImplementation<S>): void {
+    const methods = implementation as Readonly<Record<string, unknown>>;
+    const definition: Record<string, ReturnType<typeof definitionOf>> = {};
+    const handlers: Record<string, UntypedHandleCall> = {};
+    for (const method of (service as DescService).methods) {
+      definition[method.localName] = definitionOf(method);
+      handlers[method.localName] = this.#handlerOf(method, methods[method.localName]);
+    }
+    this.#server.addService(definition, handlers);
+  }
+
+  /**
+   * Binds "host:port" (port 0 takes a free one) or "unix:/path" (mode 0600; a socket that nobody answers is replaced)
+   * and returns the bound address. Fails with `already_exists` when a live server has it.
+   */
+  async listen(address: string): Promise<string> {
+    const path = address.startsWith("unix:") ? address.slice("unix:".length) : undefined;
+    const claim = path === undefined ? undefined : await claimUnixSocket(path);
+    try {
+      const port = await this.#bind(address);
+      await claim?.secure();
+      return path === undefined ? `${address.slice(0, address.lastIndexOf(":"))}:${port}` : address;
+    } finally {
+      claim?.release();
+    }
+  }
+
+  /** Tells every call to stop, gives them half a second, then closes all connections. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort(new SwarmError("unavailable", "server is stopping"));
+    const graceful = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    const timer = new AbortController();
+    const forced = this.#clock.sleep(STOP_GRACE_MS, timer.signal).then(
+      () => this.#server.forceShutdown(),
+      () => {},
+    );
+    await Promise.race([graceful, forced]);
+    timer.abort();
+    this.#server.forceShutdown();
+  }
+
+  #bind(address: string): Promise<number> {
+    const tls = this.#tls;
+    const credentials = tls
+      ? ServerCredentials.createSsl(
+          Buffer.from(tls.ca),
+          [{ private_key: Buffer.from(tls.key), cert_chain: Buffer.from(tls.certificate) }],
+          true,
+        )
+      : ServerCredentials.createInsecure();
+    return new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, credentials, (error, port) => {
+        if (error) reject(bindError(address, error));
+        else resolve(port);
+      });
+    });
+  }
+
+  #handlerOf(method: DescMethod, implementation: unknown): UntypedHandleCall {
+    switch (method.methodKind) {
+      case "unary": {
+        const run = implementation as (request: Message, context: CallContext) => Promise<Answer>;
+        return (call: ServerUnaryCall<Message, Answer>, callback: sendUnaryData<Answer>) =>
+          this.#answer(method, call, callback, (context) => run(call.request, context));
+      }
+      case "client_streaming": {
+        const run = implementation as (requests: AsyncIterable<Message>, context: CallContext) => Promise<Answer>;
+        return (call: ServerReadableStream<Message, Answer>, callback: sendUnaryData<Answer>) =>
+          this.#answer(method, call, callback, (context) => run(readAll(call, context.signal), context));
+      }
+      case "server_streaming": {
+        const run = implementation as (request: Message, context: CallContext) => AsyncIterable<Answer>;
+        return (call: ServerWritableStream<Message, Answer>) =>
+          this.#stream(method, call, (context) => run(call.request, context));
+      }
+      case "bidi_streaming":
+        throw new SwarmError("unimplemented", `${method.name}: no bidirectional streams`);
+    }
+  }
+
+  async #answer(
+    method: DescMethod,
+    call: ServerUnaryCall<Message, Answer> | ServerReadableStream<Message, Answer>,
+    callback: sendUnaryData<Answer>,
+    run: (context: CallContext) => Promise<Answer>,
+  ): Promise<void> {
+    const { context, end } = this.#open(call);
+    try {
+      const response = await abortable(run(context), context.signal);
+      callback(null, response);
+    } catch (reason) {
+      callback(this.#statusOf(method, reason));
+    } finally {
+      end();
+    }
+  }
+
+  async #stream(
+    method: DescMethod,
+    call: ServerWritableStream<Message, Answer>,
+    run: (context: CallContext) => AsyncIterable<Answer>,
+  ): Promise<void> {
+    const { context, end } = this.#open(call);
+    const { signal } = context;
+    let iterator: AsyncIterator<Answer> | undefined;
+    try {
+      iterator = run(context)[Symbol.asyncIterator]();
+      while (true) {
+        const next = await abortable(iterator.next(), signal);
+        if (next.done) break;
+        if (!call.write(next.value)) await abortable(drained(call), signal);
+      }
+      iterator = undefined;
+      call.end();
+    } catch (reason) {
+      call.emit("error", this.#statusOf(method, reason));
+    } finally {
+      // Whoever produces learns that nobody reads: its `finally` blocks run now or when what it awaits has settled.
+      iterator?.return?.()?.catch(() => {});
+      end();
+    }
+  }
+
+  /** The context of one call; `end` takes its listeners away and aborts whatever the call left running. */
+  #open(call: ServerCall) {
+    const controller = new AbortController();
+    const stop = () => controller.abort(abortReason(this.#stopping.signal));
+    if (this.#stopping.signal.aborted) stop();
+    this.#stopping.signal.addEventListener("abort", stop, { once: true });
+    call.on("cancelled", () => {
+      const deadline = call.getDeadline();
+      const late = typeof deadline === "number" && deadline <= this.#clock.nowMs();
+      controller.abort(
+        late ? new SwarmError("deadline_exceeded", "deadline passed") : new SwarmError("canceled", "the caller left"),
+      );
+    });
+    const end = () => {
+      this.#stopping.signal.removeEventListener("abort", stop);
+      controller.abort(new SwarmError("canceled", "call ended"));
+    };
+    const context: CallContext = { signal: controller.signal, peer: peerOf(call) };
+    return { context, end };
+  }
+
+  #statusOf(method: DescMethod, reason: unknown): ServerErrorResponse {
+    if (reason instanceof SwarmError) return asServerError(reason);
+    this.#logger.error({ err: reason, method: method.name }, "call failed by a bug");
+    return asServerError(new SwarmError("internal", "internal error; the manager's log has the details"));
+  }
+}
+
+function asServerError(error: SwarmError): ServerErrorResponse {
+  return Object.assign(new Error(error.message), statusOf(error));
+}
+
+function definitionOf(method: DescMethod) {
+  const serialize = (schema: DescMessage) => (message: Answer) => bufferOf(encodeMessage(schema, message));
+  const deserialize = (schema: DescMessage) => (bytes: Buffer) => decodeMessage(schema, bytes);
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    requestStream: method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming",
+    responseStream: method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming",
+    requestSerialize: serialize(method.input),
+    requestDeserialize: deserialize(method.input),
+    responseSerialize: serialize(method.output),
+    responseDeserialize: deserialize(method.output),
+  };
+}
+
+/** The caller's messages; throws when the caller leaves before it has sent the last. */
+async function* readAll(call: ServerReadableStream<Message, Answer>, signal: AbortSignal): AsyncGenerator<Message> {
+  const iterator = call[Symbol.asyncIterator]();
+  // A broken stream says so through the iterator; an emitter without a listener would end the process.
+  call.on("error", () => {});
+  while (true) {
+    const next = await abortable(iterator.next(), signal);
+    if (next.done) return;
+    yield next.value as Message;
+  }
+}
+
+function drained(call: ServerWritableStream<Message, Answer>): Promise<void> {
+  return new Promise((resolve) => call.once("drain", () => resolve()));
+}
+
+function peerOf(call: ServerCall): Peer {
+  const address = call.getPeer();
+  const subject = call.getAuthContext().sslPeerCertificate?.subject;
+  if (!subject) return { address };
+  return { address, identity: { nodeId: firstOf(subject.CN), role: firstOf(subject.OU) } };
+}
+
+/** A certificate may carry several names of one kind; only one that is alone identifies anyone. */
+function firstOf(name: string | readonly string[] | undefined): string {
+  return typeof name === "string" ? name : "";
+}
+
+function bindError(address: string, error: Error): SwarmError {
+  const taken = /EADDRINUSE/.test(error.message);
+  return taken
+    ? new SwarmError("already_exists", `listen on ${address}: address already in use`, { cause: error })
+    : errorOfStatus({ code: 14, details: `listen on ${address}: ${error.message}` }, error);
+}

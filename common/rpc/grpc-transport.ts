@@ -1,0 +1,282 @@
+/**
+ * Calls over gRPC. One transport is one channel to one server; together with `grpc-server.ts` the only door to grpc-js,
+ * whose callbacks and emitters stay behind it.
+ */
+import type { DescMethod, Message } from "@bufbuild/protobuf";
+import {
+  type ChannelOptions,
+  Client,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  credentials as channelCredentials,
+  Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
+import { abortReason, systemClock } from "../base/clock.ts";
+import { SwarmError } from "../base/error.ts";
+import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_CLIENT, UNARY_TIMEOUT_MS } from "./codec.ts";
+import type { CallOptions, Transport } from "./service.ts";
+import { errorOfStatus } from "./status.ts";
+
+/** One end's proof of identity and whom it trusts, as PEM. */
+export interface TlsPem {
+  /** Certificates of the authorities that may vouch for the other end. */
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** Whom to call and how. */
+export interface GrpcTransportOptions {
+  /** "host:port" or "unix:/path". */
+  readonly address: string;
+  /** Absent: plaintext, for unix sockets and loopback only (the programs enforce it). */
+  readonly tls?: TlsPem;
+  /** The largest message taken from the server, in bytes. Default 64 MiB. */
+  readonly receiveBytesMax?: number;
+}
+
+/**
+ * After as many failures in a row the channel is made anew: grpc-js channels have been seen to answer every call with
+ * a reset for ever (grpc-node #3040).
+ */
+const FAILURES_BEFORE_NEW_CHANNEL = 3;
+
+const CHANNEL_OPTIONS: ChannelOptions = {
+  // A half-open connection is found in 15 s; an idle one is watched too, since sessions mostly wait.
+  "grpc.keepalive_time_ms": 10_000,
+  "grpc.keepalive_timeout_ms": 5_000,
+  "grpc.keepalive_permit_without_calls": 1,
+  // Who calls decides about retries: a retried write may run twice.
+  "grpc.enable_retries": 0,
+  "grpc.enable_channelz": 0,
+  // Control traffic stays inside the cluster whatever the environment says.
+  "grpc.enable_http_proxy": 0,
+  "grpc.service_config_disable_resolution": 1,
+  // A transport owns its connection, so that closing it closes it.
+  "grpc.use_local_subchannel_pool": 1,
+  // grpc's own 1 s … 120 s would outlast a manager's restart by far.
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 2_000,
+};
+
+/** Makes a channel; it connects at the first call. */
+export function openGrpcTransport(options: GrpcTransportOptions): Transport {
+  return new GrpcTransport(options);
+}
+
+class GrpcTransport implements Transport {
+  readonly #options: GrpcTransportOptions;
+  #client: Client;
+  #failures = 0;
+  #closed = false;
+
+  constructor(options: GrpcTransportOptions) {
+    this.#options = options;
+    this.#client = newClient(options);
+  }
+
+  unary(method: DescMethod, request: Message, options: CallOptions): Promise<Message> {
+    const client = this.#liveClient();
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    if (options.signal?.aborted) return Promise.reject(abortReason(options.signal));
+    const call = client.makeUnaryRequest<Message, Message>(
+      pathOf(method),
+      serializerOf(method),
+      deserializerOf(method),
+      request,
+      new Metadata(),
+      { deadline: systemClock.nowMs() + (options.timeoutMs ?? UNARY_TIMEOUT_MS) },
+      (error, response) => {
+        if (error) reject(error);
+        else if (response) resolve(response);
+        else reject(new SwarmError("internal", `${pathOf(method)}: empty answer`));
+      },
+    );
+    return this.#settle(method, promise, options, () => call.cancel());
+  }
+
+  async *serverStream(method: DescMethod, request: Message, options: CallOptions): AsyncIterable<Message> {
+    const client = this.#liveClient();
+    if (options.signal?.aborted) throw abortReason(options.signal);
+    const call = client.makeServerStreamRequest<Message, Message>(
+      pathOf(method),
+      serializerOf(method),
+      deserializerOf(method),
+      request,
+      new Metadata(),
+      callOptions(options),
+    );
+    yield* this.#read(method, call, options);
+  }
+
+  clientStream(method: DescMethod, requests: AsyncIterable<Message>, options: CallOptions): Promise<Message> {
+    const client = this.#liveClient();
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    if (options.signal?.aborted) return Promise.reject(abortReason(options.signal));
+    const call = client.makeClientStreamRequest<Message, Message>(
+      pathOf(method),
+      serializerOf(method),
+      deserializerOf(method),
+      new Metadata(),
+      callOptions(options),
+      (error, response) => {
+        if (error) reject(error);
+        else if (response) resolve(response);
+        else reject(new SwarmError("internal", `${pathOf(method)}: empty answer`));
+      },
+    );
+    const answer = this.#settle(method, promise, options, () => call.cancel());
+    return sendAll(call, requests, answer);
+  }
+
+  /** Closes the channel; calls in flight are cancelled by the server's side closing. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    this.#client.close();
+  }
+
+  async *#read(method: DescMethod, call: ClientReadableStream<Message>, options: CallOptions): AsyncIterable<Message> {
+    const onAbort = () => call.cancel();
+    options.signal?.addEventListener("abort", onAbort, { once: true });
+    // A reader that leaves early cancels, and the cancellation comes back as an error that nobody waits for.
+    call.on("error", () => {});
+    try {
+      for await (const message of call) {
+        if (options.signal?.aborted) throw abortReason(options.signal);
+        yield message as Message;
+      }
+      this.#failures = 0;
+    } catch (reason) {
+      throw this.#failed(method, reason, options);
+    } finally {
+      options.signal?.removeEventListener("abort", onAbort);
+      call.cancel();
+    }
+  }
+
+  async #settle(
+    method: DescMethod,
+    answer: Promise<Message>,
+    options: CallOptions,
+    cancel: () => void,
+  ): Promise<Message> {
+    options.signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      const message = await answer;
+      this.#failures = 0;
+      return message;
+    } catch (reason) {
+      throw this.#failed(method, reason, options);
+    } finally {
+      options.signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  #failed(method: DescMethod, reason: unknown, options: CallOptions): SwarmError {
+    if (options.signal?.aborted) return abortReason(options.signal);
+    const error = errorOf(method, reason, this.#options.address);
+    const suspect = error.code === "unavailable" || error.code === "internal";
+    this.#failures = suspect ? this.#failures + 1 : 0;
+    return error;
+  }
+
+  #liveClient(): Client {
+    if (this.#closed) throw new SwarmError("canceled", `transport to ${this.#options.address} is closed`);
+    if (this.#failures >= FAILURES_BEFORE_NEW_CHANNEL) {
+      this.#failures = 0;
+      this.#client.close();
+      this.#client = newClient(this.#options);
+    }
+    return this.#client;
+  }
+}
+
+/** Writes at the pace of the reader; whichever end stops first, the source is closed. */
+async function sendAll(
+  call: ClientWritableStream<Message>,
+  requests: AsyncIterable<Message>,
+  answer: Promise<Message>,
+): Promise<Message> {
+  // After the answer (or an error) the stream is gone; a late write's own error would say less than the answer does.
+  call.on("error", () => {});
+  let answered = false;
+  const over = answer.then(
+    () => {
+      answered = true;
+    },
+    () => {
+      answered = true;
+    },
+  );
+  const iterator = requests[Symbol.asyncIterator]();
+  let exhausted = false;
+  try {
+    while (!answered) {
+      const next = await Promise.race([iterator.next(), over]);
+      if (!next) break;
+      if (next.done) {
+        exhausted = true;
+        call.end();
+        break;
+      }
+      if (!call.write(next.value)) await Promise.race([drained(call), over]);
+    }
+  } catch (reason) {
+    call.cancel();
+    await over;
+    throw reason;
+  } finally {
+    if (!exhausted) iterator.return?.()?.catch(() => {});
+  }
+  return answer;
+}
+
+function drained(call: ClientWritableStream<Message>): Promise<void> {
+  return new Promise((resolve) => call.once("drain", () => resolve()));
+}
+
+function newClient(options: GrpcTransportOptions): Client {
+  const { tls } = options;
+  const credentials = tls
+    ? channelCredentials.createSsl(Buffer.from(tls.ca), Buffer.from(tls.key), Buffer.from(tls.certificate))
+    : channelCredentials.createInsecure();
+  return new Client(options.address, credentials, {
+    ...CHANNEL_OPTIONS,
+    "grpc.max_receive_message_length": options.receiveBytesMax ?? RECEIVE_BYTES_MAX_CLIENT,
+  });
+}
+
+function callOptions(options: CallOptions): { deadline?: number } {
+  return options.timeoutMs === undefined ? {} : { deadline: systemClock.nowMs() + options.timeoutMs };
+}
+
+function pathOf(method: DescMethod): string {
+  return `/${method.parent.typeName}/${method.name}`;
+}
+
+function serializerOf(method: DescMethod): (message: Message) => Buffer {
+  return (message) => bufferOf(encodeMessage(method.input, message));
+}
+
+function deserializerOf(method: DescMethod): (bytes: Buffer) => Message {
+  return (bytes) => decodeMessage(method.output, bytes);
+}
+
+/** The same bytes as grpc-js wants them typed. */
+export function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function errorOf(method: DescMethod, reason: unknown, address: string): SwarmError {
+  if (!isServiceError(reason)) return SwarmError.wrap(pathOf(method), reason);
+  const error = errorOfStatus(reason, reason);
+  if (error.code !== "unavailable" || !reason.details.startsWith("No connection established")) return error;
+  // grpc-js hides the cause at the end of its own long story: "… Last error: Error: connect ENOENT /run/…".
+  const last = /Last error: (?:Error: )?(.*?)(?:\. Resolution note:.*)?$/.exec(reason.details)?.[1];
+  return new SwarmError("unavailable", `connect to ${address}: ${last || "no connection"}`, { cause: reason });
+}
+
+function isServiceError(reason: unknown): reason is ServiceError {
+  return reason instanceof Error && "code" in reason && typeof reason.code === "number" && "details" in reason;
+}

@@ -1,0 +1,412 @@
+// Goal: gRPC and the in-memory transport keep one contract. Method: the same suite over both, on the project's own
+// services with small implementations.
+import { mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Content, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { eventually } from "../../test/eventually.ts";
+import { SwarmError } from "../base/error.ts";
+import { silentLogger } from "../base/logger.ts";
+import { GrpcServer } from "./grpc-server.ts";
+import { openGrpcTransport } from "./grpc-transport.ts";
+import { MemoryNetwork } from "./memory-transport.ts";
+import { type CallContext, createClient, type ServiceImplementation, type Transport } from "./service.ts";
+
+type ContentMethods = ServiceImplementation<typeof Content>;
+type LogMethods = ServiceImplementation<typeof LogBroker>;
+
+interface Pair extends AsyncDisposable {
+  readonly transport: Transport;
+  /** Stops the server alone. */
+  stopServer(): Promise<void>;
+}
+
+type Open = (content: ContentMethods, logs: LogMethods) => Promise<Pair>;
+
+let folder = "";
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "rpc-"));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+const overGrpc =
+  (addressOf: () => string): Open =>
+  async (content, logs) => {
+    const server = new GrpcServer({ logger: silentLogger });
+    server.addService(Content, content);
+    server.addService(LogBroker, logs);
+    const transport = openGrpcTransport({ address: await server.listen(addressOf()) });
+    return {
+      transport,
+      stopServer: () => server[Symbol.asyncDispose](),
+      async [Symbol.asyncDispose]() {
+        await transport[Symbol.asyncDispose]();
+        await server[Symbol.asyncDispose]();
+      },
+    };
+  };
+
+const overMemory: Open = async (content, logs) => {
+  const network = new MemoryNetwork();
+  const server = network.serve("server");
+  server.addService(Content, content);
+  server.addService(LogBroker, logs);
+  const transport = network.transport("caller", "server");
+  return {
+    transport,
+    stopServer: () => server[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await transport[Symbol.asyncDispose]();
+      await server[Symbol.asyncDispose]();
+    },
+  };
+};
+
+const idle: { readonly content: ContentMethods; readonly logs: LogMethods } = {
+  content: {
+    resolveImage: async () => ({}),
+    async *getBlob() {},
+  },
+  logs: {
+    async *listenSubscriptions() {},
+    publishLogs: async () => ({}),
+  },
+};
+
+const refusal = (code: string) => expect.objectContaining({ name: "SwarmError", code });
+
+describe.each([
+  ["grpc over a unix socket", overGrpc(() => `unix:${join(folder, "run", "s.sock")}`)],
+  ["grpc over tcp", overGrpc(() => "127.0.0.1:0")],
+  ["memory", overMemory],
+] satisfies readonly (readonly [string, Open])[])("%s", (_name, open) => {
+  test("unary: request and answer arrive, with defaults filled in", async () => {
+    const seen: string[] = [];
+    await using pair = await open(
+      {
+        ...idle.content,
+        resolveImage: async (request, context) => {
+          seen.push(request.reference, request.platform?.os ?? "", context.peer.address);
+          return { manifestDigest: "sha256:1", manifest: new Uint8Array([1, 2]), holders: [{ id: "m1" }] };
+        },
+      },
+      idle.logs,
+    );
+    const client = createClient(Content, pair.transport);
+    const answer = await client.resolveImage({ reference: "demo/web:1", platform: { os: "linux" } });
+    expect(answer.manifestDigest).toBe("sha256:1");
+    expect([...answer.manifest]).toEqual([1, 2]);
+    expect(answer.holders[0]).toMatchObject({ id: "m1", address: "" });
+    expect(seen.slice(0, 2)).toEqual(["demo/web:1", "linux"]);
+    expect(seen[2]).not.toBe("");
+  });
+
+  test("errors keep code and message; a bug says only that it is one", async () => {
+    await using pair = await open(
+      {
+        resolveImage: async (request) => {
+          if (request.reference === "bug") throw new TypeError("secret detail");
+          throw new SwarmError("failed_precondition", "session invalid: größer ✓\nsecond line");
+        },
+        async *getBlob() {
+          yield { data: new Uint8Array([1]) };
+          throw new SwarmError("not_found", "blob sha256:1 is gone");
+        },
+      },
+      idle.logs,
+    );
+    const client = createClient(Content, pair.transport);
+    await expect(client.resolveImage({})).rejects.toMatchObject({
+      name: "SwarmError",
+      code: "failed_precondition",
+      message: "session invalid: größer ✓\nsecond line",
+    });
+    const bug = await client.resolveImage({ reference: "bug" }).catch((reason: unknown) => reason);
+    expect(bug).toMatchObject({ code: "internal" });
+    expect(String(bug)).not.toContain("secret");
+    const parts: number[] = [];
+    const read = async () => {
+      for await (const part of client.getBlob({})) parts.push(part.data.length);
+    };
+    await expect(read()).rejects.toMatchObject({ code: "not_found", message: "blob sha256:1 is gone" });
+    expect(parts).toEqual([1]);
+  });
+
+  test("server stream: in order, to its end", async () => {
+    await using pair = await open(
+      {
+        ...idle.content,
+        async *getBlob(request) {
+          for (let index = 0; index < 100; index++) yield { data: new Uint8Array([Number(request.offset) + index]) };
+        },
+      },
+      idle.logs,
+    );
+    const got: number[] = [];
+    for await (const part of createClient(Content, pair.transport).getBlob({ offset: 5n })) got.push(part.data[0] ?? 0);
+    expect(got).toEqual(Array.from({ length: 100 }, (_, index) => index + 5));
+  });
+
+  test("client stream: in order, to its end, and the source is closed", async () => {
+    const got: string[] = [];
+    await using pair = await open(idle.content, {
+      ...idle.logs,
+      publishLogs: async (requests) => {
+        for await (const request of requests) got.push(request.subscriptionId);
+        return {};
+      },
+    });
+    const source = async function* () {
+      for (let index = 0; index < 50; index++) yield { subscriptionId: `${index}` };
+    };
+    await createClient(LogBroker, pair.transport).publishLogs(source());
+    expect(got).toEqual(Array.from({ length: 50 }, (_, index) => `${index}`));
+  });
+
+  test("a server that refuses a client stream early ends the source", async () => {
+    await using pair = await open(idle.content, {
+      ...idle.logs,
+      publishLogs: async (requests) => {
+        for await (const _ of requests) break;
+        throw new SwarmError("not_found", "no such subscription");
+      },
+    });
+    let closed = false;
+    const source = async function* () {
+      try {
+        while (true) {
+          yield { subscriptionId: "x" };
+          await nextTurn();
+        }
+      } finally {
+        closed = true;
+      }
+    };
+    const call = createClient(LogBroker, pair.transport).publishLogs(source());
+    await expect(call).rejects.toEqual(refusal("not_found"));
+    await eventually(() => expect(closed).toBe(true));
+  });
+
+  test("a source that fails cancels the call with its own error", async () => {
+    let ended: unknown;
+    const arrived = Promise.withResolvers<void>();
+    await using pair = await open(idle.content, {
+      ...idle.logs,
+      publishLogs: async (requests) => {
+        try {
+          for await (const _ of requests) arrived.resolve();
+        } catch (reason) {
+          ended = reason;
+          throw reason;
+        }
+        return {};
+      },
+    });
+    const source = async function* () {
+      yield { subscriptionId: "x" };
+      await arrived.promise;
+      throw new SwarmError("data_loss", "disk broke");
+    };
+    const call = createClient(LogBroker, pair.transport).publishLogs(source());
+    await expect(call).rejects.toMatchObject({ code: "data_loss", message: "disk broke" });
+    await eventually(() => expect(ended).toEqual(refusal("canceled")));
+  });
+
+  test("cancel by the caller: both ends stop at once", async () => {
+    const server: { context?: CallContext; finished: boolean } = { finished: false };
+    await using pair = await open(
+      {
+        resolveImage: (_, context) => {
+          server.context = context;
+          return new Promise(() => {});
+        },
+        async *getBlob(_, context) {
+          try {
+            server.context = context;
+            yield {};
+            await new Promise((_resolve, reject) =>
+              context.signal.addEventListener("abort", () => reject(context.signal.reason)),
+            );
+          } finally {
+            server.finished = true;
+          }
+        },
+      },
+      idle.logs,
+    );
+    const client = createClient(Content, pair.transport);
+    const abort = new AbortController();
+    const call = client.resolveImage({}, { signal: abort.signal });
+    call.catch(() => {});
+    await eventually(() => expect(server.context).toBeDefined());
+    abort.abort(new SwarmError("canceled", "changed my mind"));
+    await expect(call).rejects.toMatchObject({ code: "canceled", message: "changed my mind" });
+    await eventually(() => expect(server.context?.signal.aborted).toBe(true));
+    // Leaving the loop is a cancel too.
+    for await (const _ of client.getBlob({})) break;
+    await eventually(() => expect(server.finished).toBe(true));
+    await expect(client.resolveImage({}, { signal: abort.signal })).rejects.toEqual(refusal("canceled"));
+  });
+
+  test("a server that stops ends every stream with unavailable", async () => {
+    let started = false;
+    await using pair = await open(
+      {
+        ...idle.content,
+        async *getBlob(_, context) {
+          started = true;
+          yield {};
+          await new Promise((_resolve, reject) =>
+            context.signal.addEventListener("abort", () => reject(context.signal.reason)),
+          );
+        },
+      },
+      idle.logs,
+    );
+    const read = async () => {
+      for await (const _ of createClient(Content, pair.transport).getBlob({}));
+    };
+    const reading = read();
+    reading.catch(() => {});
+    await eventually(() => expect(started).toBe(true));
+    await pair.stopServer();
+    await expect(reading).rejects.toEqual(refusal("unavailable"));
+    const late = createClient(Content, pair.transport).resolveImage({});
+    await expect(late).rejects.toEqual(refusal("unavailable"));
+  });
+
+  test("deadline: the caller hears of it, the server stops", async () => {
+    let context: CallContext | undefined;
+    await using pair = await open(
+      {
+        ...idle.content,
+        resolveImage: (_, given) => {
+          context = given;
+          return new Promise(() => {});
+        },
+      },
+      idle.logs,
+    );
+    const call = createClient(Content, pair.transport).resolveImage({}, { timeoutMs: 50 });
+    await expect(call).rejects.toEqual(refusal("deadline_exceeded"));
+    await eventually(() => expect(context?.signal.aborted).toBe(true));
+  });
+
+  test("back-pressure: a reader that stops does not make the server produce for ever", async () => {
+    let produced = 0;
+    await using pair = await open(
+      {
+        ...idle.content,
+        async *getBlob() {
+          const data = new Uint8Array(64 * 1024);
+          while (produced < 10_000) {
+            produced++;
+            yield { data };
+            await nextTurn();
+          }
+        },
+      },
+      idle.logs,
+    );
+    const abort = new AbortController();
+    const stream = createClient(Content, pair.transport).getBlob({}, { signal: abort.signal });
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    let before = -1;
+    await eventually(
+      () => {
+        const now = produced;
+        const stopped = now === before;
+        before = now;
+        expect(stopped).toBe(true);
+      },
+      { intervalMs: 100 },
+    );
+    expect(produced).toBeLessThan(200);
+    abort.abort();
+    await iterator.return?.();
+  });
+
+  test("a request above 4 MiB is refused", async () => {
+    await using pair = await open(idle.content, {
+      ...idle.logs,
+      publishLogs: async (requests) => {
+        for await (const _ of requests);
+        return {};
+      },
+    });
+    const client = createClient(Content, pair.transport);
+    const reference = "x".repeat(4 * 1024 * 1024 + 1);
+    await expect(client.resolveImage({ reference })).rejects.toEqual(refusal("resource_exhausted"));
+    const source = async function* () {
+      yield { subscriptionId: reference };
+    };
+    await expect(createClient(LogBroker, pair.transport).publishLogs(source())).rejects.toEqual(
+      refusal("resource_exhausted"),
+    );
+  });
+});
+
+describe("grpc", () => {
+  test("a unix socket is its owner's only, replaces a dead one and refuses a live one", async () => {
+    const path = join(folder, "m.sock");
+    const serve = async () => {
+      const server = new GrpcServer({ logger: silentLogger });
+      server.addService(Content, idle.content);
+      await server.listen(`unix:${path}`);
+      return server;
+    };
+    await using first = await serve();
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    await expect(serve()).rejects.toEqual(refusal("already_exists"));
+    await first[Symbol.asyncDispose]();
+    await using again = await serve();
+    expect(again).toBeDefined();
+  });
+
+  test("nobody there: unavailable, with address and reason", async () => {
+    await using transport = openGrpcTransport({ address: `unix:${join(folder, "none.sock")}` });
+    const call = createClient(Content, transport).resolveImage({});
+    await expect(call).rejects.toMatchObject({ code: "unavailable", message: expect.stringContaining("ENOENT") });
+  });
+});
+
+describe("memory network", () => {
+  test("a partition is unavailable to both ends; a healed one works again", async () => {
+    let cut = false;
+    const network = new MemoryNetwork({
+      link: async ({ from, to }) => {
+        if (cut) throw new SwarmError("unavailable", `${from} cannot reach ${to}`);
+      },
+    });
+    await using server = network.serve("m1");
+    server.addService(Content, idle.content);
+    await using transport = network.transport("a1", "m1");
+    const client = createClient(Content, transport);
+    cut = true;
+    await expect(client.resolveImage({})).rejects.toEqual(refusal("unavailable"));
+    cut = false;
+    await expect(client.resolveImage({})).resolves.toBeDefined();
+  });
+
+  test("a crash of the caller reaches the server's signal", async () => {
+    let context: CallContext | undefined;
+    const network = new MemoryNetwork();
+    await using server = network.serve("m1");
+    server.addService(Content, {
+      ...idle.content,
+      resolveImage: (_, given) => {
+        context = given;
+        return new Promise(() => {});
+      },
+    });
+    const call = createClient(Content, network.transport("a1", "m1")).resolveImage({});
+    call.catch(() => {});
+    await eventually(() => expect(context).toBeDefined());
+    network.disconnect("a1");
+    await expect(call).rejects.toEqual(refusal("unavailable"));
+    expect(context?.signal.aborted).toBe(true);
+  });
+});
