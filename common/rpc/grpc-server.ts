@@ -262,9 +262,12 @@ async function* readAll(call: ServerReadableStream<Message, Answer>, signal: Abo
   call.on("error", () => {});
   while (true) {
     const next = await abortable(iterator.next(), signal);
-    if (next.done) return;
+    if (next.done) break;
     yield next.value as Message;
   }
+  // A call that the caller gave up ends its stream as one that was sent whole, and is said to be cancelled just after.
+  await systemClock.sleep(0);
+  if (signal.aborted) throw abortReason(signal);
 }
 
 function drained(call: ServerWritableStream<Message, Answer>): Promise<void> {
