@@ -158,6 +158,11 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     await this.#network?.cleanup(live, signal);
   }
 
+  /** Removes the node's bridge, links and rules: for leaving a cluster for good, once no container is left. */
+  async removeNetwork(signal: AbortSignal): Promise<void> {
+    await this.#network?.removeAll(signal);
+  }
+
   /** Lets go of everything; containers, links and rules stay. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#scope[Symbol.asyncDispose]();
