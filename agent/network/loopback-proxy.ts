@@ -104,6 +104,7 @@ export class LoopbackProxy implements AsyncDisposable {
       port: target.port,
       allowHalfOpen: true,
       noDelay: true,
+      timeout: CONNECT_TIMEOUT_MS,
       // A target whose veth was deleted says nothing any more: an idle connection to it must end too.
       keepAlive: true,
       keepAliveInitialDelay: KEEPALIVE_MS,
@@ -116,9 +117,9 @@ export class LoopbackProxy implements AsyncDisposable {
       this.#connect(client, others);
     };
     client.once("close", gone);
-    upstream.setTimeout(CONNECT_TIMEOUT_MS, next).once("error", next);
+    upstream.once("timeout", next).once("error", next);
     upstream.once("connect", () => {
-      upstream.setTimeout(0).off("error", next);
+      upstream.off("timeout", next).off("error", next);
       client.off("close", gone);
       join(client, upstream);
     });

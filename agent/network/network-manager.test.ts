@@ -2,9 +2,9 @@ import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../../test/eventually.ts";
+import { CLIENT_ADDRESS, type ContainerStarted, HOST_ADDRESS, Lab, type TestPort } from "../../test/network-lab.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
 import { vethName } from "./attach.ts";
-import { CLIENT_ADDRESS, type ContainerStarted, HOST_ADDRESS, Lab, type TestPort } from "./testing/lab.ts";
 
 const POOL = "10.224.0.0/12";
 

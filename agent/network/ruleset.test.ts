@@ -5,6 +5,9 @@ import { rootTest } from "../../test/privileges.ts";
 import { parseIpv4, parsePrefix } from "./address.ts";
 import { type PublishedPort, type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
 
+/** util-linux's: runs a command in a namespace that ends with it. */
+const UNSHARE = "unshare";
+
 function address(text: string): number {
   return parseIpv4(text) ?? 0;
 }
@@ -126,7 +129,7 @@ describe("the nftables table", () => {
 function list(...scripts: readonly string[]): readonly string[] {
   return scripts.map((script) => {
     const command = "nft -f - && nft -s list table ip swarm";
-    const listing = execFileSync("unshare", ["--net", "sh", "-c", command], { input: script, encoding: "utf8" });
+    const listing = execFileSync(UNSHARE, ["--net", "sh", "-c", command], { input: script, encoding: "utf8" });
     // A map's elements are listed in the order of their hash.
     const elements = listing.replace(/elements = \{([^}]*)\}/g, (_, inner: string) => {
       return inner

@@ -1,21 +1,21 @@
 /**
  * A host for tests: runs in a network namespace of its own, owns a real NetworkManager there, and obeys the requests
- * that `lab.ts` writes to its stdin, one JSON object a line. Its answers are lines of JSON too.
+ * that `network-lab.ts` writes to its stdin, one JSON object a line. Its answers are lines of JSON too.
  */
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { systemClock } from "../../../common/base/clock.ts";
-import { SwarmError } from "../../../common/base/error.ts";
-import { openLogger } from "../../../common/base/logger.ts";
-import { Scope } from "../../../common/base/scope.ts";
-import { parseIpv4, parsePrefix } from "../address.ts";
-import type { Attachment, AttachOp } from "../attach.ts";
-import type { Netlink } from "../netlink.ts";
-import { NetworkManager } from "../network-manager.ts";
-import { NftRuleLoader } from "../rule-loader.ts";
-import { systemSysctls } from "../sysctl.ts";
-import type { ContainerStarted, HostRequest } from "./lab.ts";
+import { parseIpv4, parsePrefix } from "../agent/network/address.ts";
+import type { Attachment, AttachOp } from "../agent/network/attach.ts";
+import type { Netlink } from "../agent/network/netlink.ts";
+import { NetworkManager } from "../agent/network/network-manager.ts";
+import { NftRuleLoader } from "../agent/network/rule-loader.ts";
+import { systemSysctls } from "../agent/network/sysctl.ts";
+import { systemClock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { openLogger } from "../common/base/logger.ts";
+import { Scope } from "../common/base/scope.ts";
+import type { ContainerStarted, HostRequest } from "./network-lab.ts";
 
 const [helper = ""] = process.argv.slice(2);
 const containers = new Set<ChildProcessByStdio<Writable, Readable, null>>();

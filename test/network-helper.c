@@ -1,4 +1,4 @@
-/* What the tests of this folder need from C, which the shim does in life:
+/* What the tests of agent/network need from C, which the shim does in life:
  *   helper serve               frames on stdin {u32 protocol, u32 length, message} -> stdout {u32 length, answer}
  *   helper container CMD ARGS  a new network namespace, operations from stdin {u32 kind, u32 length, bytes}, then CMD;
  *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value". */

@@ -7,13 +7,16 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { promisify } from "node:util";
-import type { TaskId } from "../../../common/base/id.ts";
-import type { Protocol } from "../ruleset.ts";
+import type { Protocol } from "../agent/network/ruleset.ts";
+import type { TaskId } from "../common/base/id.ts";
 
 const run = promisify(execFile);
-const root = new URL("../../..", import.meta.url).pathname;
+const root = new URL("..", import.meta.url).pathname;
 
-/** What the host can be asked to do; see `host.ts`. */
+/** util-linux's way into a namespace. */
+const ENTER = "nsenter";
+
+/** What the host can be asked to do; see `network-host.ts`. */
 export type HostRequest =
   | { readonly do: "open"; readonly pool: string }
   | { readonly do: "run" | "start" | "reconcile" | "removeAll" }
@@ -125,7 +128,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async #build(): Promise<void> {
-    const source = join(root, "agent/network/testing/helper.c");
+    const source = join(root, "test/network-helper.c");
     await run("gcc", ["-O1", "-Wall", "-Wextra", "-o", this.helper, source]);
     const [host, client] = [this.hostNamespace, this.clientNamespace];
     for (const name of [host, client]) await run("ip", ["netns", "add", name]);
@@ -138,19 +141,19 @@ export class Lab implements AsyncDisposable {
       for (const link of ["lo", "wire"]) await run("ip", ["-n", name, "link", "set", link, "up"]);
     }
     const node = join(root, "node_modules/.bin/node");
-    this.#host = this.start(host, node, join(root, "agent/network/testing/host.ts"), this.helper);
+    this.#host = this.start(host, node, join(root, "test/network-host.ts"), this.helper);
     this.#answers = createInterface({ input: this.#host.stdout })[Symbol.asyncIterator]();
   }
 
   #spawn(namespace: string, command: readonly string[]): ChildProcessByStdio<Writable, Readable, null> {
-    const child = spawn("nsenter", [`--net=${namespace}`, ...command], { stdio: ["pipe", "pipe", "inherit"] });
+    const child = spawn(ENTER, [`--net=${namespace}`, ...command], { stdio: ["pipe", "pipe", "inherit"] });
     this.#children.add(child);
     child.once("exit", () => this.#children.delete(child));
     return child;
   }
 
   async #within(namespace: string, command: readonly string[]): Promise<string> {
-    const { stdout } = await run("nsenter", [`--net=${namespace}`, ...command], { timeout: 20_000 });
+    const { stdout } = await run(ENTER, [`--net=${namespace}`, ...command], { timeout: 20_000 });
     return stdout;
   }
 }
