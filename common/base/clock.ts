@@ -46,7 +46,11 @@ export function abortReason(signal: AbortSignal | undefined): SwarmError {
 
 /** Rejects when `signal` aborts, else settles as `promise` does; leaves no listener behind. */
 export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  if (signal.aborted) return Promise.reject(abortReason(signal));
+  if (signal.aborted) {
+    // Nobody will look at it any more: its failure must not count as unhandled.
+    promise.catch(() => {});
+    return Promise.reject(abortReason(signal));
+  }
   return new Promise((resolve, reject) => {
     const onAbort = () => reject(abortReason(signal));
     signal.addEventListener("abort", onAbort, { once: true });

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,6 +38,33 @@ describe("the embedded etcd", () => {
     using kv = new EtcdKv({ ...shared, endpoints: [etcd.endpoint] });
     const { entries } = await kv.range({ from: { key: "/kept" }, limit: 1 }, signal);
     expect(Buffer.from(entries[0]?.value ?? []).toString()).toBe("yes");
+  });
+
+  test("restored from a backup is noticed by whoever saw more (F14)", async () => {
+    const operations = [{ type: "put", key: "/grows", value: Buffer.from("x") }] as const;
+    const data = join(directory, "data");
+    const first = await start();
+    using kv = new EtcdKv({ ...shared, endpoints: [first.endpoint], timeoutMs: 1_000 });
+    await kv.txn({ compare: [], operations }, signal);
+    await first[Symbol.asyncDispose]();
+    await cp(data, `${data}.backup`, { recursive: true });
+    let last = 0;
+    {
+      await using _ = await start();
+      for (let round = 0; round < 5; round++) {
+        last = await eventually(async () => (await kv.txn({ compare: [], operations }, signal)).revision);
+      }
+    }
+    const watch = kv
+      .watch({ prefix: "/", fromRevision: last + 1 }, signal)
+      [Symbol.asyncIterator]()
+      .next();
+    watch.catch(() => {});
+    await rm(data, { recursive: true });
+    await rename(`${data}.backup`, data);
+    await using _ = await start();
+    await expect(watch).rejects.toMatchObject({ code: "data_loss" });
+    await expect(kv.range({ from: { key: "/grows" }, limit: 1 }, signal)).rejects.toThrow(/went back from revision/);
   });
 
   test("listens on a given loopback port; a taken one is named", async () => {

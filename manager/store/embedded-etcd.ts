@@ -131,19 +131,15 @@ export class EmbeddedEtcd implements AsyncDisposable {
 
   async #ready(signal: AbortSignal): Promise<void> {
     const { clock, random, logger } = this.#options;
-    const ended = this.exited.then((reason) => {
-      throw reason ?? new SwarmError("canceled", "etcd was stopped");
+    const ended = new AbortController();
+    this.exited.then((reason) => ended.abort(reason ?? new SwarmError("canceled", "etcd was stopped")));
+    const either = AbortSignal.any([signal, ended.signal]);
+    const options = { clock, timeoutMs: START_TIMEOUT_MS, operation: "start etcd" };
+    await withTimeout(options, either, async (until) => {
+      while (!(await accepts(this.endpoint))) await clock.sleep(POLL_MS, until);
+      using kv = new EtcdKv({ endpoints: [this.endpoint], clock, random, logger });
+      while (!(await answers(kv, until))) await clock.sleep(POLL_MS, until);
     });
-    const answered = withTimeout(
-      { clock, timeoutMs: START_TIMEOUT_MS, operation: "start etcd" },
-      signal,
-      async (until) => {
-        while (!(await accepts(this.endpoint))) await clock.sleep(POLL_MS, until);
-        using kv = new EtcdKv({ endpoints: [this.endpoint], clock, random, logger });
-        while (!(await answers(kv, until))) await clock.sleep(POLL_MS, until);
-      },
-    );
-    await Promise.race([answered, ended]);
   }
 }
 

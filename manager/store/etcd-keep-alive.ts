@@ -1,5 +1,5 @@
 import type { ILeaseKeepAliveResponse, LeaseClient } from "etcd3";
-import type { SwarmError } from "../../common/base/error.ts";
+import { SwarmError } from "../../common/base/error.ts";
 import type { LeaseId } from "./kv.ts";
 
 type KeepAliveStream = Awaited<ReturnType<LeaseClient["leaseKeepAlive"]>>;
@@ -25,7 +25,9 @@ export class EtcdKeepAlive {
   /** Sends one renewal and resolves with its answer (TTL 0: the lease is gone). */
   async renew(lease: LeaseId): Promise<ILeaseKeepAliveResponse> {
     this.#stream ??= this.#start();
-    const stream = await this.#stream;
+    const opening = this.#stream;
+    const stream = await opening;
+    if (this.#stream !== opening) throw new SwarmError("unavailable", "keepalive stream broke");
     const { promise, resolve, reject } = Promise.withResolvers<ILeaseKeepAliveResponse>();
     const waiters = this.#waiters.get(lease);
     if (waiters) waiters.push({ resolve, reject });
@@ -36,18 +38,16 @@ export class EtcdKeepAlive {
 
   /** Drops the stream and fails whoever waits with `reason`; the next renewal opens a new one. */
   reset(reason: SwarmError): void {
-    const stream = this.#stream;
-    stream?.then(
-      (opened) => this.#drop(stream, opened, reason),
-      () => {},
-    );
+    const opening = this.#stream;
+    this.#stream = undefined;
+    this.#fail(reason);
+    opening?.then(close, () => {});
   }
 
   async #start(): Promise<KeepAliveStream> {
-    const opening = this.#open();
     let stream: KeepAliveStream;
     try {
-      stream = await opening;
+      stream = await this.#open();
     } catch (reason) {
       this.#stream = undefined;
       throw reason;
@@ -64,12 +64,21 @@ export class EtcdKeepAlive {
   }
 
   #drop(owner: Promise<KeepAliveStream> | undefined, stream: KeepAliveStream, reason: unknown): void {
+    close(stream);
     if (this.#stream !== owner) return;
     this.#stream = undefined;
+    this.#fail(reason);
+  }
+
+  #fail(reason: unknown): void {
     const waiters = [...this.#waiters.values()].flat();
     this.#waiters.clear();
     for (const waiter of waiters) waiter.reject(reason);
-    stream.end();
-    stream.cancel();
   }
+}
+
+/** end() first: etcd3 takes the error of a still writable stream for a sick member and drops its connections. */
+function close(stream: KeepAliveStream): void {
+  stream.end();
+  stream.cancel();
 }

@@ -120,6 +120,7 @@ export class EtcdKv implements Kv, Disposable {
         openTimeoutMs: this.#timeoutMs,
         open: () => this.#client.watchClient.watch(streamOptions()),
         observe: (header) => this.#observe(header, 0),
+        checkRevision: (until) => this.range({ from: { key: "/" }, limit: 1 }, until),
       },
       request,
       signal,

@@ -19,6 +19,8 @@ export interface WatchContext {
   readonly openTimeoutMs: number;
   open(): Promise<WatchStream>;
   observe(header: IResponseHeader): void;
+  /** Throws `data_loss` if the whole cluster, not only the member we talk to, is behind what it once said. */
+  checkRevision(signal: AbortSignal): Promise<unknown>;
 }
 
 /** Reconnecting waits this long: short, because every loop stands still meanwhile; growing, to spare a sick etcd. */
@@ -90,7 +92,11 @@ async function* watchOnce(
         else throw new SwarmError("unavailable", `watch canceled by etcd: ${response.cancel_reason || "no reason"}`);
         return;
       }
-      if (response.created) continue;
+      if (response.created) {
+        // A watch from the future stays silent for ever if the store was restored from a backup.
+        if (Number(response.header.revision) < fromRevision - 1) await context.checkRevision(signal);
+        continue;
+      }
       for (const event of response.events) pending.push(toEvent(event));
       if (response.fragment) continue;
       const revision = pending.at(-1)?.modRevision ?? Number(response.header.revision);

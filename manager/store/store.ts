@@ -21,7 +21,10 @@ export interface StoreOptions {
 export interface CommitOptions {
   /** A leader's writes carry it; the API's do not. */
   readonly fence?: Fence | undefined;
-  /** Wait until the view shows what was committed. Default true, so that a loop reads its own writes. */
+  /**
+   * Wait until the view shows what was committed, and what stood in the way of the rest. Default true, so that a loop
+   * reads its own writes and does not run into the same conflict again.
+   */
   readonly wait?: boolean;
   readonly signal: AbortSignal;
 }
@@ -63,12 +66,14 @@ export class Store {
     const waiting = pack(units).reverse();
     const nameClashes: NameClash[] = [];
     let revision = 0;
+    let newest = 0;
     let failure: unknown;
     const work = async () => {
       for (let next = waiting.pop(); next && failure === undefined; next = waiting.pop()) {
         try {
-          const landed = await this.#transact(next, fence, { conflicts, nameClashes }, signal);
-          revision = Math.max(revision, landed);
+          const outcome = await this.#transact(next, fence, { conflicts, nameClashes }, signal);
+          revision = Math.max(revision, outcome.landed);
+          newest = Math.max(newest, outcome.landed, outcome.met);
         } catch (reason) {
           failure ??= reason;
         }
@@ -76,20 +81,24 @@ export class Store {
     };
     await Promise.all(Array.from({ length: Math.min(IN_FLIGHT_MAX, waiting.length) }, work));
     if (failure !== undefined) throw SwarmError.from(failure);
-    if (options.wait !== false && revision > 0) await this.#shown(revision, signal);
+    if (options.wait !== false && newest > 0) await this.#shown(newest, signal);
     const [clash] = nameClashes;
     if (clash) throw await this.#nameTaken(clash, signal);
     return { revision, conflicts };
   }
 
-  /** One transaction, again without the units in conflict until the others have landed. Returns its revision. */
+  /**
+   * One transaction, again without the units in conflict until the others have landed. Returns the revision at which it
+   * `landed` (0: nothing was left of it) and the newest one that it `met` in a conflict.
+   */
   async #transact(
     packed: readonly Unit[],
     fence: Fence | undefined,
     refused: { readonly conflicts: Proposal[]; readonly nameClashes: NameClash[] },
     signal: AbortSignal,
-  ): Promise<number> {
+  ): Promise<{ readonly landed: number; readonly met: number }> {
     let units = packed;
+    let met = 0;
     while (units.length > 0) {
       fence?.checkDeadline();
       const guard: Compare[] = fence ? [{ key: LEADER_KEY, createRevision: fence.epoch }] : [];
@@ -98,20 +107,22 @@ export class Store {
         operations: units.flatMap(({ operations }) => operations),
       };
       const result = await sendGuarded(this.#options, request, signal);
-      if (result.succeeded) return result.revision;
+      if (result.succeeded) return { landed: result.revision, met };
       if (fence && result.found[0]?.createRevision !== fence.epoch) {
         throw new SwarmError("aborted", `leadership lost: epoch ${fence.epoch} is over`);
       }
-      units = withoutConflicts(units, result.found.slice(guard.length), refused);
+      const found = result.found.slice(guard.length);
+      units = withoutConflicts(units, found, refused);
+      met = found.reduce((newest, entry) => Math.max(newest, entry?.modRevision ?? 0), met);
     }
-    return 0;
+    return { landed: 0, met };
   }
 
   async #shown(revision: number, signal: AbortSignal): Promise<void> {
     const options = {
       clock: this.#options.clock,
       timeoutMs: VIEW_TIMEOUT_MS,
-      operation: `committed at revision ${revision}, view is at ${this.view.revision}`,
+      operation: `wait for the view to come from revision ${this.view.revision} to ${revision}`,
     };
     await withTimeout(options, signal, (until) => this.view.waitForRevision(revision, until));
   }

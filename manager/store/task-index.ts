@@ -66,8 +66,9 @@ export class TaskIndex {
       this.#byService.set(task.serviceId, ofService);
     }
     const slot = slotOf(task);
-    const others = listOf(ofService.get(slot)).filter(({ id }) => id !== task.id);
-    ofService.set(slot, others.length === 0 ? task : [...others, task]);
+    const occupants = ofService.get(slot);
+    if (!occupants || (!isSeveral(occupants) && occupants.id === task.id)) ofService.set(slot, task);
+    else ofService.set(slot, [...listOf(occupants).filter(({ id }) => id !== task.id), task]);
   }
 
   #leaveSlot(task: Task): void {
