@@ -35,8 +35,12 @@ rootTest("links at /dev /proc /sys /etc /tmp /run lead into the container's root
       // Procfs and sysfs hold no new files.
       mounts: /proc|sys/.test(name) ? [] : [{ destination: `/${name}/bound`, type: "bind", source, options: ["bind"] }],
     });
-    await using supervisor = await containers.start(plan);
-    expect(await supervisor.ended).toMatchObject({ kind: "exited" });
+    // A link whose own path leads through itself is a loop inside the root: refused, and harmless too.
+    await using supervisor = await containers.start(plan).catch((reason: unknown) => {
+      expect(String(reason)).toMatch(/: (ELOOP|ENOENT)$/);
+      return undefined;
+    });
+    await supervisor?.ended;
     expect(await readdir(host)).toEqual([]);
   }
 });

@@ -25,6 +25,10 @@ export type RootSource =
       readonly kind: "overlay";
       /** Unpacked layers, uppermost first. */
       readonly lowers: readonly HostPath[];
+      /**
+       * Directories of one file system, for this container alone. `upper`'s mode and owner become those of `/` (0755,
+       * root). When an attempt failed, the next one needs a fresh `work`: a volatile overlay refuses a used one.
+       */
       readonly writable?: NonNullable<MountOverlayOp["writable"]>;
       /**
        * Whether fsync of the root's own files may lie. Default true: the writable layer dies with its task, so nothing
@@ -95,7 +99,7 @@ export function planContainer(input: PlanInput): Plan {
   const container: ContainerOp[] = [
     { op: "new-keyring" },
     ...namespaces.inside,
-    ...oomScoreOps(spec.process),
+    oomScoreOp(spec.process),
     ...(input.network ?? []),
     ...sysctlOps(spec, namespaces.all, problems),
     ...nameOps(spec, namespaces.all, problems),
@@ -133,7 +137,7 @@ export function planExec(process: OciProcess, seccomp?: CompiledSeccomp): readon
   const filter = seccompOps(seccomp);
   const ops: ContainerOp[] = [
     { op: "new-keyring" },
-    ...oomScoreOps(process),
+    oomScoreOp(process),
     { op: "join-container" },
     ...rlimitOps(process, problems),
     { op: "set-working-directory", path: containerPath(process.cwd, "process.cwd", problems) },
@@ -190,8 +194,9 @@ function propagationOf(text: string | undefined, problems: FieldProblem[]): Prop
   return "slave";
 }
 
-function oomScoreOps(process: OciProcess): readonly ContainerOp[] {
-  return process.oomScoreAdj === undefined ? [] : [{ op: "set-oom-score", adjust: process.oomScoreAdj }];
+/** Always set: the agent's own score, which protects it, must not be inherited. */
+function oomScoreOp(process: OciProcess): ContainerOp {
+  return { op: "set-oom-score", adjust: process.oomScoreAdj ?? 0 };
 }
 
 /** Only what the kernel keeps per namespace may be set: anything else would change the host. */

@@ -44,8 +44,14 @@ export interface SupervisorState {
   readonly supervisorPid: number;
 }
 
-/** How the supervision of a container ended: with its exit, or because the supervisor was killed ("lost"). */
-export type Ended = { readonly kind: "exited"; readonly record: ExitRecord } | { readonly kind: "lost" };
+/**
+ * How this connection ended: with the container's exit; because the supervisor was killed ("lost": the kernel killed
+ * its container with it, but kill the cgroup to be sure); or because this side closed it, and the container goes on.
+ */
+export type Ended =
+  | { readonly kind: "exited"; readonly record: ExitRecord }
+  | { readonly kind: "lost" }
+  | { readonly kind: "closed" };
 
 /** The longest path that fits sun_path; longer ones are reached through a descriptor of the directory. */
 const SOCKET_PATH_BYTES_MAX = 107;
@@ -54,6 +60,7 @@ export class Supervisor implements AsyncDisposable {
   readonly #socket: Socket;
   readonly #channel: Channel;
   readonly #ended: Promise<Ended>;
+  #closing = false;
 
   private constructor(socket: Socket, stateDirectory: HostPath) {
     const exited = Promise.withResolvers<ExitRecord | undefined>();
@@ -65,7 +72,10 @@ export class Supervisor implements AsyncDisposable {
       .then(() => exited.resolve(undefined))
       .then(() => exited.promise)
       .then(async (event) => event ?? (await readExitRecord(stateDirectory)))
-      .then((record): Ended => (record ? { kind: "exited", record } : { kind: "lost" }));
+      .then((record): Ended => {
+        if (record) return { kind: "exited", record };
+        return { kind: this.#closing ? "closed" : "lost" };
+      });
     this.#ended.catch(() => {});
   }
 
@@ -147,16 +157,14 @@ export class Supervisor implements AsyncDisposable {
     return { status, pid: answer.payload.readUInt32LE(4), supervisorPid: answer.payload.readUInt32LE(8) };
   }
 
-  /**
-   * Resolves when the container has ended or the supervisor is gone without a word ("lost": its container was killed
-   * with it, but kill the cgroup to be sure). Disposing this client first also leads here: look at the disposal then.
-   */
+  /** Resolves when the container has ended, or the connection has; rejects with `data_loss` on a damaged record. */
   get ended(): Promise<Ended> {
     return this.#ended;
   }
 
   /** Closes this connection; the container goes on. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing = true;
     this.#socket.destroy();
     await this.#channel.closed;
   }

@@ -73,6 +73,7 @@ int op_load_seccomp(struct reader *reader) {
 static void reap(pid_t program) {
   sigset_t all;
   sigfillset(&all);
+  prctl(PR_SET_NAME, "swarm-init", 0, 0, 0);
   while (true) {
     int status, number = sigwaitinfo(&all, NULL);
     if (number > 0 && number != SIGCHLD) kill(program, number);

@@ -201,8 +201,8 @@ void supervise(uint32_t id, struct reader plan, int answer_fd, int lock_fd) {
     }
     if (failure.stage >= STAGE_HOST) undo_host_ops(host);
     failure.error = (uint32_t)-result;
-    answer(answer_fd, lock_fd, id, ANSWER_ERROR, &failure, sizeof failure);
     control_unlink();
+    answer(answer_fd, lock_fd, id, ANSWER_ERROR, &failure, sizeof failure);
     _exit(1);
   }
   uint32_t pids[2] = {(uint32_t)container.pid, (uint32_t)getpid()};
