@@ -2,8 +2,9 @@
  * Reads flags as Docker does (Go's pflag): `--name value`, `--name=value`, `-nvalue`, `-qf value`, `--` ends them; a
  * repeated flag's last value counts unless it is a list; `--detach=false`. Pure: argv in, values out.
  */
+
+import { nearest } from "../../common/base/nearest.ts";
 import { UsageError } from "../usage-error.ts";
-import { nearest } from "./nearest.ts";
 
 /** One flag that a command knows. */
 export interface Flag {

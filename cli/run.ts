@@ -1,0 +1,124 @@
+/**
+ * Finds the command, reads its flags, runs it, and turns how it ended into an exit code: 0 done, 1 failed or refused,
+ * 2 the command line is wrong. Errors are one line on stderr; stdout is for results.
+ */
+import type { Clock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { nearest } from "../common/base/nearest.ts";
+import { escapeControls } from "../common/model/text.ts";
+import type { Command, ControlClient } from "./command.ts";
+import { ALIASES, COMMANDS, GROUPS } from "./command-table.ts";
+import { type Flags, parseArguments } from "./flags/parse.ts";
+import { commandHelp, GLOBAL_FLAGS, groupHelp, programHelp } from "./help.ts";
+import type { Io } from "./io.ts";
+import { SilentFailure, UsageError } from "./usage-error.ts";
+
+/** Where a manager is looked for when nobody says. */
+export const HOST_DEFAULT = "unix:///run/swarm/manager.sock";
+
+/** What a run stands on. */
+export interface RunContext {
+  readonly io: Io;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** Connects to the first of `hosts` that answers. */
+  connect(hosts: readonly string[], signal: AbortSignal): Promise<ControlClient>;
+}
+
+/** Runs `argv` (without the program's own name) and answers the exit code. */
+export async function run(argv: readonly string[], context: RunContext): Promise<number> {
+  try {
+    return await dispatch(argv, context);
+  } catch (reason) {
+    if (reason instanceof SilentFailure) return 1;
+    const usage = reason instanceof UsageError;
+    if (!usage && !(reason instanceof SwarmError)) throw reason;
+    context.io.err(`swarmctl: ${oneLine(reason.message)}\n`);
+    return usage ? 2 : 1;
+  }
+}
+
+async function dispatch(argv: readonly string[], context: RunContext): Promise<number> {
+  const global = parseArguments(argv, GLOBAL_FLAGS, { interspersed: false });
+  if (global.flags.on("version")) return await runCommand("version", [], global.flags, context);
+  const [first, second] = global.words;
+  if (first === undefined || first === "help") {
+    context.io.out(programHelp());
+    return 0;
+  }
+  const paired = second === undefined ? first : `${first} ${second}`;
+  const name = [paired, first].map((text) => ALIASES[text] ?? text).find((text) => Object.hasOwn(COMMANDS, text));
+  if (name !== undefined) {
+    const taken = Object.hasOwn(COMMANDS, ALIASES[paired] ?? paired) && second !== undefined ? 2 : 1;
+    return await runCommand(name, global.words.slice(taken), global.flags, context);
+  }
+  if (Object.hasOwn(GROUPS, first) && (second === undefined || second === "--help" || second === "-h")) {
+    context.io.out(groupHelp(first));
+    return 0;
+  }
+  throw new UsageError(unknownCommand(first, second));
+}
+
+async function runCommand(
+  name: string,
+  argv: readonly string[],
+  globals: Flags,
+  { io, clock, signal, connect }: RunContext,
+): Promise<number> {
+  const { command } = (await COMMANDS[name]?.load()) ?? {};
+  if (command === undefined) throw new UsageError(`unknown command: ${name}`);
+  // A command's own flags win over the global ones: `service create --host` is a line of /etc/hosts.
+  const table = { ...GLOBAL_FLAGS, ...command.flags };
+  const { flags, words } = parseArguments(argv, table, { interspersed: command.interspersed ?? true });
+  if (flags.on("help") || globals.on("help")) {
+    io.out(commandHelp(command));
+    return 0;
+  }
+  checkWords(name, command, words);
+  const hosts = [...(command.flags.host ? [] : flags.list("host")), ...globals.list("host")];
+  const environment = io.environment.SWARM_HOST;
+  const chosen = hosts.length > 0 ? hosts : environment ? [environment] : [HOST_DEFAULT];
+  const addresses = chosen.flatMap((text) => text.split(",")).map((text) => text.trim());
+  let client: Promise<ControlClient> | undefined;
+  return await command.run({
+    flags,
+    words,
+    io,
+    clock,
+    signal,
+    connect: () => {
+      client ??= connect(addresses, signal);
+      return client;
+    },
+  });
+}
+
+function checkWords(name: string, command: Command, words: readonly string[]): void {
+  const { min, max } = command.words;
+  if (words.length >= min && words.length <= max) return;
+  const counted = (count: number) => `${count} argument${count === 1 ? "" : "s"}`;
+  const expected =
+    min === max
+      ? min === 0
+        ? "accepts no arguments"
+        : `requires exactly ${counted(min)}`
+      : words.length < min
+        ? `requires at least ${counted(min)}`
+        : `accepts at most ${counted(max)}`;
+  throw new UsageError(`"swarmctl ${name}" ${expected}. Usage: swarmctl ${command.usage}`);
+}
+
+function unknownCommand(first: string, second: string | undefined): string {
+  const isGroup = Object.hasOwn(GROUPS, first);
+  const word = isGroup && second !== undefined ? `${first} ${second}` : first;
+  const candidates = isGroup
+    ? Object.keys(COMMANDS)
+    : [...Object.keys(GROUPS), ...Object.keys(COMMANDS).filter((name) => !name.includes(" "))];
+  const suggestion = nearest(word, candidates);
+  return `unknown command: swarmctl ${word}${suggestion === undefined ? " (see swarmctl --help)" : ` (did you mean swarmctl ${suggestion}?)`}`;
+}
+
+/** Whatever a message carries, it is one line and cannot drive the terminal. */
+function oneLine(message: string): string {
+  return escapeControls(message.replace(/\s*\n\s*/g, "; "));
+}
