@@ -49,6 +49,8 @@ for (const container of containers) container.kill("SIGKILL");
 serving.stdin.end();
 scope.cancel();
 await manager?.[Symbol.asyncDispose]();
+// What a container started may hold its output open: that is not waited for.
+process.exit();
 
 async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
