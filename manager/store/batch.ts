@@ -19,15 +19,18 @@ export interface Unit {
 /** Bytes of a transaction beside keys and values: field tags, lengths, compares. */
 const OVERHEAD_BYTES = 64;
 
-/** Translates groups to units; a group that the view already knows to be in conflict yields none. */
+/**
+ * Translates groups to units; a group that the view already knows to be in conflict yields none. `keys` gathers the keys
+ * of one commit: none may occur twice.
+ */
 export function toUnits(
   groups: readonly ProposalGroup[],
   view: View,
   now: Timestamp,
+  keys: Set<string>,
 ): { readonly units: Unit[]; readonly conflicts: Proposal[] } {
   const units: Unit[] = [];
   const conflicts: Proposal[] = [];
-  const keys = new Set<string>();
   for (const group of groups) {
     const proposals = isGroup(group) ? group : [group];
     const unit = toUnit(proposals, view, now);

@@ -132,7 +132,7 @@ export class EmbeddedEtcd implements AsyncDisposable {
   async #ready(signal: AbortSignal): Promise<void> {
     const { clock, random, logger } = this.#options;
     const ended = new AbortController();
-    this.exited.then((reason) => ended.abort(reason ?? new SwarmError("canceled", "etcd was stopped")));
+    void this.exited.then((reason) => ended.abort(reason ?? new SwarmError("canceled", "etcd was stopped")));
     const either = AbortSignal.any([signal, ended.signal]);
     const options = { clock, timeoutMs: START_TIMEOUT_MS, operation: "start etcd" };
     await withTimeout(options, either, async (until) => {

@@ -10,6 +10,19 @@ const CODE_BY_NUMBER = new Map<number, ErrorCode>(
 const NOT_SENT =
   /No connection established|Name resolution failed|Channel closed|etcdserver: (no leader|too many requests)/;
 
+/** Codes with which etcd refuses a write: it was not made. */
+const REFUSALS: ReadonlySet<ErrorCode> = new Set([
+  "invalid_argument",
+  "resource_exhausted",
+  "out_of_range",
+  "not_found",
+  "permission_denied",
+  "unauthenticated",
+  "failed_precondition",
+  "data_loss",
+  "unimplemented",
+]);
+
 /** How to mend a full store; it is shown to the user. */
 const NOSPACE =
   "the store is full: delete what is not needed, then compact, defragment and disarm the alarm with etcdctl";
@@ -26,20 +39,8 @@ export function readError(operation: string, reason: unknown): SwarmError {
  */
 export function writeError(operation: string, reason: unknown): SwarmError {
   const error = readError(operation, reason);
-  switch (error.code) {
-    case "invalid_argument":
-    case "resource_exhausted":
-    case "out_of_range":
-    case "not_found":
-    case "permission_denied":
-    case "unauthenticated":
-    case "failed_precondition":
-    case "data_loss":
-    case "unimplemented":
-      return error;
-    default:
-      return NOT_SENT.test(error.message) ? error : outcomeUnknown(operation, reason);
-  }
+  if (REFUSALS.has(error.code) || NOT_SENT.test(error.message)) return error;
+  return outcomeUnknown(operation, reason);
 }
 
 /** etcd3 turns gRPC errors into classes without a code; the number still leads the message: "14 UNAVAILABLE: …". */

@@ -99,7 +99,9 @@ export class EtcdKv implements Kv, Disposable {
         {
           compare: request.compare.map(toCompare),
           success: request.operations.map(toOperation),
-          failure: request.compare.map(({ key }): IRequestOp => ({ request_range: { key: Buffer.from(key) } })),
+          failure: request.compare.map(
+            ({ key }): IRequestOp => ({ request_range: { key: Buffer.from(key), keys_only: true } }),
+          ),
         },
         options,
       ),

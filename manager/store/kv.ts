@@ -7,7 +7,7 @@ export type LeaseId = Branded<"lease">;
 /** One key as it stands at some revision. Revisions are etcd's, as safe integers; 0 never occurs in an entry. */
 export interface KvEntry {
   readonly key: string;
-  /** Empty when the range asked for keys only. */
+  /** Empty when only keys were asked for. */
   readonly value: Uint8Array;
   readonly createRevision: number;
   readonly modRevision: number;
@@ -48,7 +48,7 @@ export interface TxnRequest {
   readonly operations: readonly Operation[];
 }
 
-/** What became of a transaction; a failed one tells, for each compare in turn, what stood there instead. */
+/** What became of a transaction; a failed one tells, for each compare in turn, what stood there (without values). */
 export type TxnResult =
   | { readonly succeeded: true; readonly revision: number }
   | { readonly succeeded: false; readonly revision: number; readonly found: readonly (KvEntry | undefined)[] };

@@ -80,7 +80,7 @@ export class MemoryKv implements Kv, Disposable {
         more = true;
         break;
       }
-      entries.push(request.keysOnly ? { ...entry, value: new Uint8Array() } : entry);
+      entries.push((request.keysOnly ? withoutValue(entry) : undefined) ?? entry);
     }
     return { revision: this.#revision, entries, more };
   }
@@ -89,7 +89,7 @@ export class MemoryKv implements Kv, Disposable {
     throwIfAborted(signal);
     checkLimits(request);
     if (!request.compare.every((compare) => this.#holds(compare))) {
-      const found = request.compare.map(({ key }) => this.#entryAt(key, this.#revision));
+      const found = request.compare.map(({ key }) => withoutValue(this.#entryAt(key, this.#revision)));
       return { succeeded: false, revision: this.#revision, found };
     }
     for (const operation of request.operations) {
@@ -256,6 +256,10 @@ export class MemoryKv implements Kv, Disposable {
       signal.removeEventListener("abort", wake);
     }
   }
+}
+
+function withoutValue(entry: KvEntry | undefined): KvEntry | undefined {
+  return entry && { ...entry, value: new Uint8Array() };
 }
 
 function throwIfAborted(signal: AbortSignal): void {

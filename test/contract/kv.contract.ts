@@ -90,6 +90,7 @@ export function describeKv(name: string, open: () => Promise<KvUnderTest>): void
       ];
       const refused = await kv.txn({ compare, operations }, signal);
       expect(refused).toMatchObject({ succeeded: false, found: [undefined, { modRevision: revision }] });
+      expect(refused.succeeded ? undefined : refused.found[1]?.value).toHaveLength(0);
       expect(await get("/c/new")).toBeUndefined();
       const fenced = [...compare.slice(0, 1), { key: "/c/here", createRevision: revision }];
       const made = await kv.txn({ compare: fenced, operations }, signal);
