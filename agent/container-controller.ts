@@ -52,7 +52,6 @@ export class ContainerController implements TaskController {
   #monitoring = false;
   /** Why we ended it, when it was not asked for. */
   #reason: string | undefined;
-  #closed = false;
 
   readonly #onRemoved: () => void;
 
@@ -122,7 +121,6 @@ export class ContainerController implements TaskController {
 
   /** Lets go of the container, which runs on. */
   async close(): Promise<void> {
-    this.#closed = true;
     await this.#supervisor?.[Symbol.asyncDispose]();
   }
 
@@ -132,7 +130,7 @@ export class ContainerController implements TaskController {
     try {
       const supervisor = await Supervisor.connect(this.#directory, signal);
       this.#supervisor = supervisor;
-      this.#end = supervisor.ended.then((ended) => this.#finish(ended));
+      this.#end = supervisor.ended.catch((reason) => this.#damaged(reason)).then((ended) => this.#finish(ended));
       this.#end.catch(() => {});
       return supervisor;
     } catch (reason) {
@@ -147,16 +145,21 @@ export class ContainerController implements TaskController {
       const record = await readExitRecord(this.#directory);
       return record ? { kind: "exited", record } : { kind: "lost" };
     } catch (reason) {
-      if (!(reason instanceof SwarmError) || reason.code !== "data_loss") throw reason;
-      this.#node.logger.warn({ taskId: this.id, err: reason }, "exit record is damaged");
-      return { kind: "lost" };
+      return this.#damaged(reason);
     }
+  }
+
+  /** A damaged exit record tells as much as none. */
+  #damaged(reason: unknown): Ended {
+    if (!(reason instanceof SwarmError) || reason.code !== "data_loss") throw reason;
+    this.#node.logger.warn({ taskId: this.id, err: reason }, "exit record is damaged");
+    return { kind: "lost" };
   }
 
   /** Frees what the dead container held, then tells how it ended. */
   async #finish(ended: Ended): Promise<ExitStatus> {
     this.#supervisor = undefined;
-    if (this.#closed) throw new SwarmError("canceled", "the agent stops");
+    if (ended.kind === "closed") throw new SwarmError("canceled", "the agent stops");
     const oomKilled = ended.kind === "exited" ? ended.record.oom : await this.#node.cgroups.oomKilled(this.id);
     // A lost supervisor may have left processes: removing the cgroup kills them.
     this.#over = true;

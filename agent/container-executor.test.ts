@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, afterEach, beforeAll, expect, onTestFinished } from "vitest";
 import { ContainerSpecSchema, Mount_Type, TaskSpecSchema, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
@@ -37,9 +38,11 @@ function shell(
   container: MessageInitShape<typeof ContainerSpecSchema> = {},
   task: MessageInitShape<typeof TaskSpecSchema> = {},
 ): TestService {
-  const args = ["sh", "-c", script];
-  const merged = { image: "box:1", args, stopGracePeriod: { seconds: 1n }, ...container };
-  return { spec: create(TaskSpecSchema, { ...task, container: create(ContainerSpecSchema, merged) }) };
+  const spec = create(ContainerSpecSchema, container);
+  spec.image ||= "box:1";
+  if (spec.command.length === 0) spec.args = ["sh", "-c", script];
+  spec.stopGracePeriod ??= durationFromMs(1_000);
+  return { spec: create(TaskSpecSchema, { ...task, container: spec }) };
 }
 
 const FOREVER = "trap 'exit 0' TERM; while true; do sleep 0.1; done";

@@ -1,5 +1,6 @@
 /** What a restarted agent must know of a container that runs on: `container.json` in its directory. */
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { errnoOf } from "../common/base/error.ts";
 import type { LifeSettings } from "./container-settings.ts";
 import type { OciProcess } from "./runtime/oci.ts";
@@ -12,11 +13,9 @@ export interface ContainerRecord {
   readonly process: OciProcess;
 }
 
-/** Replaces the record. */
-export async function writeContainerRecord(directory: string, record: ContainerRecord): Promise<void> {
-  const path = `${directory}/container.json`;
-  await writeFile(`${path}.new`, JSON.stringify({ version: VERSION, ...record }), { mode: 0o600 });
-  await rename(`${path}.new`, path);
+/** Writes the record, in place: before there is a container nobody reads it, and afterwards it never changes. */
+export function writeContainerRecord(directory: string, record: ContainerRecord): void {
+  writeFileSync(`${directory}/container.json`, JSON.stringify({ version: VERSION, ...record }), { mode: 0o600 });
 }
 
 /** Undefined when there is none, or when it is damaged: then the container is stopped with defaults and not checked. */

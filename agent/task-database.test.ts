@@ -1,5 +1,5 @@
 /** Goal: records come back as they were, and a damaged file is set aside. Method: each file is cut at many lengths. */
-import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { create, equals } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
@@ -53,6 +53,10 @@ test("a file cut anywhere, or garbage, is set aside", async () => {
     expect(await database.load(), `cut at ${cut}`).toEqual([]);
     expect(await readdir(directory)).toEqual([`${ID}.pb.bad`]);
   }
+  await database.put(RECORD);
+  await rename(path, `${path}.new`);
+  expect(await database.load()).toHaveLength(1);
+  expect(await database.load()).toHaveLength(1);
   await writeFile(path, new Uint8Array(200).fill(0xa5));
   await writeFile(`${directory}/${ID}.pb.new`, "half");
   await writeFile(`${directory}/notes.txt`, "not ours");

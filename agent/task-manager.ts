@@ -292,9 +292,9 @@ export class TaskManager {
     await this.#options.hooks.servingChanged(this.#task.serviceId);
   }
 
-  /** Writes the new status down, then reports it. It is never interrupted. */
+  /** Writes the new status down where that matters, then reports it. It is never interrupted. */
   async #observe(outcome: TaskOutcome, started?: { readonly pid: number }): Promise<void> {
-    const { clock, database, hooks, logger, record } = this.#options;
+    const { clock, hooks, logger, record } = this.#options;
     const timestamp = timestampFromMs(clock.nowMs());
     this.#status = create(TaskStatusSchema, {
       state: outcome.state,
@@ -305,14 +305,18 @@ export class TaskManager {
     });
     record.task = this.#task;
     record.status = this.#status;
-    try {
-      await database.put(record);
-    } catch (reason) {
-      // A full disk must not hide what happened; after a crash the steps are repeated, which they allow.
-      logger.warn({ taskId: this.id, err: reason }, "task record not written");
-    }
+    if (isDurable(outcome.state)) await this.#write();
     logger.debug({ taskId: this.id, state: taskStateName(outcome.state), error: outcome.error }, "task moved");
     hooks.report(this.id, this.#status);
+  }
+
+  async #write(): Promise<void> {
+    try {
+      await this.#options.database.put(this.#options.record);
+    } catch (reason) {
+      // A full disk must not hide what happened; after a crash the steps are repeated, which they allow.
+      this.#options.logger.warn({ taskId: this.id, err: reason }, "task record not written");
+    }
   }
 
   #containerStatus(outcome: TaskOutcome, started?: { readonly pid: number }): ContainerStatus {
@@ -330,4 +334,9 @@ export class TaskManager {
     }
     return container;
   }
+}
+
+/** PREPARING and READY need no record: after a crash `prepare` runs again, and finds the container that stands ready. */
+function isDurable(state: TaskState): boolean {
+  return state !== TaskState.PREPARING && state !== TaskState.READY;
 }
