@@ -120,6 +120,8 @@ rootTest("removeTree deletes deep trees, follows no link and leaves other file s
   const { layer: tree, host } = await bait("remove");
   await writeFile(join(host, "keep"), "");
   await symlink(host, join(tree, "link"));
+  // A name that the shim itself would use on the way.
+  await mkdir(join(tree, ".moved-1/in/the/way"), { recursive: true });
   let path = join(tree, "deep");
   for (let depth = 0; depth < 100; depth++) path = join(path, `d${depth}`);
   await mkdir(path, { recursive: true });

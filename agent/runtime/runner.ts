@@ -3,7 +3,7 @@
  * whose fork copies a large page table, forks once in its life. Containers survive its end.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { abortable } from "../../common/base/clock.ts";
+import { abortable, abortReason } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import { type Answer, Channel, errnoError, type Failure } from "./channel.ts";
 import type { Writer } from "./encode.ts";
@@ -41,7 +41,7 @@ export class Runner implements AsyncDisposable {
    * `bind /x at /y: ENOENT`. After an abort the container is killed as soon as it is made.
    */
   async create(plan: Plan, signal: AbortSignal): Promise<Created> {
-    signal.throwIfAborted();
+    if (signal.aborted) throw abortReason(signal);
     const pending = this.#connect().request(REQUEST.create, (writer) => encodePlan(plan, writer));
     let answer: Answer;
     try {
@@ -97,7 +97,7 @@ export class Runner implements AsyncDisposable {
   }
 
   async #request(kind: number, write: (writer: Writer) => void, label: string, signal: AbortSignal): Promise<Buffer> {
-    signal.throwIfAborted();
+    if (signal.aborted) throw abortReason(signal);
     const answer = await abortable(this.#connect().request(kind, write), signal);
     if (answer.kind === "error") throw errnoError(label, answer.failure.errno);
     return answer.payload;

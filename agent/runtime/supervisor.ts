@@ -4,7 +4,7 @@
  */
 import { open, readFile } from "node:fs/promises";
 import { connect as connectSocket, type Socket } from "node:net";
-import { abortable } from "../../common/base/clock.ts";
+import { abortable, abortReason } from "../../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
 import { ANSWER, type Answer, Channel, errnoError } from "./channel.ts";
 import type { ContainerOp, HostPath } from "./op.ts";
@@ -81,7 +81,7 @@ export class Supervisor implements AsyncDisposable {
 
   /** Connects; `not_found` when no supervisor listens there (then see `readExitRecord`). */
   static async connect(stateDirectory: HostPath, signal: AbortSignal): Promise<Supervisor> {
-    signal.throwIfAborted();
+    if (signal.aborted) throw abortReason(signal);
     const path = `${stateDirectory}/control.sock`;
     if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX) return Supervisor.#dial(path, stateDirectory, signal);
     const directory = await open(stateDirectory);

@@ -71,34 +71,47 @@ struct entry {
   char name[];
 };
 
-/* By descriptor, never through a link, never onto another file system. What lies too deep is moved up to `top` first. */
+/* Moves a directory that lies too deep up to `top`, under the first name that is free there. */
+static int move_up(int directory, const char *name, int top) {
+  static unsigned moved;
+  char up[32];
+  while (true) {
+    snprintf(up, sizeof up, ".moved-%u", ++moved);
+    int result = CHECK(renameat(directory, name, top, up));
+    if (result != -ENOTEMPTY && result != -EEXIST && result != -ENOTDIR) return result;
+  }
+}
+
+static int empty_directory(int directory, int top, dev_t device, int depth);
+
+static int remove_entry(int directory, const char *name, int top, dev_t device, int depth) {
+  struct stat status;
+  int result = CHECK(unlinkat(directory, name, 0));
+  if (result != -EISDIR) return result == -ENOENT ? 0 : result;
+  cleanup_close int child = TRY(CHECK(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)));
+  TRY(CHECK(fstat(child, &status)));
+  if (status.st_dev != device) return -EXDEV;
+  if (depth == DEPTH_MAX) return move_up(directory, name, top);
+  TRY(empty_directory(child, top, device, depth + 1));
+  return CHECK(unlinkat(directory, name, AT_REMOVEDIR));
+}
+
+/* By descriptor, never through a link, never onto another file system. */
 static int empty_directory(int directory, int top, dev_t device, int depth) {
   uint8_t buffer[4096] __attribute__((aligned(8)));
-  static unsigned moved;
   bool found = true; /* removing while reading may skip entries: read again until a pass found none */
   while (found) {
     found = false;
     TRY(CHECK(lseek(directory, 0, SEEK_SET)));
-    for (int length; (length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0;)
-    for (int at = 0; at < length; at += ((struct entry *)(buffer + at))->length) {
-      struct stat status;
-      const char *name = ((struct entry *)(buffer + at))->name;
-      if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
-      found = true;
-      int result = CHECK(unlinkat(directory, name, 0));
-      if (result >= 0 || result == -ENOENT) continue;
-      if (result != -EISDIR) return result;
-      cleanup_close int child = TRY(CHECK(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)));
-      TRY(CHECK(fstat(child, &status)));
-      if (status.st_dev != device) return -EXDEV;
-      if (depth == DEPTH_MAX) {
-        char up[] = ".moved-00000000";
-        for (unsigned digit = 0, rest = ++moved; digit < 8; digit++, rest >>= 4) up[14 - digit] = (char)('a' + rest % 16);
-        TRY(CHECK(renameat(directory, name, top, up)));
-        continue;
+    int length;
+    while ((length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0) {
+      struct entry *entry;
+      for (int at = 0; at < length; at += entry->length) {
+        entry = (struct entry *)(buffer + at);
+        if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0) continue;
+        found = true;
+        TRY(remove_entry(directory, entry->name, top, device, depth));
       }
-      TRY(empty_directory(child, top, device, depth + 1));
-      TRY(CHECK(unlinkat(directory, name, AT_REMOVEDIR)));
     }
   }
   return 0;
@@ -134,6 +147,7 @@ static int take_over(int fd) {
 
 int runner_main(void) {
   setsid(); /* a terminal's Ctrl-C is the agent's business */
+  for (int number = 1; number < 32; number++) signal(number, SIG_DFL); /* whatever the agent ignores */
   signal(SIGPIPE, SIG_IGN);
   signal(SIGCHLD, SIG_IGN); /* children reap themselves */
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);

@@ -69,7 +69,7 @@ static void run_child(struct reader ops, const int stdio[3]) {
   sigset_t none;
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   sigemptyset(&none);
-  for (int number = 1; number < 32; number++) signal(number, SIG_DFL);
+  signal(SIGPIPE, SIG_DFL);
   sigprocmask(SIG_SETMASK, &none, NULL);
   setsid();
   umask(0);
