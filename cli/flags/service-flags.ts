@@ -1,5 +1,6 @@
 /** The flags of `service create` and `service update`: Docker's names, words and defaults (docker/cli service/opts.go). */
 import type { Flag, FlagTable } from "./parse.ts";
+import { WAIT_FLAGS } from "./wait-flags.ts";
 
 const text = (value: string, help: string, more: Partial<Flag> = {}): Flag => ({ kind: "text", value, help, ...more });
 const list = (help: string, more: Partial<Flag> = {}): Flag => ({ kind: "list", value: "list", help, ...more });
@@ -28,9 +29,7 @@ function updateFlags(prefix: "update" | "rollback", word: string, actions: strin
 
 /** Flags with one value, the same on create and update. */
 const SCALARS: FlagTable = {
-  detach: toggle("Exit immediately instead of waiting for the service to converge", { short: "d" }),
-  quiet: toggle("Suppress progress output", { short: "q" }),
-  timeout: text("duration", "Give up waiting after this time; the change stays", { default: "none" }),
+  ...WAIT_FLAGS,
   "endpoint-mode": text("string", 'Endpoint mode ("vip", "dnsrr")', { default: '"vip"' }),
   entrypoint: text("command", "Overwrite the default ENTRYPOINT of the image"),
   "health-cmd": text("string", "Command to run to check health"),

@@ -40,7 +40,8 @@ export class TarFile implements AsyncDisposable {
       return new TarFile(file, path, places, links);
     } catch (reason) {
       await file.close();
-      throw SwarmError.wrap(path, reason);
+      // A system error goes on as it is: its errno says what to tell the user.
+      throw reason instanceof SwarmError ? SwarmError.wrap(path, reason) : reason;
     }
   }
 

@@ -1,0 +1,65 @@
+/** Every command, by its words. Only the module of the command that runs is loaded. */
+import type { Command } from "./command.ts";
+
+/** A row of the table. */
+export interface CommandEntry {
+  readonly summary: string;
+  load(): Promise<{ readonly command: Command }>;
+}
+
+export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  "service create": { summary: "Create a new service", load: () => import("./commands/service-create.ts") },
+  "service inspect": {
+    summary: "Display detailed information on one or more services",
+    load: () => import("./commands/service-inspect.ts"),
+  },
+  "service logs": { summary: "Fetch the logs of a service or task", load: () => import("./commands/service-logs.ts") },
+  "service ls": { summary: "List services", load: () => import("./commands/service-ls.ts") },
+  "service ps": { summary: "List the tasks of one or more services", load: () => import("./commands/service-ps.ts") },
+  "service rm": { summary: "Remove one or more services", load: () => import("./commands/service-rm.ts") },
+  "service rollback": {
+    summary: "Revert changes to a service's configuration",
+    load: () => import("./commands/service-rollback.ts"),
+  },
+  "service scale": {
+    summary: "Scale one or multiple replicated services",
+    load: () => import("./commands/service-scale.ts"),
+  },
+  "service update": { summary: "Update a service", load: () => import("./commands/service-update.ts") },
+  "node inspect": {
+    summary: "Display detailed information on one or more nodes",
+    load: () => import("./commands/node-inspect.ts"),
+  },
+  "node ls": { summary: "List nodes in the swarm", load: () => import("./commands/node-ls.ts") },
+  "node ps": { summary: "List tasks running on one or more nodes", load: () => import("./commands/node-ps.ts") },
+  "node rm": { summary: "Remove one or more nodes from the swarm", load: () => import("./commands/node-rm.ts") },
+  "node update": { summary: "Update a node", load: () => import("./commands/node-update.ts") },
+  "image load": {
+    summary: "Load an image into the cluster from a tar archive or STDIN",
+    load: () => import("./commands/image-load.ts"),
+  },
+  "image ls": { summary: "List the cluster's images", load: () => import("./commands/image-ls.ts") },
+  "image rm": { summary: "Remove one or more images from the cluster", load: () => import("./commands/image-rm.ts") },
+  info: { summary: "Display cluster-wide information", load: () => import("./commands/info.ts") },
+  version: { summary: "Show the version information", load: () => import("./commands/version.ts") },
+};
+
+/** Docker's other spellings. */
+export const ALIASES: Readonly<Record<string, string>> = {
+  "service list": "service ls",
+  "service remove": "service rm",
+  "node list": "node ls",
+  "node remove": "node rm",
+  "image list": "image ls",
+  "image remove": "image rm",
+  images: "image ls",
+  load: "image load",
+  rmi: "image rm",
+};
+
+/** What each group of commands is about. */
+export const GROUPS: Readonly<Record<string, string>> = {
+  service: "Manage services",
+  node: "Manage nodes",
+  image: "Manage the cluster's images",
+};

@@ -1,0 +1,54 @@
+import { timestampMs } from "../../common/model/duration.ts";
+import { familiarRepository, parseImageReference } from "../../common/model/image-reference.ts";
+import { formatBytesDecimal, humanDuration } from "../../common/model/units.ts";
+import type { Image } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Command, Invocation } from "../command.ts";
+import { LIST_FLAGS } from "../flags/list-flags.ts";
+import { type Listing, type Row, renderList } from "../output/format.ts";
+import { shortId } from "../output/words.ts";
+
+export const command: Command = {
+  usage: "image ls [OPTIONS] [IMAGE...]",
+  summary: "List the cluster's images",
+  flags: { ...LIST_FLAGS, "no-trunc": { kind: "boolean", help: "Don't truncate output" } },
+  words: { min: 0, max: Number.POSITIVE_INFINITY },
+  run,
+};
+
+const LISTING: Listing = {
+  columns: { Repository: "REPOSITORY", Tag: "TAG", ID: "IMAGE ID", CreatedSince: "LOADED", Size: "SIZE" },
+  more: { Digest: "DIGEST", Platform: "PLATFORM", CreatedAt: "CREATED AT" },
+  key: "ID",
+};
+
+async function run({ flags, words, io, clock, connect }: Invocation): Promise<number> {
+  const client = await connect();
+  const { images } = await client.listImages({ references: [...words] });
+  const full = flags.on("no-trunc");
+  const rows = images.flatMap((image) => rowsOf(image, { full, nowMs: clock.nowMs() }));
+  const quiet = flags.on("quiet");
+  const shown = quiet ? [...new Map(rows.map((row) => [row.ID, row])).values()] : rows;
+  io.out(renderList(LISTING, shown, { format: flags.text("format"), quiet }));
+  return 0;
+}
+
+/** One row per name, as `docker image ls` has it. */
+function rowsOf(image: Image, { full, nowMs }: { readonly full: boolean; readonly nowMs: number }): readonly Row[] {
+  const createdMs = timestampMs(image.meta?.createdAt) ?? nowMs;
+  const common = {
+    ID: full ? image.manifestDigest : shortId(image.id),
+    CreatedSince: `${humanDuration(nowMs - createdMs)} ago`,
+    CreatedAt: new Date(createdMs).toISOString(),
+    Size: formatBytesDecimal(Number(image.sizeBytes)),
+    Digest: image.manifestDigest,
+    Platform: `${image.platform?.os ?? ""}/${image.platform?.architecture ?? ""}`,
+  };
+  if (image.names.length === 0) return [{ Repository: "<none>", Tag: "<none>", ...common }];
+  return image.names.map((name) => {
+    const parsed = parseImageReference(name);
+    const [repository, tag] = parsed.ok
+      ? [familiarRepository(parsed.reference), parsed.reference.tag ?? "<none>"]
+      : [name, "<none>"];
+    return { Repository: repository, Tag: tag, ...common };
+  });
+}

@@ -1,0 +1,65 @@
+import { escapeControls } from "../../common/model/text.ts";
+import type { GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { Command, Invocation } from "../command.ts";
+import { renderObject } from "../output/format.ts";
+
+export const command: Command = {
+  usage: "info [OPTIONS]",
+  summary: "Display cluster-wide information",
+  flags: { format: { kind: "text", short: "f", value: "string", help: "Format output: 'json' or a Go template" } },
+  words: { min: 0, max: 0 },
+  run,
+};
+
+async function run({ flags, io, connect }: Invocation): Promise<number> {
+  const info = await (await connect()).getInfo({});
+  const format = flags.text("format");
+  io.out(format === undefined ? pretty(info) : renderObject(objectOf(info), format));
+  return 0;
+}
+
+function objectOf(info: GetInfoResponse): unknown {
+  return {
+    Version: info.version,
+    ClusterID: info.clusterId,
+    ManagerID: info.managerId,
+    LeaderID: info.leaderId,
+    Managers: info.managers.map(({ id, address, hostname, version }) => ({
+      ID: id,
+      Addr: address,
+      Hostname: hostname,
+      Version: version,
+    })),
+    Revision: Number(info.revision),
+    Nodes: info.nodes,
+    NodesReady: info.nodesReady,
+    Services: info.services,
+    Tasks: info.tasks,
+    TasksRunning: info.tasksRunning,
+    Images: info.images,
+    TaskHistoryLimit: info.cluster?.spec?.taskHistoryLimit ?? 0,
+    AddressPool: info.cluster?.spec?.addressPool ?? "",
+  };
+}
+
+function pretty(info: GetInfoResponse): string {
+  const leader = info.managers.find(({ id }) => id === info.leaderId);
+  const managers = info.managers.map(({ id, address, hostname, version }) => {
+    const mark = id === info.leaderId ? " (leader)" : "";
+    return `  ${hostname} ${address} ${version}${mark}`;
+  });
+  const lines = [
+    `Manager version: ${info.version}`,
+    `Cluster ID: ${info.clusterId}`,
+    `Leader: ${leader ? `${leader.hostname} (${leader.id})` : info.leaderId || "none"}`,
+    `Managers: ${info.managers.length}`,
+    ...managers,
+    `Nodes: ${info.nodes} (${info.nodesReady} ready)`,
+    `Services: ${info.services}`,
+    `Tasks: ${info.tasks} (${info.tasksRunning} running)`,
+    `Images: ${info.images}`,
+    `Address pool: ${info.cluster?.spec?.addressPool ?? ""}`,
+    `Task history retention limit: ${info.cluster?.spec?.taskHistoryLimit ?? 0}`,
+  ];
+  return `${lines.map(escapeControls).join("\n")}\n`;
+}

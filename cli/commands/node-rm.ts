@@ -1,0 +1,19 @@
+import { findNode, forEachWord } from "../calls.ts";
+import type { Command, Invocation } from "../command.ts";
+
+export const command: Command = {
+  usage: "node rm [OPTIONS] NODE [NODE...]",
+  summary: "Remove one or more nodes from the swarm",
+  flags: { force: { kind: "boolean", short: "f", help: "Force remove a node from the swarm" } },
+  words: { min: 1, max: Number.POSITIVE_INFINITY },
+  run,
+};
+
+async function run({ flags, words, io, connect }: Invocation): Promise<number> {
+  const client = await connect();
+  return await forEachWord(words, io, async (reference) => {
+    const { id } = await findNode(client, reference);
+    await client.removeNode({ nodeId: id, force: flags.on("force") });
+    return reference;
+  });
+}

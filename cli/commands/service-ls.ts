@@ -1,0 +1,71 @@
+import { formatServicePorts } from "../../common/model/ports.ts";
+import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { Service } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Command, Invocation } from "../command.ts";
+import { FILTER_FLAG, type Filters, parseFilters, passes, passesLabels } from "../filters.ts";
+import { LIST_FLAGS } from "../flags/list-flags.ts";
+import { type Listing, type Row, renderList } from "../output/format.ts";
+import { shortId, shortImage } from "../output/words.ts";
+
+export const command: Command = {
+  usage: "service ls [OPTIONS]",
+  summary: "List services",
+  flags: { ...LIST_FLAGS, filter: FILTER_FLAG },
+  words: { min: 0, max: 0 },
+  run,
+};
+
+const LISTING: Listing = {
+  columns: { ID: "ID", Name: "NAME", Mode: "MODE", Replicas: "REPLICAS", Image: "IMAGE", Ports: "PORTS" },
+  key: "ID",
+};
+
+async function run({ flags, io, connect }: Invocation): Promise<number> {
+  const filters = parseFilters(flags.list("filter"), ["id", "label", "mode", "name"]);
+  const client = await connect();
+  const { services } = await client.listServices({});
+  const rows = services.flatMap((view) => {
+    const { service } = view;
+    return service !== undefined && isWanted(view, service, filters) ? [rowOf(view, service)] : [];
+  });
+  io.out(renderList(LISTING, rows, { format: flags.text("format"), quiet: flags.on("quiet") }));
+  return 0;
+}
+
+function isWanted(view: ServiceView, service: Service, filters: Filters): boolean {
+  return (
+    passes(filters, "id", (value) => service.id.startsWith(value)) &&
+    passes(filters, "name", (value) => service.name.startsWith(value)) &&
+    passes(filters, "mode", (value) => modeName(view) === value) &&
+    passesLabels(filters, "label", view.spec?.labels)
+  );
+}
+
+function rowOf(view: ServiceView, service: Service): Row {
+  return {
+    ID: shortId(service.id),
+    Name: service.name,
+    Mode: modeName(view),
+    Replicas: replicasText(view),
+    Image: shortImage(view.spec?.task?.container?.image ?? ""),
+    Ports: formatServicePorts(service.ports),
+  };
+}
+
+const MODES = {
+  replicated: "replicated",
+  global: "global",
+  replicatedJob: "replicated job",
+  globalJob: "global job",
+} as const;
+
+function modeName({ spec }: ServiceView): string {
+  const mode = spec?.mode?.mode.case;
+  return mode === undefined ? "replicated" : MODES[mode];
+}
+
+function replicasText({ runningTasks, desiredTasks, spec }: ServiceView): string {
+  const maxPerNode = spec?.task?.placement?.maxReplicas ?? 0n;
+  const text = `${runningTasks}/${desiredTasks}`;
+  return maxPerNode > 0n ? `${text} (max ${maxPerNode} per node)` : text;
+}

@@ -1,0 +1,189 @@
+/**
+ * Decides whether a service has become what its spec says, is still on the way, or will not get there. Pure: a picture of
+ * the service in, a verdict out.
+ *
+ *   waiting ──▶ converged            every slot runs a task of the wanted version, and the update (if one runs) is done
+ *      └─────▶ failed                the update paused or rolled back, a slot gave up, or a slot fails again and again
+ */
+import { isTerminal, taskStateName } from "../common/model/task-state.ts";
+import type { ServiceView, TaskView } from "../proto/gen/swarm/v1/control_pb.js";
+import { TaskState, UpdateStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
+
+/** A slot that ends so often while it is watched will not run: Docker would wait for ever. */
+const FAILURES_MAX = 3;
+
+/** One slot as progress shows it. */
+export interface SlotProgress {
+  /** The slot's number, or the node of a global service. */
+  readonly name: string;
+  /** The state of its newest task. */
+  readonly state: TaskState;
+  /** Why it does not run yet: "no suitable node (…)", "task: non-zero exit (1)". Empty when all is well. */
+  readonly reason: string;
+  readonly done: boolean;
+}
+
+/** What is known of a service at one moment. */
+export interface Picture {
+  readonly service: ServiceView;
+  readonly tasks: readonly TaskView[];
+  /** Whether a task of this spec version is what the newest version wants. */
+  isCurrent(specVersion: bigint): boolean;
+  /** Tasks that had ended before the change was made: they tell nothing about it. */
+  readonly before: ReadonlySet<string>;
+  /** Whether the change was itself a rollback, so that "rolled back" means success. */
+  readonly rollback: boolean;
+}
+
+export type Verdict =
+  | { readonly kind: "waiting" | "converged"; readonly slots: readonly SlotProgress[] }
+  | {
+      readonly kind: "failed";
+      readonly slots: readonly SlotProgress[];
+      readonly reason: string;
+      /** A successor may be on its way in another transaction: believe it only if it lasts. */
+      readonly provisional: boolean;
+    };
+
+/** Judges a picture. */
+export function assess(picture: Picture): Verdict {
+  const groups = slotsOf(picture.tasks);
+  const slots = wantedSlots(picture, groups);
+  const desired = Number(picture.service.desiredTasks);
+  const running = slots.filter(({ done }) => done).length >= desired;
+  const update = updateVerdict(picture, running);
+  if (update !== undefined)
+    return update === "done" ? { kind: "converged", slots } : { ...update, slots, provisional: false };
+  if (running) return { kind: isUpdating(picture) ? "waiting" : "converged", slots };
+  const failure = givenUp(picture, groups);
+  return failure === undefined ? { kind: "waiting", slots } : { kind: "failed", slots, ...failure };
+}
+
+type SlotTasks = ReadonlyMap<string, readonly TaskView[]>;
+
+/** Tasks by slot, the newest last; what is being removed does not count. */
+function slotsOf(tasks: readonly TaskView[]): SlotTasks {
+  const slots = new Map<string, TaskView[]>();
+  for (const view of tasks) {
+    const { task } = view;
+    if (task === undefined || task.desiredState >= TaskState.REMOVE) continue;
+    const key = task.slot > 0 ? String(task.slot) : task.nodeId;
+    const slot = slots.get(key);
+    if (slot) slot.push(view);
+    else slots.set(key, [view]);
+  }
+  for (const slot of slots.values()) slot.sort((left, right) => Number(attemptOf(left) - attemptOf(right)));
+  return slots;
+}
+
+function attemptOf({ task }: TaskView): bigint {
+  return task?.attempt ?? 0n;
+}
+
+/** The slots that count: as many as are desired; a slot that is being shut down after a scale-down does not. */
+function wantedSlots({ service, isCurrent }: Picture, groups: SlotTasks): readonly SlotProgress[] {
+  const desired = Number(service.desiredTasks);
+  const shown: SlotProgress[] = [];
+  for (const [key, tasks] of groups) {
+    const alive = tasks.some(({ task }) => (task?.desiredState ?? 0) <= TaskState.RUNNING);
+    const newest = tasks.at(-1);
+    if (newest?.task === undefined || (!alive && groups.size > desired)) continue;
+    shown.push(slotProgress(newest, tasks, { key, current: isCurrent(newest.task.specVersion) }));
+  }
+  return shown.sort((left, right) => compareNames(left.name, right.name));
+}
+
+function slotProgress(
+  newest: TaskView,
+  tasks: readonly TaskView[],
+  { key, current }: { readonly key: string; readonly current: boolean },
+): SlotProgress {
+  const state = newest.task?.status?.state ?? TaskState.NEW;
+  const running = state === TaskState.RUNNING && (newest.task?.desiredState ?? 0) <= TaskState.RUNNING;
+  const name = (newest.task?.slot ?? 0) > 0 ? key : newest.nodeHostname || key;
+  return { name, state, done: running && current, reason: running ? "" : reasonOf(newest, tasks) };
+}
+
+/** What a person should know: the newest task's error, else what is pending, else why its forerunner ended. */
+function reasonOf(newest: TaskView, tasks: readonly TaskView[]): string {
+  const { status } = newest.task ?? {};
+  if (status?.error) return status.error;
+  const state = status?.state ?? TaskState.NEW;
+  if (state === TaskState.PENDING && status?.message && status.message !== "pending task scheduling")
+    return status.message;
+  if (state > TaskState.READY) return "";
+  const forerunner = tasks.at(-2)?.task?.status;
+  return forerunner !== undefined && forerunner.state > TaskState.SHUTDOWN ? forerunner.error : "";
+}
+
+function compareNames(left: string, right: string): number {
+  const difference = Number(left) - Number(right);
+  return Number.isNaN(difference) ? (left < right ? -1 : Number(left > right)) : difference;
+}
+
+function isUpdating({ service }: Picture): boolean {
+  const state = service.service?.updateStatus?.state;
+  return state === UpdateStatus_State.UPDATING || state === UpdateStatus_State.ROLLBACK_STARTED;
+}
+
+/** What the update's own status says; undefined when it says nothing yet. */
+function updateVerdict(
+  { service, rollback }: Picture,
+  running: boolean,
+): "done" | { readonly kind: "failed"; readonly reason: string } | undefined {
+  const status = service.service?.updateStatus;
+  switch (status?.state) {
+    case UpdateStatus_State.PAUSED:
+      return { kind: "failed", reason: `service update paused: ${status.message}` };
+    case UpdateStatus_State.ROLLBACK_PAUSED:
+      return { kind: "failed", reason: `service rollback paused: ${status.message}` };
+    case UpdateStatus_State.ROLLBACK_COMPLETED:
+      if (!rollback) return { kind: "failed", reason: `service rolled back: ${status.message}` };
+      return running ? "done" : undefined;
+    case UpdateStatus_State.COMPLETED:
+      return running ? "done" : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/** Why a slot will not run: it gets no further task, or it failed too often. Not while an update may still pause it. */
+function givenUp(
+  picture: Picture,
+  groups: SlotTasks,
+): { readonly reason: string; readonly provisional: boolean } | undefined {
+  const serviceName = picture.service.service?.name ?? "";
+  for (const [key, tasks] of groups) {
+    const ended = tasks.filter(({ task }) => {
+      const state = task?.status?.state ?? TaskState.NEW;
+      return (
+        task !== undefined && picture.isCurrent(task.specVersion) && cameToItsEnd(state) && !picture.before.has(task.id)
+      );
+    });
+    const newest = tasks.at(-1);
+    const last = ended.at(-1);
+    if (last?.task === undefined) continue;
+    // Told to stop after it had ended by itself: the restart policy has judged, no successor comes.
+    const abandoned = last === newest && last.task.desiredState > TaskState.RUNNING;
+    const repeated = ended.length >= FAILURES_MAX && !isUpdating(picture);
+    if (!abandoned && !repeated) continue;
+    const what = describeEnd(last);
+    const often = abandoned ? "ended and is not restarted" : `failed ${ended.length} times`;
+    return { reason: `task ${serviceName}.${key} ${often}: ${what}`, provisional: !repeated };
+  }
+  return undefined;
+}
+
+function cameToItsEnd(state: TaskState): boolean {
+  return (
+    isTerminal(state) && (state === TaskState.COMPLETE || state === TaskState.FAILED || state === TaskState.REJECTED)
+  );
+}
+
+function describeEnd({ task }: TaskView): string {
+  const status = task?.status;
+  const state = taskStateName(status?.state ?? TaskState.NEW);
+  const code = status?.container?.exitCode;
+  if (status?.error) return `${state}: ${status.error}`;
+  return code === undefined ? state : `${state} with exit code ${code}`;
+}

@@ -1,0 +1,46 @@
+/** `--filter key=value`: several of one key are joined by OR, different keys by AND, as Docker does. Pure. */
+
+import type { Flag } from "./flags/parse.ts";
+import { UsageError } from "./usage-error.ts";
+
+export const FILTER_FLAG: Flag = {
+  kind: "list",
+  short: "f",
+  value: "filter",
+  help: "Filter output based on conditions provided",
+};
+
+/** Values by key. */
+export type Filters = ReadonlyMap<string, readonly string[]>;
+
+/** Reads filters; a key that the command does not know is refused. */
+export function parseFilters(texts: readonly string[], keys: readonly string[]): Filters {
+  const filters = new Map<string, readonly string[]>();
+  for (const text of texts) {
+    const equals = text.indexOf("=");
+    if (equals < 0) throw new UsageError(`invalid argument ${JSON.stringify(text)} for --filter: key=value`);
+    const key = text.slice(0, equals).trim().toLowerCase();
+    if (!keys.includes(key)) throw new UsageError(`invalid filter '${key}': one of ${keys.join(", ")}`);
+    filters.set(key, [...(filters.get(key) ?? []), text.slice(equals + 1).trim()]);
+  }
+  return filters;
+}
+
+/** Whether one of the key's values satisfies `test`; true when the key is not filtered by. */
+export function passes(filters: Filters, key: string, test: (value: string) => boolean): boolean {
+  return filters.get(key)?.some(test) ?? true;
+}
+
+/** `label=KEY` or `label=KEY=VALUE` against labels; all values must hold, as with Docker. */
+export function passesLabels(
+  filters: Filters,
+  key: string,
+  labels: Readonly<Record<string, string>> | undefined,
+): boolean {
+  return (filters.get(key) ?? []).every((text) => {
+    const equals = text.indexOf("=");
+    const name = equals < 0 ? text : text.slice(0, equals);
+    if (labels === undefined || !Object.hasOwn(labels, name)) return false;
+    return equals < 0 || labels[name] === text.slice(equals + 1);
+  });
+}

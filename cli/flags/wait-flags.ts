@@ -1,0 +1,17 @@
+/** Flags of commands that change a service and wait for it. */
+import type { FlagTable } from "./parse.ts";
+
+export const WAIT_FLAGS = {
+  detach: {
+    kind: "boolean",
+    short: "d",
+    help: "Exit immediately instead of waiting for the service to converge",
+  },
+  quiet: { kind: "boolean", short: "q", help: "Suppress progress output" },
+  timeout: {
+    kind: "text",
+    value: "duration",
+    help: "Give up waiting after this time; the change stays",
+    default: "none",
+  },
+} as const satisfies FlagTable;

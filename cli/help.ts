@@ -1,0 +1,54 @@
+/** Help and usage texts, laid out as Docker's. Pure. */
+import type { Command } from "./command.ts";
+import { COMMANDS, GROUPS } from "./command-table.ts";
+import type { FlagTable } from "./flags/parse.ts";
+
+/** Flags that stand before the command. */
+export const GLOBAL_FLAGS: FlagTable = {
+  host: {
+    kind: "list",
+    short: "H",
+    value: "string",
+    help: "Manager to connect to; several are tried in turn",
+    default: "$SWARM_HOST or unix:///run/swarm/manager.sock",
+  },
+  help: { kind: "boolean", short: "h", help: "Show help" },
+  version: { kind: "boolean", short: "v", help: "Print version information and quit" },
+};
+
+/** `swarmctl COMMAND --help`. */
+export function commandHelp(command: Command): string {
+  return `Usage:  swarmctl ${command.usage}\n\n${command.summary}\n\nOptions:\n${flagLines(command.flags)}`;
+}
+
+/** `swarmctl service`. */
+export function groupHelp(group: string): string {
+  const rows = Object.entries(COMMANDS)
+    .filter(([name]) => name.startsWith(`${group} `))
+    .map(([name, { summary }]) => [name.slice(group.length + 1), summary] as const);
+  const lines = rows.map(([name, summary]) => `  ${name.padEnd(12)}${summary}\n`).join("");
+  return `Usage:  swarmctl ${group} COMMAND\n\n${GROUPS[group] ?? ""}\n\nCommands:\n${lines}\nRun 'swarmctl ${group} COMMAND --help' for more information on a command.\n`;
+}
+
+/** `swarmctl --help`. */
+export function programHelp(): string {
+  const groups = Object.entries(GROUPS).map(([name, about]) => `  ${name.padEnd(12)}${about}\n`);
+  const single = Object.entries(COMMANDS)
+    .filter(([name]) => !name.includes(" "))
+    .map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}\n`);
+  return `Usage:  swarmctl [OPTIONS] COMMAND\n\nRuns containers on a cluster of machines\n\nManagement Commands:\n${groups.join("")}\nCommands:\n${single.join("")}\nGlobal Options:\n${flagLines(GLOBAL_FLAGS)}\nRun 'swarmctl COMMAND --help' for more information on a command.\n`;
+}
+
+function flagLines(flags: FlagTable): string {
+  const rows = Object.entries(flags)
+    .filter(([, { aliasOf }]) => aliasOf === undefined)
+    .sort(([left], [right]) => (left < right ? -1 : 1))
+    .map(([name, flag]) => {
+      const short = flag.short ? `-${flag.short}, ` : "    ";
+      const value = flag.kind === "boolean" ? "" : ` ${flag.value ?? "string"}`;
+      const fallback = flag.default === undefined ? "" : ` (default ${flag.default})`;
+      return [`  ${short}--${name}${value}`, `${flag.help}${fallback}`] as const;
+    });
+  const width = Math.max(...rows.map(([left]) => left.length)) + 3;
+  return rows.map(([left, right]) => `${left.padEnd(width)}${right}\n`).join("");
+}

@@ -1,0 +1,45 @@
+/** The process as commands see it: streams, terminal, environment, files. Handed in, so that tests run commands whole. */
+import { readFileSync } from "node:fs";
+import type { Readable } from "node:stream";
+import { errnoOf } from "../common/base/error.ts";
+import { UsageError } from "./usage-error.ts";
+
+/** Where a command reads and writes. */
+export interface Io {
+  /** Results. */
+  out(text: string): void;
+  /** Progress and complaints. */
+  err(text: string): void;
+  /** Whether stdout is a terminal; progress is redrawn in place and logs are coloured only there. */
+  readonly terminal: boolean;
+  /** The terminal's width. */
+  readonly columns: number;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readFile(path: string): string;
+  readonly stdin: Readable & { readonly isTTY?: boolean };
+}
+
+/** A variables' or credentials' file larger than this is the wrong file. */
+const FILE_BYTES_MAX = 1024 * 1024;
+
+/** The real process. */
+export function processIo(): Io {
+  return {
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+    terminal: process.stdout.isTTY === true,
+    columns: process.stdout.columns ?? 80,
+    environment: process.env,
+    readFile(path) {
+      try {
+        const content = readFileSync(path);
+        if (content.length > FILE_BYTES_MAX) throw new UsageError(`${path}: larger than ${FILE_BYTES_MAX} bytes`);
+        return content.toString("utf8");
+      } catch (reason) {
+        if (reason instanceof UsageError) throw reason;
+        throw new UsageError(`${path}: ${errnoOf(reason) ?? String(reason)}`);
+      }
+    },
+    stdin: process.stdin,
+  };
+}

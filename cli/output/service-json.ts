@@ -1,0 +1,222 @@
+/** A service in the shape of Docker's API (GET /services/{id}), for `service inspect`. Pure. */
+import { protocolName } from "../../common/model/ports.ts";
+import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
+import {
+  type ContainerSpec,
+  EndpointSpec_Mode,
+  type HealthConfig,
+  type Mount,
+  Mount_Type,
+  type PortConfig,
+  PortConfig_PublishMode,
+  type ResourceRequirements,
+  RestartPolicy_Condition,
+  type ServiceSpec,
+  type TaskSpec,
+  type UpdateConfig,
+  UpdateConfig_FailureAction,
+  UpdateConfig_Order,
+  UpdateStatus_State,
+} from "../../proto/gen/swarm/v1/types_pb.js";
+import { enumWord, filled, labelsJson, nanosJson, timeJson } from "./json-parts.ts";
+
+/** The whole object. */
+export function serviceJson({ service, spec, previousSpec }: ServiceView): Record<string, unknown> {
+  const update = service?.updateStatus;
+  return {
+    ID: service?.id ?? "",
+    Version: { Index: Number(service?.meta?.version ?? 0n) },
+    CreatedAt: timeJson(service?.meta?.createdAt),
+    UpdatedAt: timeJson(service?.meta?.updatedAt),
+    Spec: spec ? specJson(spec) : {},
+    ...(previousSpec ? { PreviousSpec: specJson(previousSpec) } : {}),
+    Endpoint: filled({
+      Spec: spec?.endpoint ? endpointJson(spec) : {},
+      Ports: service?.ports.map(portJson) ?? [],
+    }),
+    ...(update
+      ? {
+          UpdateStatus: filled({
+            State: enumWord(UpdateStatus_State, update.state).replaceAll("-", "_"),
+            StartedAt: timeJson(update.startedAt),
+            CompletedAt: timeJson(update.completedAt),
+            Message: update.message,
+          }),
+        }
+      : {}),
+  };
+}
+
+function specJson(spec: ServiceSpec): Record<string, unknown> {
+  return {
+    Name: spec.name,
+    Labels: labelsJson(spec.labels),
+    TaskTemplate: taskJson(spec.task),
+    Mode: modeJson(spec),
+    ...(spec.update ? { UpdateConfig: updateJson(spec.update) } : {}),
+    ...(spec.rollback ? { RollbackConfig: updateJson(spec.rollback) } : {}),
+    ...(spec.endpoint ? { EndpointSpec: endpointJson(spec) } : {}),
+  };
+}
+
+function modeJson({ mode }: ServiceSpec): Record<string, unknown> {
+  switch (mode?.mode.case) {
+    case "global":
+      return { Global: {} };
+    case "globalJob":
+      return { GlobalJob: {} };
+    case "replicatedJob": {
+      const { maxConcurrent, totalCompletions } = mode.mode.value;
+      return { ReplicatedJob: { MaxConcurrent: Number(maxConcurrent), TotalCompletions: Number(totalCompletions) } };
+    }
+    case "replicated":
+      return { Replicated: { Replicas: Number(mode.mode.value.replicas) } };
+    case undefined:
+      return { Replicated: { Replicas: 1 } };
+  }
+}
+
+function taskJson(task: TaskSpec | undefined): Record<string, unknown> {
+  const { restart, placement, logDriver } = task ?? {};
+  return {
+    ContainerSpec: containerJson(task?.container),
+    Resources: resourcesJson(task?.resources),
+    ...(restart
+      ? {
+          RestartPolicy: filled({
+            Condition: enumWord(RestartPolicy_Condition, restart.condition),
+            Delay: nanosJson(restart.delay),
+            MaxAttempts: Number(restart.maxAttempts),
+            Window: nanosJson(restart.window),
+          }),
+        }
+      : {}),
+    Placement: filled({
+      Constraints: placement?.constraints,
+      Preferences: placement?.preferences.map(({ spread }) => ({ Spread: { SpreadDescriptor: spread } })),
+      MaxReplicas: Number(placement?.maxReplicas ?? 0n),
+    }),
+    ...(logDriver ? { LogDriver: filled({ Name: logDriver.name, Options: labelsJson(logDriver.options) }) } : {}),
+    ...(task && task.networks.length > 0
+      ? { Networks: task.networks.map(({ target, aliases }) => filled({ Target: target, Aliases: aliases })) }
+      : {}),
+    ForceUpdate: Number(task?.forceUpdate ?? 0n),
+    Runtime: "container",
+  };
+}
+
+function containerJson(container: ContainerSpec | undefined): Record<string, unknown> {
+  if (container === undefined) return {};
+  return {
+    Image: container.image,
+    ...filled({
+      Labels: labelsJson(container.labels),
+      Command: container.command,
+      Args: container.args,
+      Env: container.env,
+      Dir: container.dir,
+      User: container.user,
+      Groups: container.groups,
+      Hostname: container.hostname,
+      TTY: container.tty,
+      OpenStdin: container.openStdin,
+      ReadOnly: container.readOnly,
+      Mounts: container.mounts.map(mountJson),
+      StopSignal: container.stopSignal,
+      StopGracePeriod: nanosJson(container.stopGracePeriod),
+      Healthcheck: container.healthcheck && healthJson(container.healthcheck),
+      Hosts: container.hosts,
+      DNSConfig:
+        container.dns &&
+        filled({
+          Nameservers: container.dns.nameservers,
+          Search: container.dns.search,
+          Options: container.dns.options,
+        }),
+      CapabilityAdd: container.capAdd,
+      CapabilityDrop: container.capDrop,
+      Sysctls: labelsJson(container.sysctls),
+      Ulimits: container.ulimits.map(({ name, soft, hard }) => ({
+        Name: name,
+        Soft: Number(soft),
+        Hard: Number(hard),
+      })),
+      OomScoreAdj: container.oomScoreAdj,
+    }),
+    ...(container.init === undefined ? {} : { Init: container.init }),
+  };
+}
+
+function mountJson(mount: Mount): Record<string, unknown> {
+  return filled({
+    Type: enumWord(Mount_Type, mount.type),
+    Source: mount.source,
+    Target: mount.target,
+    ReadOnly: mount.readOnly,
+    BindOptions: filled({
+      Propagation: mount.propagation,
+      NonRecursive: mount.bindNonRecursive,
+      CreateMountpoint: mount.createSource,
+    }),
+    VolumeOptions: filled({
+      NoCopy: mount.volumeNoCopy,
+      Labels: labelsJson(mount.volumeLabels),
+      Subpath: mount.volumeSubpath,
+      DriverConfig: filled({ Name: mount.volumeDriver, Options: labelsJson(mount.volumeOptions) }),
+    }),
+    TmpfsOptions: filled({ SizeBytes: Number(mount.tmpfsSizeBytes), Mode: mount.tmpfsMode }),
+  });
+}
+
+function healthJson(health: HealthConfig): Record<string, unknown> {
+  return filled({
+    Test: health.test,
+    Interval: nanosJson(health.interval),
+    Timeout: nanosJson(health.timeout),
+    Retries: health.retries,
+    StartPeriod: nanosJson(health.startPeriod),
+    StartInterval: nanosJson(health.startInterval),
+  });
+}
+
+function resourcesJson(resources: ResourceRequirements | undefined): Record<string, unknown> {
+  const { limits, reservations } = resources ?? {};
+  return {
+    Limits: filled({
+      NanoCPUs: Number(limits?.nanoCpus ?? 0n),
+      MemoryBytes: Number(limits?.memoryBytes ?? 0n),
+      Pids: Number(limits?.pids ?? 0n),
+    }),
+    Reservations: filled({
+      NanoCPUs: Number(reservations?.nanoCpus ?? 0n),
+      MemoryBytes: Number(reservations?.memoryBytes ?? 0n),
+    }),
+  };
+}
+
+function updateJson(update: UpdateConfig): Record<string, unknown> {
+  return {
+    Parallelism: Number(update.parallelism),
+    ...filled({ Delay: nanosJson(update.delay), Monitor: nanosJson(update.monitor) }),
+    FailureAction: enumWord(UpdateConfig_FailureAction, update.failureAction),
+    MaxFailureRatio: update.maxFailureRatio,
+    Order: enumWord(UpdateConfig_Order, update.order),
+  };
+}
+
+function endpointJson({ endpoint }: ServiceSpec): Record<string, unknown> {
+  return {
+    Mode: enumWord(EndpointSpec_Mode, endpoint?.mode ?? EndpointSpec_Mode.VIP),
+    ...filled({ Ports: endpoint?.ports.map(portJson) }),
+  };
+}
+
+function portJson(port: PortConfig): Record<string, unknown> {
+  return {
+    ...filled({ Name: port.name }),
+    Protocol: protocolName(port.protocol),
+    TargetPort: port.targetPort,
+    ...filled({ PublishedPort: port.publishedPort }),
+    PublishMode: enumWord(PortConfig_PublishMode, port.publishMode),
+  };
+}

@@ -1,0 +1,113 @@
+/** Tasks as `service ps` and `node ps` list them: newest first within a slot, its history below it. Pure. */
+import { timestampMs } from "../common/model/duration.ts";
+import { slotName } from "../common/model/names.ts";
+import { formatTaskPorts } from "../common/model/ports.ts";
+import { taskStateName } from "../common/model/task-state.ts";
+import type { TaskView } from "../proto/gen/swarm/v1/control_pb.js";
+import type { Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
+import { FILTER_FLAG, type Filters, passes } from "./filters.ts";
+import { LIST_FLAGS } from "./flags/list-flags.ts";
+import type { Flags, FlagTable } from "./flags/parse.ts";
+import { type Listing, type Row, renderList } from "./output/format.ts";
+import { ellipsis } from "./output/table.ts";
+import { capitalized, currentState, shortId, shortImage } from "./output/words.ts";
+
+export const TASK_FLAGS: FlagTable = {
+  ...LIST_FLAGS,
+  filter: FILTER_FLAG,
+  "no-resolve": { kind: "boolean", help: "Do not map IDs to Names" },
+  "no-trunc": { kind: "boolean", help: "Do not truncate output" },
+};
+export const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
+
+const LISTING: Listing = {
+  columns: {
+    ID: "ID",
+    Name: "NAME",
+    Image: "IMAGE",
+    Node: "NODE",
+    DesiredState: "DESIRED STATE",
+    CurrentState: "CURRENT STATE",
+    Error: "ERROR",
+    Ports: "PORTS",
+  },
+  key: "ID",
+};
+const ERROR_LENGTH_MAX = 30;
+
+/** The list of tasks as the flags want it. */
+export function renderTasks(tasks: readonly TaskView[], flags: Flags, nowMs: number): string {
+  const sorted = tasks.toSorted(compareTasks);
+  let slot = "";
+  const rows = sorted.flatMap((view) => {
+    if (view.task === undefined) return [];
+    const key = `${view.task.serviceId} ${slotName(view.task.serviceId, view.task)}`;
+    const row = rowOf(view, view.task, { flags, nowMs, older: key === slot });
+    slot = key;
+    return [row];
+  });
+  return renderList(LISTING, rows, { format: flags.text("format"), quiet: flags.on("quiet") });
+}
+
+/** Whether a task passes the filters. */
+export function isWantedTask(view: TaskView, filters: Filters): boolean {
+  const { task } = view;
+  if (task === undefined) return false;
+  const name = slotName(view.serviceName, task);
+  return (
+    passes(filters, "id", (value) => task.id.startsWith(value)) &&
+    passes(filters, "name", (value) => name === value || name.startsWith(`${value}.`) || view.serviceName === value) &&
+    passes(filters, "node", (value) => task.nodeId.startsWith(value) || view.nodeHostname === value) &&
+    passes(filters, "service", (value) => task.serviceId.startsWith(value) || view.serviceName === value) &&
+    passes(filters, "desired-state", (value) => desiredName(task) === value.toLowerCase())
+  );
+}
+
+function desiredName(task: Task): string {
+  return taskStateName(task.desiredState);
+}
+
+function rowOf(
+  view: TaskView,
+  task: Task,
+  { flags, nowMs, older }: { readonly flags: Flags; readonly nowMs: number; readonly older: boolean },
+): Row {
+  const full = flags.on("no-trunc");
+  const resolve = !flags.on("no-resolve");
+  const error = task.status?.error ?? "";
+  const image = view.spec?.container?.image ?? "";
+  const shown = error === "" ? "" : JSON.stringify(full ? error : ellipsis(error, ERROR_LENGTH_MAX));
+  return {
+    ID: full ? task.id : shortId(task.id),
+    Name: `${older ? " \\_ " : ""}${slotName(resolve && view.serviceName !== "" ? view.serviceName : task.serviceId, task)}`,
+    Image: full ? image : shortImage(image),
+    Node: resolve && view.nodeHostname !== "" ? view.nodeHostname : task.nodeId,
+    DesiredState: capitalized(desiredName(task)),
+    CurrentState: currentState(task.status, nowMs),
+    Error: shown,
+    Ports: formatTaskPorts(view.ports),
+  };
+}
+
+/** By service, slot, then newest first; a task that should run stands above those that should not. */
+function compareTasks(left: TaskView, right: TaskView): number {
+  const [a, b] = [left.task, right.task];
+  if (a === undefined || b === undefined) return 0;
+  return (
+    compareText(left.serviceName, right.serviceName) ||
+    a.slot - b.slot ||
+    (a.slot === 0 ? compareText(a.nodeId, b.nodeId) : 0) ||
+    Number(isOld(a)) - Number(isOld(b)) ||
+    Number(b.attempt - a.attempt) ||
+    (timestampMs(b.meta?.createdAt) ?? 0) - (timestampMs(a.meta?.createdAt) ?? 0)
+  );
+}
+
+function isOld(task: Task): boolean {
+  return task.desiredState > TaskState.RUNNING;
+}
+
+function compareText(left: string, right: string): number {
+  return left < right ? -1 : Number(left > right);
+}
