@@ -28,8 +28,10 @@ export async function measureStore(): Promise<readonly Figure[]> {
     const { conflicts } = await store.commit(proposals, { signal });
     if (conflicts.length > 0) throw new Error(`${conflicts.length} conflicts`);
   };
-  const createMs = await timed(() => commit(newTasks(TASKS)));
-  const updateMs = await timed(() => commit(updates(store)));
+  const creations = newTasks(TASKS);
+  const createMs = await timed(() => commit(creations));
+  const changes = updates(store);
+  const updateMs = await timed(() => commit(changes));
   const singleMs = await timed(async () => {
     for (let round = 0; round < SINGLE_COMMITS; round++) await commit(newTasks(1));
   });
