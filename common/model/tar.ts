@@ -320,7 +320,8 @@ export class TarParser {
       unsigned += byte;
       signed += byte < 128 ? byte : byte - 256;
     }
-    const stated = this.#number(block, 148, 8, "checksum");
+    const octal = /^[ \0]*([0-7]+)[ \0]*$/.exec(block.toString("latin1", 148, 156))?.[1] ?? "";
+    const stated = Number.parseInt(octal, 8);
     if (stated !== unsigned && stated !== signed)
       throw this.#bad("header checksum is wrong: not a tar archive, or damaged");
   }

@@ -102,7 +102,9 @@ describe("archives", () => {
   });
 
   test("that skopeo wrote as docker save does are read", async () => {
-    const origin = buildImage({ ...plan, name: "demo/skopeo:1", directory: scratch });
+    // Docker's own format knows no zstd.
+    const layers = plan.layers.map(({ files }) => ({ files }));
+    const origin = buildImage({ ...plan, layers, name: "demo/skopeo:1", directory: scratch });
     const path = join(scratch, "docker.tar");
     skopeo(`oci-archive:${origin}`, `docker-archive:${path}:demo/skopeo:2`);
     await using archive = await readImageArchive(path, NEVER);
