@@ -35,7 +35,7 @@ function sources(...extensions: readonly string[]): Source[] {
 }
 
 const typescript = sources(".ts");
-const product = typescript.filter(({ path }) => !path.startsWith("test/") && !path.endsWith(".test.ts"));
+const product = typescript.filter(({ path }) => !/^test\/|\.test\.ts$|\/test-[^/]+\.ts$/.test(path));
 
 /** `path:line` of every line of `files` that matches. */
 function places(files: readonly Source[], pattern: RegExp): string[] {

@@ -1,5 +1,7 @@
 /** Goal: a container is what its spec says, seen from inside. Method: real containers from a busybox root. */
-import { readFile, readlink } from "node:fs/promises";
+import { once } from "node:events";
+import { readdir, readFile, readlink } from "node:fs/promises";
+import { connect } from "node:net";
 import { arch } from "node:process";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { eventually } from "../../test/eventually.ts";
@@ -225,5 +227,41 @@ describe("exec", () => {
     await supervisor.signal({ number: 9, all: false }, NEVER);
     expect(await late).toMatchObject({ code: 137, timedOut: false });
     expect(await supervisor.ended).toMatchObject({ record: { code: 137 } });
+  });
+});
+
+describe("many at once", () => {
+  rootTest("fifty containers start side by side, end, and leave neither process nor descriptor", async () => {
+    const descriptors = async () => (await readdir(`/proc/${containers.runner.pid}/fd`)).length;
+    await containers.run(["true"]);
+    const before = await descriptors();
+    const results = await Promise.all(
+      Array.from({ length: 50 }, (_, index) => containers.run(["sh", "-c", `echo ${index}; exit ${index}`])),
+    );
+    expect(results.map(({ ended }) => (ended.kind === "exited" ? ended.record.code : ended.kind))).toEqual(
+      Array.from({ length: 50 }, (_, index) => index),
+    );
+    expect(results.map(({ output }) => output)).toEqual(Array.from({ length: 50 }, (_, index) => `${index}`));
+    expect(await descriptors()).toBe(before);
+    await eventually(async () => {
+      expect(await readFile(`/proc/${containers.runner.pid}/task/${containers.runner.pid}/children`, "utf8")).toBe("");
+    });
+  });
+
+  rootTest("clients that come and go, and talk nonsense, harm no container", async () => {
+    const plan = await containers.plan(["sleep", "100"]);
+    await using supervisor = await containers.start(plan);
+    const { supervisorPid } = await supervisor.state(NEVER);
+    const before = (await readdir(`/proc/${supervisorPid}/fd`)).length;
+    for (let round = 0; round < 100; round++) {
+      const socket = connect(`${plan.stateDirectory}/control.sock`);
+      if (round % 2 === 0) socket.end(Buffer.alloc(64, 0xff));
+      else socket.end(Buffer.from([200, 0, 0, 0, 1, 0]));
+      await once(socket, "close").catch(() => undefined); // dropped in mid-sentence: ECONNRESET
+    }
+    await eventually(async () => expect((await readdir(`/proc/${supervisorPid}/fd`)).length).toBe(before));
+    expect(await supervisor.state(NEVER)).toMatchObject({ status: "running" });
+    await supervisor.signal({ number: 9, all: false }, NEVER);
+    await supervisor.ended;
   });
 });

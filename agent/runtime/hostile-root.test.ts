@@ -133,3 +133,28 @@ rootTest("removeTree deletes deep trees, follows no link and leaves other file s
   await containers.runner.removeTree(tree, NEVER);
   await rm(host, { recursive: true });
 });
+
+rootTest("a mount point that is swapped for a link all the time never leads out (CVE-2021-30465)", async () => {
+  const { layer, host } = await bait("swap");
+  const volume = join(containers.directory, "swap-volume");
+  await mkdir(join(volume, "target/inner"), { recursive: true });
+  await symlink(host, join(volume, "link"));
+  await writeFile(join(volume, "data"), "");
+  // One container renames for ever what the other one mounts on; busybox has no RENAME_EXCHANGE, three renames do.
+  const swap = "while true; do mv target t; mv link target; mv target link; mv t target; done";
+  const mounts = [{ destination: "/vol", type: "bind", source: volume, options: ["rbind"] }];
+  const swapper = await containers.plan(["sh", "-c", `ln -s busybox /bin/mv; cd /vol; ${swap}`], { mounts });
+  await using supervisor = await containers.start(swapper);
+  for (let round = 0; round < 30; round++) {
+    const source = layer;
+    const plan = await containers.plan(["true"], {
+      mounts: [...mounts, { destination: "/vol/target/inner", type: "bind", source, options: ["rbind"] }],
+    });
+    const created = await containers.start(plan).catch(() => undefined);
+    await created?.ended;
+    await created?.[Symbol.asyncDispose]();
+    expect(await readdir(host)).toEqual([]);
+  }
+  await supervisor.signal({ number: 9, all: false }, NEVER);
+  await supervisor.ended;
+});

@@ -178,14 +178,6 @@ export interface MakeSymlinkOp {
   readonly target: string;
 }
 
-/** Makes or replaces the content of a regular file in the root, by descriptor. */
-export interface WriteContainerFileOp {
-  readonly op: "write-container-file";
-  readonly path: ContainerPath;
-  readonly data: Uint8Array;
-  readonly mode: number;
-}
-
 /** Hides paths: a file under the container's own /dev/null, a directory under one empty read-only tmpfs. Missing = skip. */
 export interface MaskPathsOp {
   readonly op: "mask-paths";
@@ -309,7 +301,6 @@ export type ContainerOp =
   | BindMountOp
   | MakeDeviceOp
   | MakeSymlinkOp
-  | WriteContainerFileOp
   | MaskPathsOp
   | ReadonlyPathsOp
   | ReadonlyRootOp

@@ -59,23 +59,22 @@ const OPCODES = {
   "bind-mount": 12,
   "make-device": 13,
   "make-symlink": 14,
-  "write-container-file": 15,
-  "mask-paths": 16,
-  "readonly-paths": 17,
-  "readonly-root": 18,
-  "pivot-root": 19,
-  "set-sysctl": 20,
-  "set-hostname": 21,
-  "set-domainname": 22,
-  "set-rlimit": 23,
-  "set-oom-score": 24,
-  "set-working-directory": 25,
-  "new-keyring": 26,
-  "set-credentials": 27,
-  "no-new-privileges": 28,
-  "load-seccomp": 29,
-  "await-start": 30,
-  exec: 31,
+  "mask-paths": 15,
+  "readonly-paths": 16,
+  "readonly-root": 17,
+  "pivot-root": 18,
+  "set-sysctl": 19,
+  "set-hostname": 20,
+  "set-domainname": 21,
+  "set-rlimit": 22,
+  "set-oom-score": 23,
+  "set-working-directory": 24,
+  "new-keyring": 25,
+  "set-credentials": 26,
+  "no-new-privileges": 27,
+  "load-seccomp": 28,
+  "await-start": 29,
+  exec: 30,
 } as const satisfies Record<Op["op"], number>;
 
 /** File type bits of mknod(2). */
@@ -216,8 +215,6 @@ function encodeFilesystemOp(op: FilesystemOp, writer: Writer): Writer {
       return writer.u32(op.major).u32(op.minor).u32(op.uid).u32(op.gid);
     case "make-symlink":
       return writer.string(op.path).string(op.target);
-    case "write-container-file":
-      return writer.string(op.path).u32(op.mode).bytes(op.data);
     case "mask-paths":
     case "readonly-paths":
       return writer.list(op.paths, (path) => writer.string(path));

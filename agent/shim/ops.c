@@ -89,22 +89,6 @@ static int op_make_symlink(struct reader *reader) {
   return result == -EEXIST ? 0 : result;
 }
 
-static int op_write_container_file(struct reader *reader) {
-  const char *path = get_string(reader);
-  uint32_t mode = get_u32(reader), length;
-  const uint8_t *data = get_bytes(reader, &length);
-  struct stat status;
-  if (reader->bad) return -EBADMSG;
-  cleanup_close int made_fd = TRY(make_in_root(path, false));
-  cleanup_close int fd = TRY(open_in_root(path, O_WRONLY | O_NONBLOCK | O_NOCTTY));
-  TRY(CHECK(fstat(fd, &status)));
-  if (!S_ISREG(status.st_mode)) return -EINVAL;
-  TRY(CHECK(ftruncate(fd, 0)));
-  TRY(CHECK(fchmod(fd, mode)));
-  for (uint32_t done = 0; done < length;) done += (uint32_t)TRY(CHECK(write(fd, data + done, length - done)));
-  return 0;
-}
-
 /* The host's own procfs, before pivot_root: nothing a container prepared can stand in its way (CVE-2025-52881). */
 static int write_proc(const char *path, const char *value) {
   struct statfs status;
@@ -172,7 +156,7 @@ static const operation operations[OP_COUNT] = {
     [OP_JOIN_NAMESPACE] = op_join_namespace, [OP_JOIN_CONTAINER] = op_join_container,
     [OP_SET_PROPAGATION] = op_set_propagation, [OP_MOUNT_OVERLAY] = op_mount_overlay, [OP_BIND_ROOT] = op_bind_root,
     [OP_MOUNT_FILESYSTEM] = op_mount_filesystem, [OP_BIND_MOUNT] = op_bind_mount, [OP_MAKE_DEVICE] = op_make_device,
-    [OP_MAKE_SYMLINK] = op_make_symlink, [OP_WRITE_CONTAINER_FILE] = op_write_container_file,
+    [OP_MAKE_SYMLINK] = op_make_symlink,
     [OP_MASK_PATHS] = op_mask_paths, [OP_READONLY_PATHS] = op_readonly_paths, [OP_READONLY_ROOT] = op_readonly_root,
     [OP_PIVOT_ROOT] = op_pivot_root, [OP_SET_SYSCTL] = op_set_sysctl, [OP_SET_HOSTNAME] = op_set_hostname,
     [OP_SET_DOMAINNAME] = op_set_domainname, [OP_SET_RLIMIT] = op_set_rlimit, [OP_SET_OOM_SCORE] = op_set_oom_score,
