@@ -78,10 +78,13 @@ describe("the embedded etcd", () => {
     expect(etcd.endpoint).toBe(`127.0.0.1:${port}`);
   });
 
-  test("says why it ended when it dies by itself", async () => {
-    await using etcd = await start();
-    process.kill(etcd.pid, "SIGKILL");
-    expect(await etcd.exited).toMatchObject({ message: expect.stringContaining("etcd ended with SIGKILL") });
+  test("says why it ended when it dies by itself, and starts again", async () => {
+    {
+      await using etcd = await start();
+      process.kill(etcd.pid, "SIGKILL");
+      expect(await etcd.exited).toMatchObject({ message: expect.stringContaining("etcd ended with SIGKILL") });
+    }
+    await using _ = await start();
   });
 
   test("says what is wrong with a spoilt data directory", async () => {

@@ -85,6 +85,8 @@ export class EmbeddedEtcd implements AsyncDisposable {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await chmod(directory, 0o700);
     await endFormerLife(directory, options, signal);
+    // A killed etcd leaves its sockets, and the next one takes them for an address in use.
+    for (const socket of ["client:1", "peer:1"]) await rm(join(directory, socket), { force: true });
     const endpoint = endpointOf(directory, options.clientPort);
     if (options.clientPort !== undefined && (await accepts(endpoint))) throw portTaken(options.clientPort);
     const argv = [program, ...etcdArguments(directory, options)];
