@@ -469,6 +469,13 @@ export declare type GetBlobRequest = Message<"swarm.v1.GetBlobRequest"> & {
    * @generated from field: uint64 offset = 2;
    */
   offset: bigint;
+
+  /**
+   * The asker is a manager: answer from this manager's own disk only, so that managers never ask in a circle.
+   *
+   * @generated from field: bool local_only = 3;
+   */
+  localOnly: boolean;
 };
 
 /**
