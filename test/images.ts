@@ -120,7 +120,7 @@ export function busyboxFiles(): readonly TarItem[] {
   return [
     ...folders.map((path) => ({ path, type: "5", mode: path === "tmp" ? 0o1777 : path === "root" ? 0o700 : 0o755 })),
     file("bin/busybox", readFileSync("/bin/busybox"), 0o755),
-    ...programs.map((name) => hardlink("bin/busybox", `bin/${name}`)),
+    ...programs.map((name) => hardlink("bin/busybox", `bin/${name}`, 0o755)),
     symlink("../bin", "etc/bin"),
     file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
     file("etc/group", "root:x:0:\nnogroup:x:65534:\n"),

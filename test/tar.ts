@@ -34,9 +34,9 @@ export function symlink(target: string, path: string): TarItem {
   return { path, type: "2", link: target, mode: 0o777 };
 }
 
-/** A hard link. */
-export function hardlink(target: string, path: string): TarItem {
-  return { path, type: "1", link: target };
+/** A hard link. Its `mode` should be its target's: Docker gives the file the mode of the last name that it unpacks. */
+export function hardlink(target: string, path: string, mode = 0o644): TarItem {
+  return { path, type: "1", link: target, mode };
 }
 
 /** The whole archive, with its two closing blocks. */
