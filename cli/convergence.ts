@@ -85,9 +85,10 @@ function wantedSlots({ service, isCurrent }: Picture, groups: SlotTasks): readon
   const desired = Number(service.desiredTasks);
   const shown: SlotProgress[] = [];
   for (const [key, tasks] of groups) {
-    const alive = tasks.some(({ task }) => (task?.desiredState ?? 0) <= TaskState.RUNNING);
     const newest = tasks.at(-1);
-    if (newest?.task === undefined || (!alive && groups.size > desired)) continue;
+    if (newest?.task === undefined) continue;
+    const alive = tasks.some(({ task }) => (task?.desiredState ?? 0) <= TaskState.RUNNING) || hasDoneItsWork(newest);
+    if (!alive && groups.size > desired) continue;
     shown.push(slotProgress(newest, tasks, { key, current: isCurrent(newest.task.specVersion) }));
   }
   return shown.sort((left, right) => compareNames(left.name, right.name));
@@ -101,7 +102,13 @@ function slotProgress(
   const state = newest.task?.status?.state ?? TaskState.NEW;
   const running = state === TaskState.RUNNING && (newest.task?.desiredState ?? 0) <= TaskState.RUNNING;
   const name = (newest.task?.slot ?? 0) > 0 ? key : newest.nodeHostname || key;
-  return { name, state, done: running && current, reason: running ? "" : reasonOf(newest, tasks) };
+  const done = current && (running || hasDoneItsWork(newest));
+  return { name, state, done, reason: running ? "" : reasonOf(newest, tasks) };
+}
+
+/** A task that ended well and gets no successor (restart condition none or on-failure) is what was asked for. */
+function hasDoneItsWork({ task }: TaskView): boolean {
+  return task?.status?.state === TaskState.COMPLETE && task.desiredState > TaskState.RUNNING;
 }
 
 /** What a person should know: the newest task's error, else what is pending, else why its forerunner ended. */
@@ -162,7 +169,7 @@ function givenUp(
     });
     const newest = tasks.at(-1);
     const last = ended.at(-1);
-    if (last?.task === undefined) continue;
+    if (last?.task === undefined || (newest !== undefined && hasDoneItsWork(newest))) continue;
     // Told to stop after it had ended by itself: the restart policy has judged, no successor comes.
     const abandoned = last === newest && last.task.desiredState > TaskState.RUNNING;
     const repeated = ended.length >= FAILURES_MAX && !isUpdating(picture);

@@ -1,0 +1,186 @@
+/**
+ * A whole control plane in one process, for tests of the API and of swarmctl: the real store, loops and Control over the
+ * in-memory Kv, served on a unix socket by the real gRPC server. Nodes are played: a task that reaches one runs at once,
+ * unless its image says otherwise (`FATES`).
+ */
+
+import { createHash } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { systemClock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { type ManagerId, type NodeId, newId } from "../common/base/id.ts";
+import { silentLogger } from "../common/base/logger.ts";
+import { systemRandom } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
+import { toTimestamp } from "../common/model/duration.ts";
+import { isTerminal } from "../common/model/task-state.ts";
+import { GrpcServer } from "../common/rpc/grpc-server.ts";
+import { createControl } from "../manager/control/control.ts";
+import type { ImageBlobs } from "../manager/control/dependencies.ts";
+import { runLeader } from "../manager/leader.ts";
+import { runElection } from "../manager/store/election.ts";
+import { MemoryKv } from "../manager/store/memory-kv.ts";
+import { openStore } from "../manager/store/open-store.ts";
+import type { Store } from "../manager/store/store.ts";
+import { Control, LogMessage_Stream, LogMessageSchema, LogMessagesSchema } from "../proto/gen/swarm/v1/control_pb.js";
+import { NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import { NodeStatus_State, TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+
+/** What becomes of a task of an image, by a word in the image's name. */
+const FATES: Readonly<
+  Record<string, { readonly state: TaskState; readonly error: string; readonly exitCode: number }>
+> = {
+  missing: { state: TaskState.REJECTED, error: "no such image: registry says 404", exitCode: 0 },
+  crashing: { state: TaskState.FAILED, error: "task: non-zero exit (3)", exitCode: 3 },
+  oneshot: { state: TaskState.COMPLETE, error: "", exitCode: 0 },
+};
+
+export interface ControlPlane extends AsyncDisposable {
+  /** For `--host`. */
+  readonly host: string;
+  readonly store: Store;
+  readonly signal: AbortSignal;
+}
+
+/** Starts one with `nodes` ready nodes named node-1, node-2, … */
+export async function startControlPlane(options: { readonly nodes: number }): Promise<ControlPlane> {
+  const folder = await mkdtemp(join(tmpdir(), "swarm-control-"));
+  const shared = { clock: systemClock, random: systemRandom, logger: silentLogger };
+  const scope = new Scope();
+  const kv = new MemoryKv(systemClock);
+  const store = await openStore({ kv, ...shared }, scope);
+  const managerId = newId<ManagerId>(systemRandom);
+  await addNodes(store, options.nodes, scope.signal);
+  scope.spawn("leader", (signal) =>
+    runElection({ kv, ...shared, managerId }, (fence) => runLeader({ store, fence, ...shared }, fence.signal), signal),
+  );
+  scope.spawn("nodes", (signal) => playNodes(store, signal));
+  const server = new GrpcServer({ logger: silentLogger });
+  const control = createControl({
+    store,
+    blobs: new MemoryBlobs(),
+    logs: { subscribe: () => sayHello(store) },
+    managerId,
+    version: "0.0.0-test",
+    ...shared,
+  });
+  server.addService(Control, control);
+  const address = await server.listen(`unix:${join(folder, "manager.sock")}`);
+  return {
+    host: address.replace(/^unix:/, "unix://"),
+    store,
+    signal: scope.signal,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      await scope[Symbol.asyncDispose]();
+      kv[Symbol.dispose]();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function addNodes(store: Store, count: number, signal: AbortSignal): Promise<void> {
+  for (let number = 1; number <= count; number++) {
+    const id = newId<NodeId>(systemRandom);
+    const node = create(NodeSchema, {
+      id,
+      spec: { labels: number === 1 ? { zone: "a" } : {} },
+      description: {
+        hostname: `node-${number}`,
+        platform: { architecture: "x86_64", os: "linux" },
+        resources: { nanoCpus: 4_000_000_000n, memoryBytes: 8n * 1024n ** 3n },
+        engine: { version: "0.1.0" },
+      },
+      status: { state: NodeStatus_State.READY, address: `10.0.0.${number}` },
+    });
+    const session = create(SessionSchema, { nodeId: id, sessionId: newId(systemRandom), managerId: "m" });
+    await store.commit(
+      [
+        { type: "create", kind: "node", object: node },
+        { type: "create", kind: "session", object: session },
+      ],
+      { signal },
+    );
+  }
+}
+
+/** Moves every assigned task to where its image and its desired state lead. */
+async function playNodes(store: Store, signal: AbortSignal): Promise<void> {
+  for await (const changes of store.view.changes(signal)) {
+    const moved = changes.flatMap((change) => {
+      const task = change.kind === "task" ? store.view.tasks.get(change.id) : undefined;
+      const next = task && nextStatus(store, task);
+      return task && next ? [{ ...task, status: next }] : [];
+    });
+    if (moved.length === 0) continue;
+    // A refused one comes back with the change that refused it.
+    await store.commit(
+      moved.map((object) => ({ type: "update" as const, kind: "task" as const, object })),
+      { signal },
+    );
+  }
+}
+
+function nextStatus(store: Store, task: Task) {
+  const state = task.status?.state ?? TaskState.NEW;
+  if (state < TaskState.ASSIGNED || isTerminal(state)) return undefined;
+  const timestamp = toTimestamp(systemClock.nowMs());
+  const become = (next: TaskState, error = "", exitCode = 0) =>
+    create(TaskStatusSchema, { state: next, timestamp, message: "played", error, container: { exitCode } });
+  if (task.desiredState > TaskState.RUNNING) return become(TaskState.SHUTDOWN);
+  if (task.desiredState < TaskState.RUNNING) return state < TaskState.READY ? become(TaskState.READY) : undefined;
+  const image = store.view.specVersion(task.serviceId, task.specVersion)?.spec?.task?.container?.image ?? "";
+  const fate = Object.entries(FATES).find(([word]) => image.includes(word))?.[1];
+  if (fate !== undefined) return become(fate.state, fate.error, fate.exitCode);
+  return state < TaskState.RUNNING ? become(TaskState.RUNNING) : undefined;
+}
+
+/** Each running task has said hello once. */
+async function* sayHello(store: Store) {
+  const messages = [...store.view.tasks.values()]
+    .filter((task) => task.status?.state === TaskState.RUNNING)
+    .map((task) =>
+      create(LogMessageSchema, {
+        taskId: task.id,
+        nodeId: task.nodeId,
+        timestamp: toTimestamp(1_700_000_000_000),
+        stream: LogMessage_Stream.STDOUT,
+        data: Buffer.from("hello"),
+      }),
+    );
+  yield create(LogMessagesSchema, { messages });
+}
+
+/** Blobs in memory, as strict as those on disk. */
+class MemoryBlobs implements ImageBlobs {
+  readonly #blobs = new Map<string, Buffer>();
+
+  async missing(digests: readonly string[]): Promise<readonly string[]> {
+    return digests.filter((digest) => !this.#blobs.has(digest));
+  }
+
+  async put(
+    { digest, sizeBytes }: { readonly digest: string; readonly sizeBytes: number },
+    data: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    const bytes = Buffer.concat(await Array.fromAsync(data));
+    const actual = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    if (bytes.length !== sizeBytes || actual !== digest) {
+      throw new SwarmError("invalid_argument", `put blob ${digest}: size or digest differs`);
+    }
+    this.#blobs.set(digest, bytes);
+  }
+
+  async *open(digest: string, offset: number): AsyncGenerator<Uint8Array, void, undefined> {
+    const bytes = this.#blobs.get(digest);
+    if (bytes === undefined) throw new SwarmError("not_found", `no such blob: ${digest}`);
+    yield bytes.subarray(offset);
+  }
+
+  async delete(digest: string): Promise<void> {
+    this.#blobs.delete(digest);
+  }
+}
