@@ -74,6 +74,7 @@ export class SessionKeeper {
   readonly #backoff: Backoff;
   #failedAddress: string | undefined;
   #sessionId = "";
+  #lost = false;
 
   constructor(options: SessionKeeperOptions) {
     this.#options = options;
@@ -82,7 +83,7 @@ export class SessionKeeper {
 
   /** Keeps sessions, one after the other, until `signal` aborts. */
   async run(signal: AbortSignal): Promise<never> {
-    const { clock, logger } = this.#options;
+    const { clock } = this.#options;
     while (true) {
       const address = this.#nextAddress();
       try {
@@ -90,10 +91,18 @@ export class SessionKeeper {
       } catch (reason) {
         if (signal.aborted) throw abortReason(signal);
         this.#failedAddress = address;
-        logger.warn({ manager: address, err: reason }, "session ended");
+        this.#logEnd(address, SwarmError.from(reason));
       }
       await clock.sleep(this.#backoff.nextDelayMs(), signal);
     }
+  }
+
+  /** Tells the first failure of a row; the tries that follow are told only to who looks for them. */
+  #logEnd(manager: string, { code, message }: SwarmError): void {
+    const { logger } = this.#options;
+    if (!this.#lost) logger.warn({ manager, code, reason: message }, "no session with a manager, trying again");
+    else logger.debug({ manager, code, reason: message }, "no session with a manager, trying again");
+    this.#lost = true;
   }
 
   /** Any known manager, but not the one that just failed while there is another. */
@@ -127,6 +136,7 @@ export class SessionKeeper {
     const sessionId = this.#learn(first.value);
     await configure({ addressPool: first.value.addressPool }, scope.signal);
     const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker };
+    this.#lost = false;
     logger.info({ manager: address, sessionId }, "session opened");
     scope.spawn("session", () => this.#listen(messages, address));
     scope.spawn("heartbeat", (inner) => this.#beat(session, periodMs(first.value), inner));

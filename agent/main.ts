@@ -1,0 +1,141 @@
+/** swarm-agent: opens this host's parts, puts an Agent together from them, and runs it until a signal comes. */
+import { existsSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { systemClock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { type Logger, openLogger } from "../common/base/logger.ts";
+import { parseOptions } from "../common/base/options.ts";
+import { systemRandom } from "../common/base/random.ts";
+import { projectVersion } from "../common/base/version.ts";
+import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { Agent } from "./agent.ts";
+import { openCgroups } from "./cgroup/manager.ts";
+import { ClusterImages } from "./cluster-images.ts";
+import { ContainerExecutor } from "./container-executor.ts";
+import { type DataDirectory, openDataDirectory } from "./data-directory.ts";
+import { hostPlatform } from "./image/store.ts";
+import { agentDirectories } from "./node-runtime.ts";
+import { type AgentSettings, agentSettings, describeProgram } from "./options.ts";
+import { type HostFacts, readHostFacts } from "./runtime/host-facts.ts";
+import { type Connect, ManagerList } from "./session.ts";
+import { FileTaskDatabase } from "./task-database.ts";
+
+/** When memory runs out the kernel shall take containers before the agent and their supervisors. */
+const OOM_SCORE_ADJUST = "-500";
+
+const SHIM_PATH = new URL("shim/build/swarm-shim", import.meta.url).pathname;
+
+async function main(): Promise<number> {
+  const parsed = parseOptions(describeProgram(projectVersion()), process.argv.slice(2), process.env);
+  if (parsed.type !== "options") {
+    const usage = parsed.type === "usage";
+    (usage ? process.stderr : process.stdout).write(parsed.text);
+    return usage ? 2 : 0;
+  }
+  try {
+    const settings = agentSettings(parsed.values);
+    await run(settings, openLogger("swarm-agent", settings.log));
+    return 0;
+  } catch (reason) {
+    if (!(reason instanceof SwarmError)) throw reason;
+    process.stderr.write(`swarm-agent: ${reason.message}\n`);
+    return reason.code === "invalid_argument" ? 2 : 1;
+  }
+}
+
+async function run(settings: AgentSettings, logger: Logger): Promise<void> {
+  const facts = await checkHost();
+  using directory = await openDataDirectory(settings.dataDirectory, systemRandom);
+  sparedByOom(logger);
+  const managers = new ManagerList(settings.managers);
+  const connect: Connect = (address) => openGrpcTransport({ address });
+  const platform = hostPlatform();
+  await using clusterImages = new ClusterImages({ connect, managers, platform });
+  await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
+  const agent = new Agent({
+    nodeId: directory.nodeId,
+    managers,
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    connect,
+    executor,
+    database: new FileTaskDatabase(agentDirectories(directory.path).tasks, logger),
+    bootId: directory.bootId,
+  });
+  const { nodeId } = directory;
+  logger.info(
+    { nodeId, hostname: settings.hostname, managers: managers.all, dataDirectory: directory.path },
+    "agent starts",
+  );
+  await agent.run(stopSignal(logger));
+  logger.info({ nodeId }, "agent stopped, its containers run on");
+}
+
+async function openExecutor(parts: {
+  readonly settings: AgentSettings;
+  readonly directory: DataDirectory;
+  readonly facts: HostFacts;
+  readonly clusterImages: ClusterImages;
+  readonly logger: Logger;
+}): Promise<ContainerExecutor> {
+  const { settings, directory, facts, clusterImages, logger } = parts;
+  const { nodeId, path } = directory;
+  const cgroups = await openCgroups(systemClock, settings.cgroupParent ?? `/swarm-${nodeId.slice(0, 12)}`);
+  return ContainerExecutor.open(
+    {
+      clock: systemClock,
+      random: systemRandom,
+      logger,
+      nodeId,
+      hostname: settings.hostname,
+      version: projectVersion(),
+      labels: settings.labels,
+      facts,
+      directories: agentDirectories(path),
+      shimPath: SHIM_PATH,
+      cgroups,
+      clusterImages,
+      insecureRegistries: settings.insecureRegistries,
+      bridge: settings.bridge,
+    },
+    hostPlatform(),
+  );
+}
+
+/** A host inside a container may lack the right (CAP_SYS_RESOURCE); the agent runs all the same. */
+function sparedByOom(logger: Logger): void {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", OOM_SCORE_ADJUST);
+  } catch (reason) {
+    logger.warn({ err: reason }, "cannot ask the kernel to spare the agent when memory runs out");
+  }
+}
+
+/** Refuses a host on which no container can run, with the remedy. */
+async function checkHost(): Promise<HostFacts> {
+  if (process.getuid?.() !== 0) throw lacking("must run as root: containers need namespaces, mounts and cgroups");
+  if (!existsSync(SHIM_PATH)) throw lacking(`${SHIM_PATH} is missing: build it with 'make -C agent/shim'`);
+  const facts = await readHostFacts((path) => readFile(path, "utf8"), process.arch);
+  if (!facts.overlay) throw lacking("the kernel has no overlayfs: load it with 'modprobe overlay'");
+  return facts;
+}
+
+function lacking(problem: string): SwarmError {
+  return new SwarmError("failed_precondition", problem);
+}
+
+/** Aborts at the first SIGTERM or SIGINT; a second one ends the process at once. */
+function stopSignal(logger: Logger): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(1);
+      logger.info({ signal: name }, "agent stops");
+      controller.abort(new SwarmError("canceled", `stopped by ${name}`));
+    });
+  }
+  return controller.signal;
+}
+
+process.exit(await main());

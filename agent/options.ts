@@ -1,0 +1,100 @@
+/** What swarm-agent can be told, by flags and environment, and what it makes of it. Pure. */
+import { hostname } from "node:os";
+import { type FieldProblem, invalidFields } from "../common/base/error.ts";
+import { LOG_LEVELS, type LoggerOptions, type LogLevel } from "../common/base/logger.ts";
+import type { OptionTable, OptionValues, ProgramDescription } from "../common/base/options.ts";
+
+const OPTIONS = {
+  manager: {
+    value: "HOST:PORT,…",
+    help: "Managers to begin with; the agent learns the others from them",
+    default: "127.0.0.1:2377",
+  },
+  "data-dir": { value: "PATH", help: "State, images, logs and volumes", default: "/var/lib/swarm/agent" },
+  hostname: { value: "NAME", help: "The node's name in the cluster (default: the host's)" },
+  label: { value: "KEY=VALUE,…", help: "Engine labels, for constraints on engine.labels.KEY" },
+  "insecure-registry": {
+    value: "HOST[:PORT],…",
+    help: "Registries that may speak plain HTTP or have any certificate; those on this\nmachine may anyway",
+  },
+  "cgroup-parent": { value: "PATH", help: "Cgroup of all tasks (default: /swarm-<start of the node's id>)" },
+  bridge: {
+    value: "NAME",
+    help: "The bridge of the tasks, and the name of the nftables table. Agents that share a\nnetwork namespace need different ones",
+    default: "swarm0",
+  },
+  "log-level": { value: "LEVEL", help: LOG_LEVELS.join(", "), default: "info" },
+  "log-format": { value: "FORMAT", help: "json or pretty (default: pretty on a terminal)" },
+} as const satisfies OptionTable;
+
+/** swarm-agent as its help presents it. */
+export function describeProgram(version: string): ProgramDescription<typeof OPTIONS> {
+  return {
+    name: "swarm-agent",
+    summary: "Runs the tasks that the cluster's managers assign to this host. Must run as root.",
+    version,
+    options: OPTIONS,
+    epilogue:
+      "Containers outlive the agent: stop it, upgrade it, start it again, and they run on.\n" +
+      "`swarmctl node update --availability drain` moves them away first.",
+  };
+}
+
+/** The agent's settings, checked. */
+export interface AgentSettings {
+  readonly managers: readonly string[];
+  readonly dataDirectory: string;
+  readonly hostname: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly insecureRegistries: readonly string[];
+  readonly cgroupParent: string | undefined;
+  readonly bridge: string;
+  readonly log: LoggerOptions;
+}
+
+/** Throws `invalid_argument` that names every bad option. */
+export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettings {
+  const problems: FieldProblem[] = [];
+  const check = (field: string, holds: boolean, problem: string) => {
+    if (!holds) problems.push({ field: `--${field}`, problem });
+  };
+  const managers = list(values.manager);
+  check("manager", managers.length > 0, "name at least one manager");
+  for (const address of managers) {
+    check(
+      "manager",
+      /^[^\s:/]+:[0-9]{1,5}$|^\[[0-9a-fA-F:]+\]:[0-9]{1,5}$/.test(address),
+      `${address} is not HOST:PORT`,
+    );
+  }
+  check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
+  check("bridge", /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values.bridge), "must be 1 to 15 letters, digits, - or _");
+  const labels = list(values.label).map((label) => {
+    check("label", /^[^=\s]+=/.test(label), `${label} is not KEY=VALUE`);
+    const equals = label.indexOf("=");
+    return [label.slice(0, equals), label.slice(equals + 1)] as const;
+  });
+  const level = LOG_LEVELS.find((known) => known === values["log-level"]);
+  check("log-level", level !== undefined, `must be one of ${LOG_LEVELS.join(", ")}`);
+  const format = values["log-format"];
+  check("log-format", format === undefined || format === "json" || format === "pretty", "must be json or pretty");
+  if (problems.length > 0) throw invalidFields(problems);
+  return {
+    managers,
+    dataDirectory: values["data-dir"].replace(/(.)\/+$/, "$1"),
+    hostname: values.hostname ?? hostname(),
+    labels: Object.fromEntries(labels),
+    insecureRegistries: list(values["insecure-registry"]),
+    cgroupParent: values["cgroup-parent"],
+    bridge: values.bridge,
+    log: logOptions(level ?? "info", format),
+  };
+}
+
+function logOptions(level: LogLevel, format: string | undefined): LoggerOptions {
+  return { level, ...((format === "json" || format === "pretty") && { format }) };
+}
+
+function list(text: string | undefined): readonly string[] {
+  return (text ?? "").split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
+}
