@@ -11,6 +11,7 @@
 import { existsSync, renameSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
+import type { Clock } from "../../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
 import { newId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
@@ -26,9 +27,14 @@ export interface LayerStoreOptions {
   readonly directory: string;
   readonly shimPath: string;
   readonly limits: UnpackLimits;
+  readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
 }
+
+/** Together 2 s: how long the unpackers of a killed agent may take to die. */
+const LEFTOVER_TRIES_MAX = 100;
+const LEFTOVER_DELAY_MS = 20;
 
 /** The layers of one host. One instance, in one process, owns the directory. */
 export class LayerStore {
@@ -46,9 +52,7 @@ export class LayerStore {
       for (const name of ["layers", "ingest", "empty"]) {
         await mkdir(join(options.directory, name), { recursive: true, mode: name === "empty" ? 0o755 : 0o700 });
       }
-      const leftovers = await readdir(store.ingestDirectory);
-      if (leftovers.length > 0) options.log.info({ count: leftovers.length }, "removing unfinished layers");
-      await store.#discard(leftovers);
+      await store.#removeLeftovers();
       for (const hex of await readdir(join(options.directory, "layers"))) store.#present.add(hex);
     } catch (reason) {
       throw SwarmError.wrap(`open image store ${options.directory}`, reason, "failed_precondition");
@@ -125,20 +129,36 @@ export class LayerStore {
     this.#present.add(hex);
   }
 
-  /** Removes trees of hostile content by descriptor, in the shim: this process never walks into them. */
+  /** What a crash left. The unpackers of a killed agent die with it, but may finish one system call more. */
+  async #removeLeftovers(): Promise<void> {
+    const { clock, log } = this.#options;
+    for (let tries = 1; ; tries++) {
+      const leftovers = await readdir(this.ingestDirectory);
+      if (leftovers.length === 0) return;
+      if (tries === 1) log.info({ count: leftovers.length }, "removing unfinished layers");
+      if (tries === LEFTOVER_TRIES_MAX) return this.#discard(leftovers);
+      await this.#remove(leftovers).catch(() => clock.sleep(LEFTOVER_DELAY_MS));
+    }
+  }
+
   async #discard(names: readonly string[]): Promise<void> {
-    if (names.length === 0) return;
-    const directory = this.ingestDirectory;
-    const { shimPath } = this.#options;
     try {
-      // Not the caller's signal: what is given up must be cleaned up.
-      await using process = new UnpackProcess({ shimPath, directory, fileBytesMax: 0 }, new AbortController().signal);
-      for (const name of names) await process.send([{ op: "remove", path: Buffer.from(name).toString("latin1") }]);
-      await process.send([{ op: "end" }]);
-      await process.finish();
+      await this.#remove(names);
     } catch (err) {
+      const directory = this.ingestDirectory;
       this.#options.log.warn({ err, directory }, "left files behind, to be removed at the next start");
     }
+  }
+
+  /** Removes trees of hostile content by descriptor, in the shim: this process never walks into them. */
+  async #remove(names: readonly string[]): Promise<void> {
+    const directory = this.ingestDirectory;
+    const { shimPath } = this.#options;
+    // Not the caller's signal: what is given up must be cleaned up.
+    await using process = new UnpackProcess({ shimPath, directory, fileBytesMax: 0 }, new AbortController().signal);
+    for (const name of names) await process.send([{ op: "remove", path: Buffer.from(name).toString("latin1") }]);
+    await process.send([{ op: "end" }]);
+    await process.finish();
   }
 
   #layerDirectory(hex: string): string {

@@ -76,9 +76,9 @@ export class ImageStore {
 
   /** Opens the store; what a crash left half-done is removed. Throws `failed_precondition` when the directory cannot be used. */
   static async open(options: ImageStoreOptions): Promise<ImageStore> {
-    const { directory, shimPath, random, log } = options;
+    const { directory, shimPath, clock, random, log } = options;
     const limits = options.limits ?? DEFAULT_UNPACK_LIMITS;
-    const layers = await LayerStore.open({ directory, shimPath, random, log, limits });
+    const layers = await LayerStore.open({ directory, shimPath, clock, random, log, limits });
     const { ingestDirectory } = layers;
     const index = await ImageIndex.open({ directory, ingestDirectory, random, log }, (diffId) => layers.has(diffId));
     return new ImageStore(options, layers, index);
