@@ -1,5 +1,5 @@
 /**
- * Turns a stored layer into its tar: gzip (any number of members), zstd (any number of frames) or nothing. In-process, so
+ * Turns a stored layer into its tar: gzip (of one member or more), zstd (of one frame or more) or nothing. In-process, so
  * that no program of an image or of PATH has a hand in it.
  */
 import { Readable } from "node:stream";

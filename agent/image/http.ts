@@ -37,7 +37,7 @@ export interface HttpRequest {
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string;
-  /** Only for registries that are declared insecure: any certificate will do. */
+  /** Only for registries that are declared insecure: certificates are not checked. */
   readonly acceptsAnyCertificate: boolean;
   /** Addresses that the request and its redirects may go to. */
   readonly allows: (kind: AddressKind) => boolean;
