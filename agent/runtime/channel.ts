@@ -136,14 +136,20 @@ export class Channel {
     else pending?.resolve({ kind: kind === ANSWER.exited ? "exited" : "ok", payload });
   }
 
+  /** Ends the channel from this side: `reason` is what pending requests fail with. */
+  fail(reason: SwarmError): void {
+    this.#writable.destroy();
+    this.#end(reason);
+  }
+
   #unavailable(): SwarmError {
     return new SwarmError("unavailable", `${this.#name} is gone`);
   }
 
-  #end(): void {
+  #end(reason: SwarmError = this.#unavailable()): void {
     if (this.#ended) return;
     this.#ended = true;
-    for (const pending of this.#pending.values()) pending.reject(this.#unavailable());
+    for (const pending of this.#pending.values()) pending.reject(reason);
     this.#pending.clear();
     this.#closed.resolve();
   }

@@ -3,11 +3,12 @@ import { once } from "node:events";
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { arch } from "node:process";
-import { afterAll, beforeAll, describe, expect } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../../test/eventually.ts";
 import { rootTest } from "../../test/privileges.ts";
 import { DEFAULT_CAPABILITIES } from "./capabilities.ts";
 import type { HostPath } from "./op.ts";
+import { Runner } from "./runner.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { defaultSeccompProfile } from "./seccomp-profile.ts";
 import { planExec } from "./spec-plan.ts";
@@ -227,6 +228,14 @@ describe("exec", () => {
     await supervisor.signal({ number: 9, all: false }, NEVER);
     expect(await late).toMatchObject({ code: 137, timedOut: false });
     expect(await supervisor.ended).toMatchObject({ record: { code: 137 } });
+  });
+});
+
+test("a shim that is not there is named", async () => {
+  await using runner = new Runner("/nonesuch/swarm-shim");
+  await expect(runner.removeTree("/nonesuch" as HostPath, NEVER)).rejects.toMatchObject({
+    code: "failed_precondition",
+    message: "start the shim: spawn /nonesuch/swarm-shim ENOENT",
   });
 });
 

@@ -108,7 +108,7 @@ export class Runner implements AsyncDisposable {
     if (this.#channel?.open) return this.#channel;
     const child = spawn(this.#shimPath, ["runner"], { stdio: ["pipe", "pipe", "inherit"], env: {}, cwd: "/" });
     const channel = new Channel({ name: "runner", readable: child.stdout, writable: child.stdin });
-    child.on("error", () => child.stdout.destroy());
+    child.on("error", (reason) => channel.fail(SwarmError.wrap("start the shim", reason, "failed_precondition")));
     this.#process = child;
     this.#channel = channel;
     return channel;

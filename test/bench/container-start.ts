@@ -1,5 +1,4 @@
 /** Container start: how long the agent's runtime takes for create, start and exit of `true` with all isolation on. */
-import { arch } from "node:process";
 import { type CgroupManager, openCgroups } from "../../agent/cgroup/manager.ts";
 import { DEFAULT_CAPABILITIES } from "../../agent/runtime/capabilities.ts";
 import { compileSeccomp } from "../../agent/runtime/seccomp.ts";
@@ -13,14 +12,18 @@ import { percentiles, privateKib } from "./measure.ts";
 /** 256 MiB and one processor: what a limited service asks for. */
 const RESOURCES = { memory: { limit: 256 << 20 }, cpu: { quota: 100_000, period: 100_000 }, pids: { limit: 2048 } };
 
+const WARM_UP = 50;
+
 /** Starts `count` containers one after another: six namespaces, overlay, masks, filter; no network. Needs root. */
 export async function measureContainerStart(count = 200): Promise<readonly Figure[]> {
   await using containers = await TestContainers.create();
-  const architecture = architectureOf(arch) ?? "x86_64";
+  const architecture = architectureOf(process.arch) ?? "x86_64";
   const profile = defaultSeccompProfile({ architecture, capabilities: DEFAULT_CAPABILITIES });
   const base = { seccomp: { filter: compileSeccomp(profile, architecture) } };
-  const cgroups = await openCgroups(systemClock, "/swarm-bench");
+  const cgroups = await openCgroups(systemClock, `/swarm-bench-${process.pid}`);
   try {
+    // The first ones pay for cold caches, the kernel's and V8's.
+    for (let index = 0; index < WARM_UP; index++) await startOne(containers, base);
     const bare: number[] = [];
     for (let index = 0; index < count; index++) bare.push(await startOne(containers, base));
     const limited: number[] = [];
