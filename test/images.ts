@@ -8,7 +8,9 @@ import { file, hardlink, symlink, type TarItem, writeTar } from "./tar.ts";
 
 /** One layer of an image to be. */
 export interface LayerPlan {
-  readonly files: readonly TarItem[];
+  readonly files?: readonly TarItem[];
+  /** A tar made elsewhere, instead of files. */
+  readonly tar?: Buffer;
   /** Default gzip. docker-save archives always hold plain tars. */
   readonly compression?: "none" | "gzip" | "zstd";
 }
@@ -62,7 +64,7 @@ export function descriptorOf({ mediaType, digest, bytes }: BuiltBlob) {
 
 /** The parts of an image, for a registry in a test. */
 export function buildParts(plan: ImagePlan): BuiltImage {
-  const tars = plan.layers.map(({ files }) => writeTar(files));
+  const tars = plan.layers.map(tarOf);
   const layers = tars.map((tar, position) => compressed(tar, plan.layers[position]?.compression ?? "gzip"));
   const config = jsonBlob(`${OCI}.config.v1+json`, {
     architecture: plan.architecture ?? (process.arch === "x64" ? "amd64" : process.arch),
@@ -79,6 +81,10 @@ export function buildParts(plan: ImagePlan): BuiltImage {
     layers: layers.map(descriptorOf),
   });
   return { manifest, config, layers };
+}
+
+function tarOf({ files = [], tar }: LayerPlan): Buffer {
+  return tar ?? writeTar(files);
 }
 
 /** Writes an image as an archive that `swarmctl image load`, `docker load` and `skopeo` read; returns its path. */
@@ -145,7 +151,7 @@ function ociArchive(plan: ImagePlan): Buffer {
 }
 
 function dockerArchive(plan: ImagePlan): Buffer {
-  const plain = { ...plan, layers: plan.layers.map(({ files }) => ({ files, compression: "none" as const })) };
+  const plain = { ...plan, layers: plan.layers.map((layer) => ({ ...layer, compression: "none" as const })) };
   const { config, layers } = buildParts(plain);
   const hex = ({ digest }: BuiltBlob) => digest.slice("sha256:".length);
   const unique = new Map(layers.map((layer) => [`${hex(layer)}/layer.tar`, layer.bytes]));

@@ -125,7 +125,14 @@ export class TestCluster implements AsyncDisposable {
     run("ip", "-n", this.fabric.namespace, "link", "set", host.link, state);
   }
 
-  /** Starts a program of the checkout on a host, its log in the cluster's directory. */
+  /** Starts any other program on a host; it ends with the cluster. */
+  startProgram(name: string, host: Host, ...command: readonly string[]): Program {
+    const program = this.#start(name, host, command);
+    this.#programs.push(program);
+    return program;
+  }
+
+  /** Starts a program on a host, its log in the cluster's directory. */
   #start(name: string, host: Host, command: readonly string[]): Program {
     const logPath = join(this.directory, `${name}.log`);
     const log = openSync(logPath, "a");
@@ -196,7 +203,7 @@ export class TestCluster implements AsyncDisposable {
       "--log-level",
       "error",
     );
-    this.#programs.push(this.#start("etcd", this.fabric, ["etcd", ...args]));
+    this.startProgram("etcd", this.fabric, "etcd", ...args);
     return url;
   }
 
@@ -212,6 +219,13 @@ export class TestCluster implements AsyncDisposable {
       ...(this.#options.agentArgs ?? []),
     ]);
     this.agents.set(host.name, program);
+    return program;
+  }
+
+  /** A program that `startProgram` started. */
+  program(name: string): Program {
+    const program = this.#programs.find((each) => each.name === name);
+    if (!program) throw new Error(`no program ${name}`);
     return program;
   }
 
