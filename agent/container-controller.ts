@@ -11,7 +11,7 @@ import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
-import { createContainer } from "./container-create.ts";
+import { type CreatedContainer, createContainer } from "./container-create.ts";
 import { readContainerLog } from "./container-logs.ts";
 import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
 import { releaseContainer } from "./container-release.ts";
@@ -71,7 +71,7 @@ export class ContainerController implements TaskController {
     await this.#node.runner.removeTree(this.#directory, signal);
     this.#end = undefined;
     this.#over = false;
-    const created = await createContainer(this.#assigned, this.#node, signal);
+    const created = await this.#create(signal);
     this.#record = created.record;
     this.#pid = created.pid;
     this.#ops = created.ops;
@@ -114,9 +114,13 @@ export class ContainerController implements TaskController {
     this.#onRemoved();
   }
 
-  logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage> {
+  async *logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage> {
     const { clock } = this.#node;
-    return readContainerLog({ clock, path: logPath(this.#directory), options, ended: () => this.#over }, signal);
+    const path = logPath(this.#directory);
+    // After a restart of the agent nobody may have asked yet what became of the container.
+    const live = await this.#connect(signal);
+    const over = live ? undefined : await readExitRecord(this.#directory).catch(() => undefined);
+    yield* readContainerLog({ clock, path, options, ended: () => over !== undefined || this.#over }, signal);
   }
 
   /** Lets go of the container, which runs on. */
@@ -124,7 +128,18 @@ export class ContainerController implements TaskController {
     await this.#supervisor?.[Symbol.asyncDispose]();
   }
 
-  /** The live container's supervisor; undefined when there is none (any more). */
+  /** A task that is rejected leaves nothing behind. */
+  async #create(signal: AbortSignal): Promise<CreatedContainer> {
+    try {
+      return await createContainer(this.#assigned, this.#node, signal);
+    } catch (reason) {
+      await this.#releaseOrWarn();
+      await this.#node.runner.removeTree(this.#directory, this.#node.scope.signal).catch(() => {});
+      throw reason;
+    }
+  }
+
+  /** The live container's supervisor; undefined before there is one, and after the end. */
   async #connect(signal: AbortSignal): Promise<Supervisor | undefined> {
     if (this.#supervisor || this.#over) return this.#supervisor;
     try {

@@ -87,7 +87,7 @@ function specOf(
 ): OciSpec {
   const { limits, reservations } = template.spec?.resources ?? {};
   return containerSpec({
-    rootPath: `${directory}/root` as HostPath,
+    rootPath: node.directories.root,
     hostname: settings.hostname,
     image: image.config,
     overrides: settings.spec,
@@ -111,10 +111,8 @@ function specOf(
  */
 function makeDirectory(directory: HostPath, settings: ContainerSettings, network: NetworkPlan): void {
   mkdirSync(directory, { mode: 0o700 });
-  mkdirSync(`${directory}/root`, { mode: 0o755 });
   mkdirSync(`${directory}/upper`, { mode: 0o755 });
   mkdirSync(`${directory}/work`, { mode: 0o700 });
-  mkdirSync(`${directory}/logs`, { mode: 0o700 });
   writeFileSync(`${directory}/hosts`, network.hosts, { mode: 0o644 });
   writeFileSync(`${directory}/resolv.conf`, network.resolvConf, { mode: 0o644 });
   writeFileSync(`${directory}/hostname`, `${settings.hostname}\n`, { mode: 0o644 });
@@ -136,7 +134,7 @@ function planOf(
   return planContainer({
     spec,
     stateDirectory: directory,
-    rootDirectory: `${directory}/root` as HostPath,
+    rootDirectory: node.directories.root,
     root: {
       kind: "overlay",
       lowers: image.layerDirs.toReversed() as readonly string[] as readonly HostPath[],

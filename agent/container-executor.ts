@@ -82,7 +82,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   /** Opens the image store and makes the directories. Throws a SwarmError that says what this host lacks. */
   static async open(options: ContainerExecutorOptions, platform: { os: string; architecture: string }) {
     const { clock, random, logger, directories, shimPath } = options;
-    for (const directory of [directories.containers, directories.volumes]) {
+    for (const directory of [directories.containers, directories.volumes, directories.root]) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     const log = logger.child({ part: "images" });

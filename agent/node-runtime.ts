@@ -19,8 +19,8 @@ import type { Runner } from "./runtime/runner.ts";
  *
  *   node-id  lock
  *   tasks/<task id>.pb
- *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf root/ upper/ work/ volumes/
- *                           logs/log logs/log.1 …
+ *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
+ *   root/                   empty: where every container mounts its root, in its own mount namespace
  *   images/  volumes/<name>/
  */
 export interface AgentDirectories {
@@ -28,6 +28,7 @@ export interface AgentDirectories {
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
+  readonly root: HostPath;
 }
 
 /** The parts of a data directory. */
@@ -37,6 +38,7 @@ export function agentDirectories(dataDirectory: string): AgentDirectories {
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,
+    root: `${dataDirectory}/root` as HostPath,
   };
 }
 
@@ -47,7 +49,7 @@ export function containerDirectory(directories: AgentDirectories, taskId: TaskId
 
 /** The newest log file of a container. */
 export function logPath(directory: HostPath): HostPath {
-  return `${directory}/logs/log` as HostPath;
+  return `${directory}/log` as HostPath;
 }
 
 /** What the controllers of one node work with. */
