@@ -1,0 +1,56 @@
+import { describe, expect, test } from "vitest";
+import { renderList, renderObjects } from "./format.ts";
+
+const listing = { columns: { ID: "ID", Name: "NAME", Ports: "PORTS" }, more: { Extra: "EXTRA" }, key: "ID" };
+const rows = [
+  { ID: "abc", Name: "web", Ports: "*:80->80/tcp", Extra: "x" },
+  { ID: "def", Name: "a-much-longer-name", Ports: "", Extra: "y" },
+];
+
+function rendered(format?: string, quiet = false): string {
+  try {
+    return renderList(listing, rows, { format, quiet });
+  } catch (reason) {
+    return reason instanceof Error ? reason.message : "";
+  }
+}
+
+describe("lists", () => {
+  test("the default table has Docker's spacing", () => {
+    expect(rendered()).toMatchInlineSnapshot(`
+      "ID        NAME                 PORTS
+      abc       web                  *:80->80/tcp
+      def       a-much-longer-name   
+      "
+    `);
+  });
+
+  test.each([
+    ["{{.Name}}:{{.ID}}", "web:abc\na-much-longer-name:def\n"],
+    ["{{json .Name}} {{upper .ID}} {{.Extra}}", '"web" ABC x\n"a-much-longer-name" DEF y\n'],
+    ["table {{.Name}}\\t{{.Extra}}", "NAME                 EXTRA\nweb                  x\na-much-longer-name   y\n"],
+    ['{{pad .ID 1 2}}|{{join (split .Name "-") "+"}}', " abc  |web\n def  |a+much+longer+name\n"],
+    ["{{.Nope}}", "--format: template: can't evaluate field Nope (fields: ID, Name, Ports, Extra)"],
+    ["{{.Name", "--format: template: unclosed action"],
+  ])("%s", (format, expected) => {
+    expect(rendered(format)).toBe(expected);
+  });
+
+  test("quiet and json", () => {
+    expect(rendered(undefined, true)).toBe("abc\ndef\n");
+    expect(rendered("json").split("\n")[0]).toBe('{"ID":"abc","Name":"web","Ports":"*:80->80/tcp","Extra":"x"}');
+  });
+
+  test("a hostile name cannot drive the terminal", () => {
+    const hostile = [{ ID: "a", Name: "\u001b]0;x\u0007", Ports: "", Extra: "" }];
+    expect(renderList(listing, hostile, { format: "{{.Name}}" })).toBe("\\u001b]0;x\\u0007\n");
+    expect(renderList(listing, hostile, {})).not.toContain("\u001b");
+  });
+});
+
+test("objects", () => {
+  expect(renderObjects([{ A: 1 }], undefined)).toBe('[\n    {\n        "A": 1\n    }\n]\n');
+  expect(renderObjects([{ A: { B: [1, 2] } }], "{{json .A}} {{range .A.B}}<{{.}}>{{end}}")).toBe(
+    '{"B":[1,2]} <1><2>\n',
+  );
+});
