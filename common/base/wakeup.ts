@@ -1,0 +1,28 @@
+import { abortReason } from "./clock.ts";
+
+/** Wakes whoever waits for "something changed". A wake before the wait counts; several wakes are one. */
+export class Wakeup {
+  #pending = false;
+  readonly #waiting = new Set<() => void>();
+
+  /** Wakes all waiters, or the next one to come. */
+  wake(): void {
+    this.#pending = true;
+    for (const resolve of this.#waiting) resolve();
+  }
+
+  /** Resolves at the next wake, at once if one came since the last wait. Throws the abort reason. */
+  async wait(signal: AbortSignal): Promise<void> {
+    while (!this.#pending) {
+      if (signal.aborted) throw abortReason(signal);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const settle = () => resolve();
+      this.#waiting.add(settle);
+      signal.addEventListener("abort", settle, { once: true });
+      await promise;
+      this.#waiting.delete(settle);
+      signal.removeEventListener("abort", settle);
+    }
+    this.#pending = false;
+  }
+}

@@ -1,0 +1,196 @@
+/** What one agent has been told, and what it must be told next. Pure: a view goes in, changes come out. */
+import { create } from "@bufbuild/protobuf";
+import {
+  type AssignmentChange,
+  AssignmentChange_Action,
+  AssignmentChangeSchema,
+  ServiceEndpointSchema,
+  TaskTemplateSchema,
+} from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { type PortConfig, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { View } from "../store/view.ts";
+
+/** The parts of a view that assignments are made from. */
+export type AssignmentView = Pick<View, "tasks" | "services" | "specVersion" | "tasksOfNode">;
+
+/** What changed since the last look: everything else stands as it did. */
+export interface Touched {
+  readonly taskIds: Iterable<string>;
+  readonly serviceIds: Iterable<string>;
+}
+
+/** A port configuration as plain values: two services' ports are equal when these are. */
+function portsKey(ports: readonly PortConfig[]): string {
+  return ports
+    .map((port) => `${port.publishedPort}:${port.targetPort}/${port.protocol}/${port.publishMode}/${port.name}`)
+    .join(",");
+}
+
+/** Whether an agent hears of a service's change: of its ports; nothing else of it reaches agents. */
+export function concernsAgents(before: Service | undefined, after: Service | undefined): boolean {
+  return portsKey(before?.ports ?? []) !== portsKey(after?.ports ?? []);
+}
+
+/** Whether an agent hears of a task's change: not of its own words, which come back as the task's status. */
+export function concernsAgent(before: Task | undefined, after: Task | undefined): boolean {
+  if (!before || !after) return true;
+  return (
+    before.nodeId !== after.nodeId ||
+    before.desiredState !== after.desiredState ||
+    before.address !== after.address ||
+    isAssigned(before) !== isAssigned(after)
+  );
+}
+
+/**
+ * Whether the agent of its node holds the task. It does from ASSIGNED on, also when the task is dead (its logs can be
+ * read), until the task is to be removed and has ended, or its node was given up.
+ */
+function isAssigned({ status, desiredState }: Task): boolean {
+  const state = status?.state ?? TaskState.NEW;
+  if (state < TaskState.ASSIGNED || state === TaskState.ORPHANED) return false;
+  return !(desiredState >= TaskState.REMOVE && state > TaskState.RUNNING);
+}
+
+interface Told {
+  readonly serviceId: string;
+  readonly specVersion: bigint;
+  readonly desiredState: TaskState;
+  readonly address: string;
+}
+
+interface ToldService {
+  /** The ports that the agent knows. */
+  ports: string;
+  readonly taskIds: Set<string>;
+}
+
+/**
+ * The set of tasks, templates and endpoints that an agent holds. Templates and endpoints come before the first task that
+ * needs them and go with the last.
+ */
+export class AssignmentSet {
+  readonly #nodeId: string;
+  readonly #tasks = new Map<string, Told>();
+  readonly #templates = new Map<string, { readonly told: Told; readonly taskIds: Set<string> }>();
+  readonly #services = new Map<string, ToldService>();
+
+  constructor(nodeId: string) {
+    this.#nodeId = nodeId;
+  }
+
+  /** Everything, for an agent that knows nothing yet. Called once, first. */
+  complete(view: AssignmentView): AssignmentChange[] {
+    return this.update(view, { taskIds: [...view.tasksOfNode(this.#nodeId)].map(({ id }) => id), serviceIds: [] });
+  }
+
+  /** What must be said of the touched tasks and services: in an order that never names what is not there yet. */
+  update(view: AssignmentView, touched: Touched): AssignmentChange[] {
+    const needs: AssignmentChange[] = [];
+    const tasks: AssignmentChange[] = [];
+    const left: Told[] = [];
+    for (const taskId of touched.taskIds) {
+      const told = this.#tasks.get(taskId);
+      const task = this.#assignment(view, taskId);
+      if (task) {
+        if (told && told.desiredState === task.desiredState && told.address === task.address) continue;
+        if (!told) needs.push(...this.#enter(view, task));
+        this.#tasks.set(taskId, toldOf(task));
+        tasks.push(change(AssignmentChange_Action.UPDATE, { case: "task", value: task }));
+      } else if (told) {
+        this.#tasks.delete(taskId);
+        this.#services.get(told.serviceId)?.taskIds.delete(taskId);
+        this.#templates.get(templateKey(told))?.taskIds.delete(taskId);
+        left.push(told);
+        tasks.push(change(AssignmentChange_Action.REMOVE, { case: "task", value: { id: taskId } }));
+      }
+    }
+    for (const serviceId of touched.serviceIds) needs.push(...this.#endpoint(view, serviceId));
+    return [...needs, ...tasks, ...left.flatMap((told) => this.#release(told))];
+  }
+
+  /** The task if this agent is to hold it. One whose service is gone can still be stopped, but no longer begun. */
+  #assignment(view: AssignmentView, taskId: string): Task | undefined {
+    const task = view.tasks.get(taskId);
+    if (task?.nodeId !== this.#nodeId || !isAssigned(task)) return undefined;
+    const startable = this.#tasks.has(taskId) || view.specVersion(task.serviceId, task.specVersion);
+    return startable || task.desiredState > TaskState.RUNNING ? task : undefined;
+  }
+
+  #enter(view: AssignmentView, task: Task): AssignmentChange[] {
+    const changes: AssignmentChange[] = [];
+    const key = templateKey(task);
+    const template = this.#templates.get(key);
+    if (template) template.taskIds.add(task.id);
+    else {
+      this.#templates.set(key, { told: toldOf(task), taskIds: new Set([task.id]) });
+      changes.push(templateChange(view, task));
+    }
+    const service = this.#services.get(task.serviceId);
+    if (service) service.taskIds.add(task.id);
+    else {
+      this.#services.set(task.serviceId, { ports: "", taskIds: new Set([task.id]) });
+      changes.push(...this.#endpoint(view, task.serviceId));
+    }
+    return changes;
+  }
+
+  #endpoint(view: AssignmentView, serviceId: string): AssignmentChange[] {
+    const told = this.#services.get(serviceId);
+    const ports = view.services.get(serviceId)?.ports ?? [];
+    const key = portsKey(ports);
+    if (!told || told.ports === key) return [];
+    told.ports = key;
+    const value = create(ServiceEndpointSchema, { serviceId, ports });
+    const action = key === "" ? AssignmentChange_Action.REMOVE : AssignmentChange_Action.UPDATE;
+    return [change(action, { case: "endpoint", value })];
+  }
+
+  /** Takes back what the last task needed. */
+  #release(told: Told): AssignmentChange[] {
+    const changes: AssignmentChange[] = [];
+    const { serviceId, specVersion } = told;
+    if (this.#templates.get(templateKey(told))?.taskIds.size === 0) {
+      this.#templates.delete(templateKey(told));
+      changes.push(change(AssignmentChange_Action.REMOVE, { case: "template", value: { serviceId, specVersion } }));
+    }
+    const service = this.#services.get(serviceId);
+    if (service?.taskIds.size === 0) {
+      this.#services.delete(serviceId);
+      const action = AssignmentChange_Action.REMOVE;
+      if (service.ports !== "") changes.push(change(action, { case: "endpoint", value: { serviceId } }));
+    }
+    return changes;
+  }
+}
+
+type Item =
+  | { readonly case: "task"; readonly value: Task | { readonly id: string } }
+  | { readonly case: "template"; readonly value: { readonly serviceId: string; readonly specVersion: bigint } }
+  | { readonly case: "endpoint"; readonly value: { readonly serviceId: string } };
+
+function change(action: AssignmentChange_Action, item: Item): AssignmentChange {
+  return create(AssignmentChangeSchema, { action, item });
+}
+
+/** A service that is gone has an empty template: its tasks are only stopped any more. */
+function templateChange(view: AssignmentView, { serviceId, specVersion }: Task): AssignmentChange {
+  const spec = view.specVersion(serviceId, specVersion)?.spec;
+  const value = create(TaskTemplateSchema, {
+    serviceId,
+    specVersion,
+    serviceName: spec?.name ?? "",
+    serviceLabels: spec?.labels ?? {},
+    spec: spec?.task ?? {},
+  });
+  return change(AssignmentChange_Action.UPDATE, { case: "template", value });
+}
+
+function toldOf({ serviceId, specVersion, desiredState, address }: Task): Told {
+  return { serviceId, specVersion, desiredState, address };
+}
+
+function templateKey({ serviceId, specVersion }: Pick<Told, "serviceId" | "specVersion">): string {
+  return `${serviceId}/${specVersion}`;
+}

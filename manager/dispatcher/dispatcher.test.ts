@@ -1,0 +1,371 @@
+// Goal: agents get what is theirs, in a chain without gaps, and only the owner's plausible words reach the store.
+// Method: a dispatcher over the store in memory and the wire in memory, on a clock that the test moves.
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { silentLogger } from "../../common/base/logger.ts";
+import { seededRandom } from "../../common/base/random.ts";
+import { Scope } from "../../common/base/scope.ts";
+import { MemoryNetwork } from "../../common/rpc/memory-transport.ts";
+import { createClient } from "../../common/rpc/service.ts";
+import {
+  AssignmentChange_Action,
+  type AssignmentsMessage,
+  AssignmentsMessage_Type,
+  Dispatcher as DispatcherService,
+  type SessionMessage,
+} from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { ManagerInfoSchema, SpecVersionSchema, type Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { NodeStatus_State, TaskState, TaskStatusSchema } from "../../proto/gen/swarm/v1/types_pb.js";
+import { ManualClock } from "../../test/manual-clock.ts";
+import { aService, aTask, testId } from "../../test/objects.ts";
+import { LEADER_KEY } from "../store/keys.ts";
+import { encodeLeader } from "../store/leader.ts";
+import { MemoryKv } from "../store/memory-kv.ts";
+import { openStore } from "../store/open-store.ts";
+import type { Proposal } from "../store/proposal.ts";
+import { Dispatcher } from "./dispatcher.ts";
+
+const { signal } = new AbortController();
+
+async function world() {
+  const clock = new ManualClock();
+  const kv = new MemoryKv(clock);
+  const random = seededRandom(5);
+  const scope = new Scope();
+  const logger = silentLogger;
+  const store = await openStore({ kv, clock, random, logger }, scope);
+  const { lease } = await kv.leaseGrant(3_600_000, signal);
+  const managerId = testId();
+  const dispatcher = new Dispatcher({ store, clock, random, logger, managerId, lease: () => lease });
+  scope.spawn("dispatcher", (until) => dispatcher.run(until));
+  const network = new MemoryNetwork({ clock });
+  network.serve("manager").addService(DispatcherService, dispatcher.implementation);
+  await kv.txn({ compare: [], operations: [{ type: "put", key: LEADER_KEY, value: encodeLeader(managerId) }] }, signal);
+  onTestFinished(async () => {
+    await scope[Symbol.asyncDispose]();
+    kv[Symbol.dispose]();
+  });
+
+  /** Moves the clock in small steps until `promise` settles. */
+  async function within<T>(promise: Promise<T>, limitMs = 1_000): Promise<T> {
+    let settled = false;
+    const done = promise.finally(() => {
+      settled = true;
+    });
+    done.catch(() => {});
+    for (let passedMs = 0; !settled && passedMs <= limitMs; passedMs++) await clock.advance(1);
+    if (!settled) throw new Error(`not settled in ${limitMs} ms`);
+    return done;
+  }
+  const commit = (...proposals: Proposal[]) => within(store.commit(proposals, { signal }));
+
+  function agent(nodeId = testId(), name = `agent-${nodeId}`) {
+    const client = createClient(DispatcherService, network.transport(name, "manager"));
+    const stop = new AbortController();
+    return {
+      nodeId,
+      client,
+      stop,
+      /** Registers and reads the first message. */
+      async register() {
+        const description = { hostname: "host-1", platform: { os: "linux", architecture: "x86_64" } };
+        const stream = client.openSession({ nodeId, description }, { signal: stop.signal })[Symbol.asyncIterator]();
+        const first: IteratorResult<SessionMessage> = await within(stream.next());
+        if (first.done) throw new Error("no session");
+        return { sessionId: first.value.sessionId, first: first.value, stream };
+      },
+      assignments(sessionId: string) {
+        const stream = client.watchAssignments({ nodeId, sessionId }, { signal: stop.signal })[Symbol.asyncIterator]();
+        return async (): Promise<AssignmentsMessage> => {
+          const next = await within(stream.next());
+          if (next.done) throw new Error("stream ended");
+          return next.value;
+        };
+      },
+    };
+  }
+
+  /** A service with one spec version, and tasks of it on `nodeId`. */
+  async function service(nodeId: string, tasks: number, state = TaskState.ASSIGNED) {
+    const ports = [{ publishedPort: 8080, targetPort: 80 }];
+    const object = aService({ ports });
+    const spec = create(SpecVersionSchema, {
+      serviceId: object.id,
+      version: 1n,
+      spec: { name: object.name, labels: { tier: "front" }, task: { container: { image: "demo/web:1" } } },
+    });
+    const made = Array.from({ length: tasks }, (_, index) => taskOf(object.id, nodeId, index + 1, state));
+    await commit(
+      { type: "create", kind: "service", object },
+      { type: "create", kind: "spec", object: spec },
+      ...made.map((task): Proposal => ({ type: "create", kind: "task", object: task })),
+    );
+    return { service: object, tasks: made };
+  }
+  const taskOf = (serviceId: string, nodeId: string, slot: number, state = TaskState.ASSIGNED) =>
+    aTask({ serviceId, nodeId, slot, desiredState: TaskState.RUNNING, status: { state } });
+  const current = (task: Task): Task => {
+    const found = store.view.tasks.get(task.id);
+    if (!found) throw new Error("no such task");
+    return found;
+  };
+  return { clock, kv, store, view: store.view, dispatcher, within, commit, agent, service, taskOf, current, managerId };
+}
+
+/** What a message says, in a line per change. */
+function words({ changes }: AssignmentsMessage): string[] {
+  return changes.map(({ action, item }) => {
+    const sign = action === AssignmentChange_Action.REMOVE ? "-" : "+";
+    return item.case === "task" ? `${sign}task ${item.value.id}` : `${sign}${item.case}`;
+  });
+}
+
+describe("sessions", () => {
+  test("a new node becomes an object with a session on the manager's lease, and learns the cluster", async () => {
+    const { agent, view, commit, within, managerId } = await world();
+    const one = agent();
+    const { first, sessionId, stream } = await one.register();
+    expect(view.nodes.get(one.nodeId)).toMatchObject({
+      description: { hostname: "host-1" },
+      status: { state: NodeStatus_State.UNKNOWN },
+    });
+    expect(view.sessions.get(one.nodeId)).toMatchObject({ sessionId, managerId });
+    expect(first.heartbeatPeriod).toMatchObject({ seconds: 1n });
+    // News of another manager reaches the agent without its asking.
+    const object = create(ManagerInfoSchema, { id: testId(), address: "10.0.0.9:2377" });
+    const news = stream.next();
+    await commit({ type: "create", kind: "manager", object });
+    expect((await within(news)).value).toMatchObject({ managers: [{ address: "10.0.0.9:2377" }] });
+  });
+
+  test("the newest session wins, and the former one ends with a reason", async () => {
+    const { agent, within, view } = await world();
+    const one = agent();
+    const former = await one.register();
+    const ended = former.stream.next();
+    ended.catch(() => {});
+    const newer = await one.register();
+    await expect(within(ended)).rejects.toMatchObject({
+      code: "failed_precondition",
+      message: expect.stringContaining("session invalid"),
+    });
+    const beat = (sessionId: string) => within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    await expect(beat(former.sessionId)).rejects.toMatchObject({ code: "failed_precondition" });
+    await expect(beat(newer.sessionId)).resolves.toBeDefined();
+    expect(view.sessions.get(one.nodeId)?.sessionId).toBe(newer.sessionId);
+  });
+
+  test("a fourth registration within eight seconds is refused, a later one is not", async () => {
+    const { agent, clock } = await world();
+    const one = agent();
+    for (let count = 0; count < 3; count++) await one.register();
+    await expect(one.register()).rejects.toMatchObject({ code: "resource_exhausted" });
+    await clock.advance(8_000);
+    await expect(one.register()).resolves.toBeDefined();
+  });
+
+  test("three missed beats end a session and take its key away; beats never touch the store", async () => {
+    const { agent, clock, within, view, kv } = await world();
+    const one = agent();
+    const { sessionId, stream } = await one.register();
+    const before = kv.revision;
+    for (let beat = 0; beat < 5; beat++) {
+      await clock.advance(900);
+      await within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    }
+    expect(kv.revision).toBe(before);
+    const ended = stream.next();
+    ended.catch(() => {});
+    await clock.advance(2_900);
+    expect(view.sessions.has(one.nodeId)).toBe(true);
+    await clock.advance(200);
+    await expect(within(ended)).rejects.toMatchObject({ code: "failed_precondition" });
+    expect(view.sessions.has(one.nodeId)).toBe(false);
+  });
+
+  test("a session that another manager took over ends here", async () => {
+    const { agent, within, view, commit } = await world();
+    const one = agent();
+    const { stream } = await one.register();
+    const ended = stream.next();
+    ended.catch(() => {});
+    const stored = view.sessions.get(one.nodeId);
+    const version = view.version("session", one.nodeId);
+    if (!stored) throw new Error("no session");
+    const object = { ...stored, sessionId: testId(), managerId: testId() };
+    await commit({ type: "update", kind: "session", object, version });
+    await expect(within(ended)).rejects.toMatchObject({ message: expect.stringContaining("newer one at manager") });
+  });
+
+  test.each([
+    [{ nodeId: "../../x" }, "node_id"],
+    [{ nodeId: "a".repeat(25) }, "description.hostname"],
+    [{ nodeId: "a".repeat(25), description: { hostname: "a b" } }, "description.hostname"],
+    [
+      { nodeId: "a".repeat(25), description: { hostname: "h", engine: { version: "x".repeat(70_000) } } },
+      "description",
+    ],
+  ])("bad registration %#", async (request, field) => {
+    const { agent, within, view } = await world();
+    const stream = agent().client.openSession(request)[Symbol.asyncIterator]();
+    await expect(within(stream.next())).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(field),
+    });
+    expect(view.nodes.size).toBe(0);
+  });
+});
+
+describe("assignments", () => {
+  test("first everything, then what changed, each message on top of the one before", async () => {
+    const { agent, service, commit, current, taskOf } = await world();
+    const one = agent();
+    const { tasks, service: web } = await service(one.nodeId, 2);
+    await service(testId(), 1);
+    const { sessionId } = await one.register();
+    const next = one.assignments(sessionId);
+    const complete = await next();
+    expect(complete).toMatchObject({ type: AssignmentsMessage_Type.COMPLETE, resultsIn: "1" });
+    expect(complete.epoch).toBeGreaterThan(0n);
+    expect(words(complete)).toEqual(["+template", "+endpoint", ...tasks.map(({ id }) => `+task ${id}`)]);
+    const template = complete.changes[0]?.item;
+    expect(template).toMatchObject({
+      value: { serviceName: web.name, serviceLabels: { tier: "front" }, spec: { container: { image: "demo/web:1" } } },
+    });
+    const third = taskOf(web.id, one.nodeId, 3);
+    await commit({ type: "create", kind: "task", object: third });
+    const more = await next();
+    expect(more).toMatchObject({ type: AssignmentsMessage_Type.INCREMENTAL, appliesTo: "1", resultsIn: "2" });
+    expect(words(more)).toEqual([`+task ${third.id}`]);
+    // All tasks go: the template and the endpoint go after the last.
+    await commit(
+      ...[...tasks, third].map((task): Proposal => {
+        const { meta } = current(task);
+        return { type: "delete", kind: "task", id: task.id, version: meta?.version };
+      }),
+    );
+    const last = await next();
+    expect(last).toMatchObject({ appliesTo: "2", resultsIn: "3" });
+    expect(words(last).sort()).toEqual(
+      ["-template", "-endpoint", ...[...tasks, third].map(({ id }) => `-task ${id}`)].sort(),
+    );
+  });
+
+  test("a task to be removed is sent until it has ended; the agent's own words do not come back", async () => {
+    const { agent, service, commit, current, within } = await world();
+    const one = agent();
+    const { tasks } = await service(one.nodeId, 1, TaskState.RUNNING);
+    const [task] = tasks;
+    if (!task) throw new Error("no task");
+    const { sessionId } = await one.register();
+    const next = one.assignments(sessionId);
+    await next();
+    const object = { ...current(task), desiredState: TaskState.REMOVE };
+    await commit({ type: "update", kind: "task", object });
+    const stop = await next();
+    expect(words(stop)).toEqual([`+task ${task.id}`]);
+    const status = { state: TaskState.SHUTDOWN, message: "shutdown" };
+    const answer = await within(
+      one.client.updateTaskStatus({ nodeId: one.nodeId, sessionId, updates: [{ taskId: task.id, status }] }),
+    );
+    expect(answer.refused).toEqual([]);
+    expect(words(await next())).toEqual([`-task ${task.id}`, "-template", "-endpoint"]);
+  });
+
+  test("what happens while an agent does not read becomes one message", async () => {
+    const { agent, service, commit, taskOf, clock } = await world();
+    const one = agent();
+    const { service: web } = await service(one.nodeId, 1);
+    const { sessionId } = await one.register();
+    const next = one.assignments(sessionId);
+    await next();
+    const made: Task[] = [];
+    for (let slot = 2; slot < 40; slot++) {
+      const object = taskOf(web.id, one.nodeId, slot);
+      made.push(object);
+      await commit({ type: "create", kind: "task", object });
+    }
+    await clock.advance(100);
+    let count = 0;
+    let messages = 0;
+    while (count < made.length) {
+      count += (await next()).changes.length;
+      messages++;
+    }
+    expect(count).toBe(made.length);
+    expect(messages).toBeLessThan(made.length);
+  });
+
+  test("a task whose service is gone is stopped, but never begun", async () => {
+    const { agent, service, view, current, commit } = await world();
+    const one = agent();
+    const { tasks, service: web } = await service(one.nodeId, 2);
+    const [first, second] = tasks;
+    if (!first || !second) throw new Error("no tasks");
+    const object = { ...current(first), desiredState: TaskState.REMOVE };
+    await commit(
+      { type: "update", kind: "task", object },
+      { type: "delete", kind: "service", id: web.id },
+      { type: "delete", kind: "spec", id: `${web.id}/0000000001` },
+    );
+    expect(view.services.size).toBe(0);
+    const { sessionId } = await one.register();
+    expect(words(await one.assignments(sessionId)())).toEqual(["+template", `+task ${first.id}`]);
+  });
+});
+
+describe("statuses", () => {
+  test("only the owner's moves that the table has are stored; the rest is refused with a reason", async () => {
+    const { agent, service, within, view, clock } = await world();
+    const one = agent();
+    const { tasks } = await service(one.nodeId, 2);
+    const { tasks: foreign } = await service(testId(), 1);
+    const [first, second] = tasks;
+    const [other] = foreign;
+    if (!first || !second || !other) throw new Error("no tasks");
+    const { sessionId } = await one.register();
+    const say = (taskId: string, state: number) => ({ taskId, status: create(TaskStatusSchema, { state }) });
+    const send = (...updates: ReturnType<typeof say>[]) =>
+      within(one.client.updateTaskStatus({ nodeId: one.nodeId, sessionId, updates }));
+    const answer = await send(
+      say(first.id, TaskState.RUNNING),
+      say(second.id, TaskState.NEW),
+      say(other.id, TaskState.RUNNING),
+      say(testId(), TaskState.RUNNING),
+      say(second.id, 600),
+    );
+    expect(answer.refused.map(({ reason }) => reason)).toEqual([
+      "assigned does not become new",
+      "not a task of this node",
+      "no such task",
+      "no such state",
+    ]);
+    expect(view.tasks.get(first.id)?.status?.state).toBe(TaskState.RUNNING);
+    expect(view.tasks.get(second.id)?.status?.state).toBe(TaskState.ASSIGNED);
+    expect((await send(say(first.id, TaskState.STARTING))).refused).toHaveLength(1);
+    await clock.advance(10_000);
+    await expect(send(say(first.id, TaskState.FAILED))).rejects.toMatchObject({ code: "failed_precondition" });
+    expect(view.tasks.get(first.id)?.status?.state).toBe(TaskState.RUNNING);
+  });
+
+  test("a status survives a manager's write to the same task, and many share a transaction", async () => {
+    const { agent, service, within, view, current, store, kv } = await world();
+    const one = agent();
+    const { tasks } = await service(one.nodeId, 50);
+    const [first] = tasks;
+    if (!first) throw new Error("no task");
+    const { sessionId } = await one.register();
+    const updates = tasks.map(({ id }) => ({ taskId: id, status: { state: TaskState.RUNNING } }));
+    const before = kv.revision;
+    const reported = one.client.updateTaskStatus({ nodeId: one.nodeId, sessionId, updates });
+    const object = { ...current(first), desiredState: TaskState.SHUTDOWN };
+    const stopped = store.commit([{ type: "update", kind: "task", object }], { signal, wait: false });
+    expect((await within(reported)).refused).toEqual([]);
+    await within(stopped);
+    expect(view.tasks.get(first.id)).toMatchObject({
+      desiredState: TaskState.SHUTDOWN,
+      status: { state: TaskState.RUNNING },
+    });
+    expect(kv.revision - before).toBeLessThan(6);
+  });
+});

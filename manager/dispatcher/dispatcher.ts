@@ -1,0 +1,331 @@
+/**
+ * Brings assignments to the agents that are connected to this manager and their reports into the store. Every manager
+ * has one. It decides nothing: who runs what is the loops' work, it only carries.
+ *
+ *   store ── changes ──▶ touched tasks, per node ──▶ diff ──▶ WatchAssignments ──▶ agent
+ *   store ◀── batches ── judge (owner, table) ◀──────────── UpdateTaskStatus ◀──── agent
+ *   /swarm/session/<node> (this manager's lease) ◀── OpenSession, heartbeats (never stored)
+ */
+import { abortReason, type Clock } from "../../common/base/clock.ts";
+import { SwarmError } from "../../common/base/error.ts";
+import { isId } from "../../common/base/id.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import type { Random } from "../../common/base/random.ts";
+import { Scope } from "../../common/base/scope.ts";
+import { Wakeup } from "../../common/base/wakeup.ts";
+import { durationMs, toDuration } from "../../common/model/duration.ts";
+import { taskStateName } from "../../common/model/task-state.ts";
+import type { CallContext, ServiceImplementation } from "../../common/rpc/service.ts";
+import {
+  type AssignmentChange,
+  AssignmentsMessage_Type,
+  type Dispatcher as DispatcherService,
+  type OpenSessionRequest,
+  type UpdateTaskStatusRequest,
+  type WatchAssignmentsRequest,
+} from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { Change } from "../store/changes.ts";
+import type { LeaseId } from "../store/kv.ts";
+import type { Store } from "../store/store.ts";
+import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
+import { forgetSession, registerSession } from "./registration.ts";
+import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
+import { StatusWriter } from "./status-writer.ts";
+import { TouchedSet } from "./touched-set.ts";
+
+/** What the dispatcher stands on. */
+export interface DispatcherOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly managerId: string;
+  /** This manager's present lease: sessions live on it. Throws `unavailable` while there is none. */
+  readonly lease: () => LeaseId;
+}
+
+/** Docker's default is 5 s; a beat of 1 s finds a dead node in 3 s and costs 100 calls/s for 100 nodes. */
+const HEARTBEAT_PERIOD_MS = 1_000;
+/** Below it a slow cluster setting could make every beat late. */
+const HEARTBEAT_PERIOD_MS_MIN = 100;
+const FORGET_RETRY_MS = 1_000;
+/** Changes in one message: a message stays far below what an agent takes, and its work is interleaved with the rest. */
+const CHANGES_PER_MESSAGE = 100;
+/** Reports in one call; agents send at most 500. */
+const UPDATES_MAX = 2_000;
+
+interface Stream {
+  readonly nodeId: string;
+  readonly touched: TouchedSet;
+}
+
+/** The Dispatcher of one manager: serve `implementation`, run `run`. */
+export class Dispatcher {
+  readonly implementation: ServiceImplementation<typeof DispatcherService>;
+  readonly #options: DispatcherOptions;
+  readonly #scope = new Scope();
+  readonly #sessions: Sessions;
+  readonly #statuses: StatusWriter;
+  /** Streams of assignments by node: the index that a change of the store wakes by. */
+  readonly #streams = new Map<string, Set<Stream>>();
+  #epoch = 0;
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+    this.#statuses = new StatusWriter(options);
+    this.#sessions = new Sessions(
+      {
+        clock: options.clock,
+        random: options.random,
+        heartbeatPeriodMs: () => this.#heartbeatPeriodMs,
+        expired: (session) => this.#expired(session),
+      },
+      this.#scope,
+    );
+    this.implementation = {
+      openSession: (request, context) => this.#openSession(request, context),
+      heartbeat: async ({ nodeId, sessionId }, context) => {
+        requireIdentity(nodeId, context);
+        this.#sessions.beat(nodeId, sessionId);
+        return { period: toDuration(this.#heartbeatPeriodMs) };
+      },
+      watchAssignments: (request, context) => this.#watchAssignments(request, context),
+      updateTaskStatus: (request, context) => this.#updateTaskStatus(request, context),
+    };
+  }
+
+  /** Runs until `signal` aborts; every session ends with it. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { store } = this.#options;
+    try {
+      await using scope = new Scope(signal);
+      const changes = store.view.changes(scope.signal);
+      scope.spawn("statuses", (inner) => this.#statuses.run(inner));
+      scope.spawn("sessions", (inner) => this.#superviseSessions(inner));
+      scope.spawn("changes", async () => {
+        for await (const batch of changes) for (const change of batch) this.#observe(change);
+      });
+      await scope.join();
+    } finally {
+      const stopping = new SwarmError("unavailable", "manager is stopping");
+      for (const session of [...this.#sessions.values()]) session.end(stopping);
+      await this.#scope[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Owns what sessions leave running (timers, clean-up): its failure is the dispatcher's. */
+  async #superviseSessions(signal: AbortSignal): Promise<void> {
+    signal.addEventListener("abort", () => this.#scope.cancel(), { once: true });
+    this.#scope.spawn("until the dispatcher stops", (inner) => new Wakeup().wait(inner));
+    await this.#scope.join();
+  }
+
+  /** The session of a connected agent, for other services that agents call. @throws failed_precondition "session invalid" */
+  requireSession(nodeId: string, sessionId: string, context: CallContext): AgentSession {
+    requireIdentity(nodeId, context);
+    return this.#sessions.require(nodeId, sessionId);
+  }
+
+  /** How many agents are connected here. */
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get #heartbeatPeriodMs(): number {
+    const period = durationMs(this.#options.store.view.cluster?.spec?.heartbeatPeriod) ?? 0;
+    return period > 0 ? Math.max(period, HEARTBEAT_PERIOD_MS_MIN) : HEARTBEAT_PERIOD_MS;
+  }
+
+  async *#openSession(request: OpenSessionRequest, context: CallContext) {
+    const { nodeId } = request;
+    if (!isId(nodeId)) throw new SwarmError("invalid_argument", "node_id: is not an id");
+    requireIdentity(nodeId, context);
+    this.#sessions.admit(nodeId);
+    const session = this.#sessions.prepare(nodeId);
+    await this.#register(request, session, context);
+    const logger = this.#options.logger.child({ nodeId, sessionId: session.id });
+    logger.info({ address: context.peer.address, hostname: request.description?.hostname }, "session opened");
+    try {
+      const signal = AbortSignal.any([context.signal, session.signal]);
+      while (true) {
+        yield this.#sessionMessage(session);
+        await session.news.wait(signal);
+      }
+    } finally {
+      // The session lives on while its heart beats: an agent that only lost this stream comes back to it with a new one.
+      const reason = session.signal.aborted ? abortReason(session.signal).message : "stream closed";
+      logger.info({ reason }, "session stream ended");
+    }
+  }
+
+  /** Not under the caller's signal: a registration that was begun is either in force, with its heart watched, or undone. */
+  async #register(request: OpenSessionRequest, session: AgentSession, { peer }: CallContext): Promise<void> {
+    try {
+      await registerSession(this.#options, { request, session, peer }, this.#scope.signal);
+    } catch (reason) {
+      this.#scope.spawn("undo a registration", async (signal) => {
+        await this.#options.clock.sleep(BEATS_MISSED_MAX * this.#heartbeatPeriodMs, signal);
+        await this.#forget(session, signal);
+      });
+      throw reason;
+    }
+    this.#sessions.open(session);
+    this.#verify(session);
+  }
+
+  #sessionMessage(session: AgentSession) {
+    const { view } = this.#options.store;
+    return {
+      sessionId: session.id,
+      heartbeatPeriod: toDuration(this.#heartbeatPeriodMs),
+      managers: [...view.managers.values()],
+      addressPool: view.cluster?.spec?.addressPool ?? "",
+    };
+  }
+
+  async *#watchAssignments({ nodeId, sessionId }: WatchAssignmentsRequest, context: CallContext) {
+    const session = this.requireSession(nodeId, sessionId, context);
+    const signal = AbortSignal.any([context.signal, session.signal]);
+    const { view } = this.#options.store;
+    // Without a leader there is no epoch to speak in, and nothing new to say.
+    while (!view.leader && this.#epoch === 0) await view.waitForRevision(view.revision + 1, signal);
+    const stream: Stream = { nodeId, touched: new TouchedSet(this.#options.clock) };
+    const streams = this.#streams.get(nodeId) ?? new Set();
+    this.#streams.set(nodeId, streams.add(stream));
+    try {
+      let sequence = 0;
+      const message = (changes: readonly AssignmentChange[]) => ({
+        type: sequence === 0 ? AssignmentsMessage_Type.COMPLETE : AssignmentsMessage_Type.INCREMENTAL,
+        appliesTo: sequence === 0 ? "" : String(sequence),
+        resultsIn: String(++sequence),
+        changes: [...changes],
+        epoch: BigInt(this.#currentEpoch()),
+      });
+      const told = new AssignmentSet(nodeId);
+      yield message(told.complete(view));
+      while (true) {
+        const changes = told.update(view, await stream.touched.take(signal));
+        for (let start = 0; start < changes.length; start += CHANGES_PER_MESSAGE) {
+          yield message(changes.slice(start, start + CHANGES_PER_MESSAGE));
+        }
+      }
+    } finally {
+      streams.delete(stream);
+      if (streams.size === 0 && this.#streams.get(nodeId) === streams) this.#streams.delete(nodeId);
+    }
+  }
+
+  /** The newest leader this manager knows of; between two leaders the former one's. */
+  #currentEpoch(): number {
+    this.#epoch = Math.max(this.#epoch, this.#options.store.view.leader?.epoch ?? 0);
+    return this.#epoch;
+  }
+
+  async #updateTaskStatus({ nodeId, sessionId, updates }: UpdateTaskStatusRequest, context: CallContext) {
+    const session = this.requireSession(nodeId, sessionId, context);
+    if (updates.length > UPDATES_MAX) throw new SwarmError("invalid_argument", `updates: at most ${UPDATES_MAX}`);
+    const signal = AbortSignal.any([context.signal, session.signal]);
+    const verdicts = await Promise.all(
+      updates.map(async ({ taskId, status }) => ({
+        taskId,
+        status,
+        reason: await this.#statuses.report({ nodeId, taskId, status }, signal),
+      })),
+    );
+    const refused = verdicts.flatMap(({ taskId, reason }) => (reason === undefined ? [] : [{ taskId, reason }]));
+    this.#options.logger.debug(
+      { nodeId, tasks: updates.map(({ taskId, status }) => `${taskId} ${stateWord(status?.state)}`), refused },
+      "task statuses",
+    );
+    return { refused };
+  }
+
+  /** Passes a change on to the streams and sessions that it concerns. */
+  #observe(change: Change): void {
+    switch (change.kind) {
+      case "task": {
+        const { before, after } = change;
+        if (!concernsAgent(before, after)) return;
+        this.#touchTask(before?.nodeId, change.id);
+        if (after?.nodeId !== before?.nodeId) this.#touchTask(after?.nodeId, change.id);
+        return;
+      }
+      case "service":
+        if (concernsAgents(change.before, change.after)) this.#touchService(change.id);
+        return;
+      case "manager":
+      case "cluster":
+        for (const session of this.#sessions.values()) session.news.wake();
+        return;
+      case "session":
+      case "node": {
+        const session = this.#sessions.get(change.id);
+        if (session) this.#verify(session);
+        return;
+      }
+      case "spec":
+      case "image":
+      case "logs":
+        return;
+      default:
+        change satisfies never;
+    }
+  }
+
+  #touchTask(nodeId: string | undefined, taskId: string): void {
+    for (const { touched } of this.#streams.get(nodeId ?? "") ?? []) touched.touchTask(taskId);
+  }
+
+  #touchService(serviceId: string): void {
+    const nodeIds = new Set<string>();
+    for (const { nodeId } of this.#options.store.view.tasksOfService(serviceId)) nodeIds.add(nodeId);
+    for (const nodeId of nodeIds) {
+      for (const { touched } of this.#streams.get(nodeId) ?? []) touched.touchService(serviceId);
+    }
+  }
+
+  /** Ends a session that the store no longer has: the node went to another manager, was removed, or our lease is gone. */
+  #verify(session: AgentSession): void {
+    const { view } = this.#options.store;
+    const stored = view.sessions.get(session.nodeId);
+    if (stored && stored.sessionId !== session.id) {
+      session.end(sessionInvalid(`the node has a newer one at manager ${stored.managerId}`));
+    } else if (!stored) session.end(sessionInvalid("it is no longer stored"));
+    else if (!view.nodes.has(session.nodeId)) session.end(sessionInvalid("the node was removed"));
+  }
+
+  async #expired(session: AgentSession): Promise<void> {
+    const { nodeId, id: sessionId } = session;
+    this.#options.logger.info({ nodeId, sessionId }, "session ended: heartbeats missed");
+    await this.#forget(session, this.#scope.signal);
+  }
+
+  /** Deletes the session's key, however long the store is away: a key that stayed would keep a dead node READY. */
+  async #forget(session: AgentSession, signal: AbortSignal): Promise<void> {
+    const { logger, clock } = this.#options;
+    while (true) {
+      try {
+        return await forgetSession(this.#options, session, signal);
+      } catch (reason) {
+        if (signal.aborted) throw abortReason(signal);
+        logger.warn({ err: reason, nodeId: session.nodeId }, "cannot remove a session yet");
+      }
+      await clock.sleep(FORGET_RETRY_MS, signal);
+    }
+  }
+}
+
+/** A caller with a certificate speaks for its own node only. */
+function requireIdentity(nodeId: string, { peer }: CallContext): void {
+  if (peer.identity && peer.identity.nodeId !== nodeId) {
+    throw new SwarmError("permission_denied", `node_id: the caller's certificate is not that of ${nodeId}`);
+  }
+}
+
+function stateWord(state: number | undefined): string {
+  try {
+    return state === undefined ? "?" : taskStateName(state);
+  } catch {
+    return String(state);
+  }
+}
