@@ -11,6 +11,7 @@ const ROOT = new URL("..", import.meta.url).pathname;
 const FILE_LINES_MAX = 500;
 const FUNCTION_LINES_MAX = 70;
 const SHIM_LINES_MAX = 1_500;
+const UNPACK_LINES_MAX = 400;
 
 interface Source {
   readonly path: string;
@@ -157,9 +158,14 @@ describe("size", () => {
     expect(product.flatMap(longFunctions)).toEqual([]);
   });
 
-  test(`the shim has at most ${SHIM_LINES_MAX} lines`, () => {
-    const lines = sources(".c", ".h").filter(({ path }) => path.startsWith("agent/shim/"));
-    expect(lines.reduce((sum, source) => sum + source.lines.length, 0)).toBeLessThan(SHIM_LINES_MAX);
+  // What runs beside every container; the unpacker is a program of its own in the same binary.
+  test.each([
+    ["runner and supervisor", (path: string) => !path.includes("/unpack."), SHIM_LINES_MAX],
+    ["unpacker", (path: string) => path.includes("/unpack."), UNPACK_LINES_MAX],
+  ])("the shim's %s stays small: lines of code, without comments", (_, includes, linesMax) => {
+    const files = sources(".c", ".h").filter(({ path }) => path.startsWith("agent/shim/") && includes(path));
+    const code = files.flatMap(({ text }) => text.replaceAll(/\/\*[\s\S]*?\*\//g, "").split("\n"));
+    expect(code.filter((line) => line.trim() !== "" && !line.trim().startsWith("//")).length).toBeLessThan(linesMax);
   });
 });
 
