@@ -3,10 +3,11 @@
  * however many changes came meanwhile.
  */
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
-import { abortReason, type Clock, withTimeout } from "../common/base/clock.ts";
+import { type Clock, withTimeout } from "../common/base/clock.ts";
 import { AssertionFailure } from "../common/base/error.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
+import { Wakeup } from "../common/base/wakeup.ts";
 import type { Executor, PublishedEndpoint } from "./executor.ts";
 
 const RETRY: BackoffOptions = { delayMsMin: 100, delayMsMax: 10_000 };
@@ -25,8 +26,7 @@ export interface EndpointPublisherOptions {
 export class EndpointPublisher {
   readonly #options: EndpointPublisherOptions;
   #waiting: (() => void)[] = [];
-  #dirty = false;
-  #wake: (() => void) | undefined;
+  readonly #wakeup = new Wakeup();
 
   constructor(options: EndpointPublisherOptions) {
     this.#options = options;
@@ -37,48 +37,43 @@ export class EndpointPublisher {
    * a failing one is repeated in the background.
    */
   changed(): Promise<void> {
-    this.#dirty = true;
-    this.#wake?.();
+    this.#wakeup.wake();
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   /** Publishes until `signal` aborts; what was published stays. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, random, logger, executor, endpoints } = this.#options;
+    const { clock, random } = this.#options;
     const backoff = new Backoff(RETRY, random);
-    const publish = { clock, timeoutMs: PUBLISH_TIMEOUT_MS, operation: "publish ports" };
     try {
       while (true) {
-        await this.#untilDirty(signal);
-        const served = this.#waiting.splice(0);
-        this.#dirty = false;
-        try {
-          await withTimeout(publish, signal, (inner) => executor.publish(endpoints(), inner));
+        await this.#wakeup.wait(signal);
+        if (await this.#publish(signal)) {
           backoff.reset();
-        } catch (reason) {
-          if (signal.aborted || reason instanceof AssertionFailure) throw reason;
-          logger.error({ err: reason }, "publishing ports failed, trying again");
-          this.#dirty = true;
-          await clock.sleep(backoff.nextDelayMs(), signal);
-        } finally {
-          for (const resolve of served) resolve();
+          continue;
         }
+        this.#wakeup.wake();
+        await clock.sleep(backoff.nextDelayMs(), signal);
       }
     } finally {
       for (const resolve of this.#waiting.splice(0)) resolve();
     }
   }
 
-  async #untilDirty(signal: AbortSignal): Promise<void> {
-    while (!this.#dirty) {
-      if (signal.aborted) throw abortReason(signal);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = () => resolve();
-      this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
-      await promise;
-      signal.removeEventListener("abort", wake);
-      this.#wake = undefined;
+  /** Publishes the newest set once; who waits for it goes on in either case. */
+  async #publish(signal: AbortSignal): Promise<boolean> {
+    const { clock, logger, executor, endpoints } = this.#options;
+    const limits = { clock, timeoutMs: PUBLISH_TIMEOUT_MS, operation: "publish ports" };
+    const served = this.#waiting.splice(0);
+    try {
+      await withTimeout(limits, signal, (inner) => executor.publish(endpoints(), inner));
+      return true;
+    } catch (reason) {
+      if (signal.aborted || reason instanceof AssertionFailure) throw reason;
+      logger.error({ err: reason }, "publishing ports failed, trying again");
+      return false;
+    } finally {
+      for (const resolve of served) resolve();
     }
   }
 }

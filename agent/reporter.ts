@@ -2,9 +2,10 @@
  * Brings observed statuses to the manager: only the newest of each task counts, and it is kept until a manager has
  * accepted it. It outlives sessions; `deliver` runs once per session.
  */
-import { abortReason, type Clock } from "../common/base/clock.ts";
+import type { Clock } from "../common/base/clock.ts";
 import type { TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
+import { Wakeup } from "../common/base/wakeup.ts";
 import type { Client } from "../common/rpc/service.ts";
 import type { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { TaskStatus } from "../proto/gen/swarm/v1/types_pb.js";
@@ -26,7 +27,7 @@ export class Reporter {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #pending = new Map<TaskId, TaskStatus>();
-  #wake: (() => void) | undefined;
+  readonly #wakeup = new Wakeup();
 
   constructor(clock: Clock, logger: Logger) {
     this.#clock = clock;
@@ -36,7 +37,7 @@ export class Reporter {
   /** Takes the newest status of a task; what was waiting for it before is dropped. */
   report(taskId: TaskId, status: TaskStatus): void {
     this.#pending.set(taskId, status);
-    this.#wake?.();
+    this.#wakeup.wake();
   }
 
   /** Drops what waits for a task that no longer exists. */
@@ -47,7 +48,7 @@ export class Reporter {
   /** Sends over one session until `signal` aborts; throws when a call fails, with nothing lost. */
   async deliver(channel: ReportChannel, signal: AbortSignal): Promise<void> {
     while (true) {
-      await this.#somethingPending(signal);
+      if (this.#pending.size === 0) await this.#wakeup.wait(signal);
       await this.#clock.sleep(GATHER_MS, signal);
       await this.#send(channel, signal);
     }
@@ -64,19 +65,6 @@ export class Reporter {
     }
     for (const [taskId, status] of batch) {
       if (this.#pending.get(taskId) === status) this.#pending.delete(taskId);
-    }
-  }
-
-  async #somethingPending(signal: AbortSignal): Promise<void> {
-    while (this.#pending.size === 0) {
-      if (signal.aborted) throw abortReason(signal);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = () => resolve();
-      this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
-      await promise;
-      signal.removeEventListener("abort", wake);
-      if (this.#wake === wake) this.#wake = undefined;
     }
   }
 }

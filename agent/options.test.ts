@@ -1,0 +1,38 @@
+/** Goal: settings follow flags and environment; every bad option is named at once. Method: argv in, settings out. */
+import { expect, test } from "vitest";
+import { parseOptions } from "../common/base/options.ts";
+import { agentSettings, describeProgram } from "./options.ts";
+
+function settings(argv: readonly string[], environment: Record<string, string> = {}) {
+  const parsed = parseOptions(describeProgram("1"), argv, environment);
+  if (parsed.type !== "options") throw new Error(parsed.text);
+  return agentSettings(parsed.values);
+}
+
+test("defaults, flags and environment", () => {
+  expect(settings([])).toMatchObject({ managers: ["127.0.0.1:2377"], bridge: "swarm0", labels: {} });
+  expect(
+    settings(["--manager", "a:1, b:2", "--label", "disk=ssd,zone=a=b"], { SWARM_AGENT_HOSTNAME: "n7" }),
+  ).toMatchObject({
+    managers: ["a:1", "b:2"],
+    labels: { disk: "ssd", zone: "a=b" },
+    hostname: "n7",
+  });
+});
+
+test("bad options", () => {
+  const bad = [
+    "--manager",
+    "a,b:1",
+    "--data-dir",
+    "x",
+    "--bridge",
+    "much-too-long-a-name",
+    "--label",
+    "x",
+    "--log-level",
+    "loud",
+  ];
+  expect(() => settings(bad)).toThrow(/--manager: a is not HOST:PORT.*--data-dir.*--bridge.*--label.*--log-level/);
+  expect(() => settings(["--bogus"])).toThrow("unknown flag");
+});
