@@ -36,7 +36,7 @@ export async function* decompress(
 }
 
 /** What the magic number at the start of `bytes` says. */
-export function compressionOf(bytes: Uint8Array): LayerCompression {
+function compressionOf(bytes: Uint8Array): LayerCompression {
   const [a, b, c, d] = bytes;
   if (a === 0x1f && b === 0x8b) return "gzip";
   if (a === 0x28 && b === 0xb5 && c === 0x2f && d === 0xfd) return "zstd";

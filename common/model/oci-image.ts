@@ -28,9 +28,9 @@ export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
 /** The same for a config. */
 export const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
 /** More layers than overlayfs mounts well; Docker stops at 125, containerd at 128. */
-export const LAYERS_MAX = 128;
+const LAYERS_MAX = 128;
 /** Entries of an index; more only waste time. */
-export const INDEX_ENTRIES_MAX = 1000;
+const INDEX_ENTRIES_MAX = 1000;
 
 /** How a layer's tar is stored. */
 export type LayerCompression = "none" | "gzip" | "zstd";
@@ -134,11 +134,11 @@ export function layerCompression(layer: Descriptor): LayerCompression {
 export function decodeImageDocument(bytes: Uint8Array, mediaType: string | undefined): ImageDocument {
   if (bytes.length > MANIFEST_BYTES_MAX) throw bad(`manifest of ${bytes.length} bytes is over ${MANIFEST_BYTES_MAX}`);
   const document = asRecord(parseJson(bytes, "manifest"), "manifest");
-  if (document["schemaVersion"] !== 2) throw bad("manifest: only schemaVersion 2 is supported");
-  if (document["layers"] !== undefined && document["manifests"] !== undefined) {
+  if (document.schemaVersion !== 2) throw bad("manifest: only schemaVersion 2 is supported");
+  if (document.layers !== undefined && document.manifests !== undefined) {
     throw bad("manifest has both layers and manifests");
   }
-  const own = optionalText(document["mediaType"], "manifest.mediaType");
+  const own = optionalText(document.mediaType, "manifest.mediaType");
   const stated = own ?? mediaType;
   if (own !== undefined && mediaType !== undefined && own !== mediaType) {
     throw bad(`manifest says it is ${quote(own)} but came as ${quote(mediaType)}`);
@@ -154,22 +154,22 @@ export function decodeImageDocument(bytes: Uint8Array, mediaType: string | undef
 export function decodeImageConfig(bytes: Uint8Array): ImageConfig {
   if (bytes.length > CONFIG_BYTES_MAX) throw bad(`image config of ${bytes.length} bytes is over ${CONFIG_BYTES_MAX}`);
   const document = asRecord(parseJson(bytes, "image config"), "image config");
-  const config = asRecord(document["config"] ?? {}, "config");
-  const rootfs = asRecord(document["rootfs"], "rootfs");
-  const stopSignal = optionalText(config["StopSignal"], "config.StopSignal");
-  const healthcheck = decodeHealthcheck(config["Healthcheck"]);
+  const config = asRecord(document.config ?? {}, "config");
+  const rootfs = asRecord(document.rootfs, "rootfs");
+  const stopSignal = optionalText(config.StopSignal, "config.StopSignal");
+  const healthcheck = decodeHealthcheck(config.Healthcheck);
   return {
     platform: decodePlatform(document, "image config"),
-    user: optionalText(config["User"], "config.User") ?? "",
-    exposedPorts: keysOf(config["ExposedPorts"], "config.ExposedPorts"),
-    env: texts(config["Env"], "config.Env"),
-    entrypoint: texts(config["Entrypoint"], "config.Entrypoint"),
-    command: texts(config["Cmd"], "config.Cmd"),
-    volumes: keysOf(config["Volumes"], "config.Volumes"),
-    workingDirectory: optionalText(config["WorkingDir"], "config.WorkingDir") ?? "",
+    user: optionalText(config.User, "config.User") ?? "",
+    exposedPorts: keysOf(config.ExposedPorts, "config.ExposedPorts"),
+    env: texts(config.Env, "config.Env"),
+    entrypoint: texts(config.Entrypoint, "config.Entrypoint"),
+    command: texts(config.Cmd, "config.Cmd"),
+    volumes: keysOf(config.Volumes, "config.Volumes"),
+    workingDirectory: optionalText(config.WorkingDir, "config.WorkingDir") ?? "",
     ...(stopSignal ? { stopSignal } : {}),
     ...(healthcheck ? { healthcheck } : {}),
-    diffIds: texts(rootfs["diff_ids"], "rootfs.diff_ids").map((diffId) => asDigest(diffId, "rootfs.diff_ids")),
+    diffIds: texts(rootfs.diff_ids, "rootfs.diff_ids").map((diffId) => asDigest(diffId, "rootfs.diff_ids")),
   };
 }
 
@@ -207,32 +207,32 @@ export function parseJson(bytes: Uint8Array, what: string): unknown {
 }
 
 function decodeIndex(document: JsonRecord): readonly Descriptor[] {
-  const manifests = asList(document["manifests"] ?? [], "manifests");
+  const manifests = asList(document.manifests ?? [], "manifests");
   if (manifests.length > INDEX_ENTRIES_MAX)
     throw bad(`index of ${manifests.length} entries is over ${INDEX_ENTRIES_MAX}`);
   return manifests.map((entry) => decodeDescriptor(entry, "manifests"));
 }
 
 function decodeManifest(document: JsonRecord): ImageManifest {
-  const layers = asList(document["layers"], "layers");
+  const layers = asList(document.layers, "layers");
   if (layers.length > LAYERS_MAX) throw bad(`image of ${layers.length} layers is over ${LAYERS_MAX}`);
-  const config = decodeDescriptor(document["config"], "config");
+  const config = decodeDescriptor(document.config, "config");
   if (config.sizeBytes > CONFIG_BYTES_MAX)
     throw bad(`image config of ${config.sizeBytes} bytes is over ${CONFIG_BYTES_MAX}`);
   return { config, layers: layers.map((layer) => decodeDescriptor(layer, "layers")) };
 }
 
 /** Reads a descriptor; `what` names it in errors. Throws `invalid_argument`. */
-export function decodeDescriptor(value: unknown, what: string): Descriptor {
+function decodeDescriptor(value: unknown, what: string): Descriptor {
   const record = asRecord(value, what);
-  const sizeBytes = record["size"];
+  const sizeBytes = record.size;
   if (typeof sizeBytes !== "number" || !Number.isSafeInteger(sizeBytes) || sizeBytes < 0)
     throw bad(`${what}.size is not a size`);
-  const annotations = Object.entries(asRecord(record["annotations"] ?? {}, `${what}.annotations`));
-  const platform = record["platform"] === undefined ? undefined : asRecord(record["platform"], `${what}.platform`);
+  const annotations = Object.entries(asRecord(record.annotations ?? {}, `${what}.annotations`));
+  const platform = record.platform === undefined ? undefined : asRecord(record.platform, `${what}.platform`);
   return {
-    mediaType: asText(record["mediaType"], `${what}.mediaType`),
-    digest: asDigest(record["digest"], `${what}.digest`),
+    mediaType: asText(record.mediaType, `${what}.mediaType`),
+    digest: asDigest(record.digest, `${what}.digest`),
     sizeBytes,
     ...(platform ? { platform: decodePlatform(platform, `${what}.platform`) } : {}),
     annotations: new Map(annotations.map(([key, text]) => [key, asText(text, `${what}.annotations`)])),
@@ -240,10 +240,10 @@ export function decodeDescriptor(value: unknown, what: string): Descriptor {
 }
 
 function decodePlatform(record: JsonRecord, what: string): Platform {
-  const variant = optionalText(record["variant"], `${what}.variant`);
+  const variant = optionalText(record.variant, `${what}.variant`);
   return {
-    os: asText(record["os"], `${what}.os`),
-    architecture: asText(record["architecture"], `${what}.architecture`),
+    os: asText(record.os, `${what}.os`),
+    architecture: asText(record.architecture, `${what}.architecture`),
     ...(variant ? { variant } : {}),
   };
 }
@@ -251,9 +251,9 @@ function decodePlatform(record: JsonRecord, what: string): Platform {
 function decodeHealthcheck(value: unknown): ImageHealthcheck | undefined {
   if (value === undefined || value === null) return undefined;
   const record = asRecord(value, "config.Healthcheck");
-  const test = texts(record["Test"], "config.Healthcheck.Test");
+  const test = texts(record.Test, "config.Healthcheck.Test");
   if (test.length === 0) return undefined;
-  const retries = nonNegative(record["Retries"], "config.Healthcheck.Retries");
+  const retries = nonNegative(record.Retries, "config.Healthcheck.Retries");
   return {
     test,
     ...milliseconds(record, "Interval", "intervalMs"),
