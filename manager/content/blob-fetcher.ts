@@ -139,9 +139,12 @@ export class BlobFetcher implements AsyncDisposable {
 
 /** An image of the cluster that is made of the blob; none: undefined. */
 function imageWith(view: View, digest: string): Image | undefined {
-  return view.images
-    .values()
-    .find(({ manifestDigest, blobDigests }) => manifestDigest === digest || blobDigests.includes(digest));
+  return view.images.values().find((image) => blobsOf(image).includes(digest));
+}
+
+/** The digests of everything that makes an image. */
+export function blobsOf({ manifestDigest, blobDigests }: Image): readonly string[] {
+  return [manifestDigest, ...blobDigests];
 }
 
 /** The managers that hold the blobs of `image` and are alive. */

@@ -1,173 +1,213 @@
-/**
- * Blobs on this manager's disk, by what they hash to. A blob is there whole or not at all: it is written under another
- * name, its size and sha256 are checked as it comes, and only then is it renamed into place.
- */
+/** Blobs on disk, named by their digests: what `swarmctl image load` brought, and copies of what other managers hold. */
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { chmod, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { abortReason } from "../../common/base/clock.ts";
+import { abortReason, type Clock } from "../../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
-import { newId } from "../../common/base/id.ts";
-import type { Random } from "../../common/base/random.ts";
+import { untilAborted } from "../../common/base/until-aborted.ts";
+import { isDigest } from "../../common/model/image-reference.ts";
+
+/** What a blob store is made of. */
+export interface BlobStoreOptions {
+  /** Its own directory, which nobody else may write to; made with mode 0700. */
+  readonly directory: string;
+  readonly clock: Clock;
+}
 
 /** What a blob must turn out to be. */
 export interface BlobHeader {
-  /** "sha256:" and 64 hex digits. */
   readonly digest: string;
   readonly sizeBytes: number;
 }
 
-/** Read at once: large enough for the disk, small enough for a message (4 MiB) and for many readers. */
-const CHUNK_BYTES = 256 * 1024;
+interface Blob {
+  readonly sizeBytes: number;
+  /** When it was stored or last asked for, in the clock's monotonic ms. */
+  usedMs: number;
+}
 
-const DIGEST = /^sha256:([a-f0-9]{64})$/;
+/** Bytes per part of a blob that is read: far below gRPC's limit, large enough to keep a link busy. */
+const PART_BYTES = 256 * 1024;
+const DIRECTORY_MODE = 0o700;
+const FILE_MODE = 0o600;
 
+/**
+ * Content by digest. A blob is there whole and verified or not at all: it is written to `ingest/` while its hash is
+ * computed, and renamed into `blobs/` once size and hash agree and its bytes are on the disk. What a crash left in
+ * `ingest/` is removed when the store is opened. The list of blobs is held in memory: the directory has one owner.
+ */
 export class BlobStore {
-  readonly #folder: string;
-  readonly #temporary: string;
-  readonly #random: Random;
-  /** Blobs being written now, so that two callers who bring the same one share the work of the first. */
-  readonly #arriving = new Map<string, Promise<void>>();
+  readonly #blobsDirectory: string;
+  readonly #ingestDirectory: string;
+  readonly #clock: Clock;
+  readonly #blobs = new Map<string, Blob>();
+  #ingestCount = 0;
 
-  private constructor(folder: string, random: Random) {
-    this.#folder = join(folder, "sha256");
-    this.#temporary = join(folder, "incoming");
-    this.#random = random;
+  private constructor({ directory, clock }: BlobStoreOptions) {
+    this.#blobsDirectory = join(directory, "blobs");
+    this.#ingestDirectory = join(directory, "ingest");
+    this.#clock = clock;
   }
 
-  /** Opens (or makes, 0700) the store in `folder`; what an interrupted run left half-written is removed. */
-  static async open(folder: string, random: Random): Promise<BlobStore> {
-    const store = new BlobStore(folder, random);
-    await mkdir(store.#folder, { recursive: true, mode: 0o700 });
-    await rm(store.#temporary, { recursive: true, force: true });
-    await mkdir(store.#temporary, { mode: 0o700 });
+  /** Opens the store in `directory`, making it if need be. */
+  static async open(options: BlobStoreOptions): Promise<BlobStore> {
+    const store = new BlobStore(options);
+    await rm(store.#ingestDirectory, { recursive: true, force: true });
+    for (const directory of [options.directory, store.#blobsDirectory, store.#ingestDirectory]) {
+      await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
+      await chmod(directory, DIRECTORY_MODE);
+    }
+    for (const entry of await readdir(store.#blobsDirectory, { withFileTypes: true })) {
+      const digest = entry.name.replace("-", ":");
+      if (!entry.isFile() || !isDigest(digest)) continue;
+      const { size } = await stat(store.#pathOf(digest));
+      store.#blobs.set(digest, { sizeBytes: size, usedMs: options.clock.monotonicMs() });
+    }
     return store;
   }
 
-  /** Which of `digests` are not here, in their order. */
-  async missing(digests: readonly string[]): Promise<readonly string[]> {
-    const missing: string[] = [];
-    for (const digest of digests) if (!(await this.has(digest))) missing.push(digest);
-    return missing;
+  /** Whether the blob is here. */
+  has(digest: string): boolean {
+    return this.#blobs.has(digest);
   }
 
-  async has(digest: string): Promise<boolean> {
-    try {
-      await stat(this.#pathOf(digest));
-      return true;
-    } catch (reason) {
-      if (errnoOf(reason) === "ENOENT") return false;
-      throw SwarmError.wrap(`look for blob ${digest}`, reason);
-    }
+  /** The size in bytes of every blob here, by digest. */
+  sizes(): ReadonlyMap<string, number> {
+    return new Map([...this.#blobs].map(([digest, { sizeBytes }]) => [digest, sizeBytes]));
+  }
+
+  /** Which of `digests` are not here. Those that are count as used now: somebody is about to build on them. */
+  async missing(digests: readonly string[]): Promise<readonly string[]> {
+    return digests.filter((digest) => !this.#touch(digest));
   }
 
   /**
-   * Stores one blob; one that is here already costs nothing, and its data is not read.
-   * @throws invalid_argument unless size and sha256 agree, resource_exhausted when the disk is full; nothing stays then.
+   * Stores one blob; one that is here already is not read again.
+   * @throws invalid_argument for a bad digest, and unless size and hash agree; resource_exhausted when the disk is full.
+   * Whatever it throws, nothing of the blob stays.
    */
-  async put(blob: BlobHeader, data: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
-    const path = this.#pathOf(blob.digest);
-    const other = this.#arriving.get(blob.digest);
-    // The other one may still fail; then this caller's data counts.
-    if (other) await other.catch(() => {});
-    if (await this.has(blob.digest)) return;
-    const arrival = this.#receive(blob, data, path, signal);
-    this.#arriving.set(blob.digest, arrival);
-    try {
-      await arrival;
-    } finally {
-      if (this.#arriving.get(blob.digest) === arrival) this.#arriving.delete(blob.digest);
+  async put(header: BlobHeader, data: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
+    const { digest, sizeBytes } = header;
+    const path = this.#pathOf(digest);
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) throw refused(digest, `${sizeBytes} is not a size`);
+    const present = this.#touch(digest);
+    if (present) {
+      if (present.sizeBytes !== sizeBytes) throw refused(digest, `has ${present.sizeBytes} bytes, not ${sizeBytes}`);
+      return;
     }
+    const ingest = join(this.#ingestDirectory, String(this.#ingestCount++));
+    try {
+      await ingestBlob(ingest, header, data, signal);
+      await rename(ingest, path);
+      await syncDirectory(this.#blobsDirectory);
+    } catch (reason) {
+      await rm(ingest, { force: true });
+      throw putError(digest, reason);
+    }
+    this.#blobs.set(digest, { sizeBytes, usedMs: this.#clock.monotonicMs() });
   }
 
-  /** A blob's bytes from `offset`. @throws not_found; out_of_range for an offset past its end. */
+  /**
+   * A blob's bytes from `offset` on, in parts of 256 KiB.
+   * @throws not_found; out_of_range for an offset behind its end; data_loss when the file has become shorter.
+   */
   async *open(digest: string, offset: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
-    const file = await this.#openFile(digest);
-    try {
-      const { size } = await file.stat();
-      if (offset > size) throw new SwarmError("out_of_range", `blob ${digest}: offset ${offset} is past its ${size} bytes`);
-      let at = offset;
-      while (at < size) {
-        if (signal.aborted) throw abortReason(signal);
-        const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(Math.min(CHUNK_BYTES, size - at)), 0, null, at);
-        if (bytesRead === 0) throw new SwarmError("data_loss", `blob ${digest}: ends early`);
-        at += bytesRead;
-        yield buffer.subarray(0, bytesRead);
-      }
-    } finally {
-      await file.close();
+    const blob = this.#touch(digest);
+    if (!blob) throw new SwarmError("not_found", `blob ${digest.slice(0, 150)}: not here`);
+    const { sizeBytes } = blob;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset > sizeBytes) {
+      throw new SwarmError("out_of_range", `blob ${digest}: offset ${offset} of ${sizeBytes} bytes`);
+    }
+    await using file = await this.#openFile(digest);
+    for (let at = offset; at < sizeBytes; ) {
+      if (signal.aborted) throw abortReason(signal);
+      // A part of its own each time: the reader may keep it.
+      const part = Buffer.allocUnsafeSlow(Math.min(PART_BYTES, sizeBytes - at));
+      const { bytesRead } = await file.read(part, 0, part.length, at);
+      if (bytesRead === 0) throw new SwarmError("data_loss", `blob ${digest}: ends at ${at} of ${sizeBytes} bytes`);
+      at += bytesRead;
+      yield part.subarray(0, bytesRead);
     }
   }
 
-  /** Forgets a blob; none is no error. Readers that have it open read on. */
+  /** Forgets a blob; none is no error. Who is reading it reads on. */
   async delete(digest: string): Promise<void> {
+    if (!this.#blobs.delete(digest)) return;
     await rm(this.#pathOf(digest), { force: true });
   }
 
-  /** The digests of all blobs here. */
-  async list(): Promise<string[]> {
-    return (await readdir(this.#folder)).map((hex) => `sha256:${hex}`);
+  /** Deletes the blobs that are not in `used` and that nobody has asked for in `unusedMs`; returns their digests. */
+  async deleteUnused(used: ReadonlySet<string>, unusedMs: number): Promise<readonly string[]> {
+    const beforeMs = this.#clock.monotonicMs() - unusedMs;
+    const idle = [...this.#blobs].filter(([digest, { usedMs }]) => !used.has(digest) && usedMs <= beforeMs);
+    for (const [digest] of idle) await this.delete(digest);
+    return idle.map(([digest]) => digest);
   }
 
-  async #receive(blob: BlobHeader, data: AsyncIterable<Uint8Array>, path: string, signal: AbortSignal): Promise<void> {
-    const temporary = join(this.#temporary, newId(this.#random));
-    try {
-      const file = await open(temporary, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
-      try {
-        await writeChecked(file, blob, data, signal);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await rename(temporary, path);
-    } catch (reason) {
-      await rm(temporary, { force: true });
-      if (errnoOf(reason) === "ENOSPC" || errnoOf(reason) === "EDQUOT") {
-        throw SwarmError.wrap(`store blob ${blob.digest}`, reason, "resource_exhausted");
-      }
-      throw SwarmError.wrap(`store blob ${blob.digest}`, reason);
-    }
+  /** The blob, which counts as used now. */
+  #touch(digest: string): Blob | undefined {
+    const blob = this.#blobs.get(digest);
+    if (blob) blob.usedMs = this.#clock.monotonicMs();
+    return blob;
   }
 
   async #openFile(digest: string): Promise<FileHandle> {
     try {
-      return await open(this.#pathOf(digest), constants.O_RDONLY);
+      return await open(this.#pathOf(digest), "r");
     } catch (reason) {
-      if (errnoOf(reason) === "ENOENT") throw new SwarmError("not_found", `no blob ${digest} here`);
-      throw SwarmError.wrap(`open blob ${digest}`, reason);
+      if (errnoOf(reason) !== "ENOENT") throw SwarmError.wrap(`open blob ${digest}`, reason);
+      // Somebody removed the file behind our back: it can be put again.
+      this.#blobs.delete(digest);
+      throw new SwarmError("not_found", `blob ${digest}: its file is gone`);
     }
   }
 
-  /** Digests become file names: nothing else may pass. */
+  /** Only the form of a digest, which has no slash, may become part of a path. */
   #pathOf(digest: string): string {
-    const hex = DIGEST.exec(digest)?.[1];
-    if (!hex) throw new SwarmError("invalid_argument", "digest: must be sha256: and 64 hex digits");
-    return join(this.#folder, hex);
+    if (!isDigest(digest)) {
+      throw new SwarmError("invalid_argument", `${JSON.stringify(digest.slice(0, 150))} is not a digest`);
+    }
+    return join(this.#blobsDirectory, digest.replace(":", "-"));
   }
 }
 
-async function writeChecked(
-  file: FileHandle,
+/** Writes `data` to `path` and makes sure that it is the blob of the header. */
+async function ingestBlob(
+  path: string,
   { digest, sizeBytes }: BlobHeader,
   data: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
-  const hash = createHash("sha256");
-  let size = 0;
-  for await (const chunk of data) {
-    if (signal.aborted) throw abortReason(signal);
-    size += chunk.length;
-    if (size > sizeBytes) throw new SwarmError("invalid_argument", `larger than its stated ${sizeBytes} bytes`);
-    hash.update(chunk);
-    await writeAll(file, chunk);
+  const algorithm = digest.slice(0, digest.indexOf(":"));
+  const hash = createHash(algorithm);
+  let written = 0;
+  await using file = await open(path, "wx", FILE_MODE);
+  for await (const part of untilAborted(data, signal)) {
+    written += part.length;
+    if (written > sizeBytes) throw refused(digest, `more than the ${sizeBytes} bytes that it should have`);
+    const writing = file.writeFile(part);
+    hash.update(part);
+    await writing;
   }
-  if (size !== sizeBytes) throw new SwarmError("invalid_argument", `has ${size} bytes, ${sizeBytes} were stated`);
-  const found = `sha256:${hash.digest("hex")}`;
-  if (found !== digest) throw new SwarmError("invalid_argument", `its content is ${found}`);
+  if (written !== sizeBytes) throw refused(digest, `${written} of ${sizeBytes} bytes came`);
+  const actual = `${algorithm}:${hash.digest("hex")}`;
+  if (actual !== digest) throw refused(digest, `its content is ${actual}`);
+  await file.datasync();
 }
 
-async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  let written = 0;
-  while (written < chunk.length) written += (await file.write(chunk, written)).bytesWritten;
+/** A rename is on the disk when its directory is. */
+async function syncDirectory(path: string): Promise<void> {
+  await using directory = await open(path, "r");
+  await directory.sync();
+}
+
+function refused(digest: string, problem: string): SwarmError {
+  return new SwarmError("invalid_argument", `blob ${digest}: ${problem}`);
+}
+
+function putError(digest: string, reason: unknown): SwarmError {
+  if (reason instanceof SwarmError) return reason;
+  const errno = errnoOf(reason);
+  const full = errno === "ENOSPC" || errno === "EDQUOT";
+  return SwarmError.wrap(`store blob ${digest}`, reason, full ? "resource_exhausted" : "unavailable");
 }
