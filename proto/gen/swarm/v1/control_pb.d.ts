@@ -363,7 +363,7 @@ export declare type ListTasksResponse = Message<"swarm.v1.ListTasksResponse"> & 
 export declare const ListTasksResponseSchema: GenMessage<ListTasksResponse>;
 
 /**
- * A task with the names a person wants to see; `spec` is its own spec version's task part.
+ * A task with the names a person wants to see. Of its spec version it carries the image only: a list may hold 100,000.
  *
  * @generated from message swarm.v1.TaskView
  */
