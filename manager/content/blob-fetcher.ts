@@ -104,7 +104,8 @@ export class BlobFetcher implements AsyncDisposable {
     );
     if (digest !== image.manifestDigest) {
       const sizeBytes = await this.#sizeOf(digest, image, signal);
-      return blobs.put({ digest, sizeBytes }, parts, signal);
+      await blobs.put({ digest, sizeBytes }, parts, signal);
+      return;
     }
     const manifest = await readAll(parts, MANIFEST_BYTES_MAX);
     await blobs.put({ digest, sizeBytes: manifest.length }, once(manifest), signal);
