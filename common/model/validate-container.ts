@@ -63,6 +63,7 @@ function checkProcess(container: ContainerSpec, problems: Problems): void {
   if (container.dir !== "" && !container.dir.startsWith("/")) {
     problems.add("working_dir", `${quoted(container.dir)} must be an absolute path`);
   }
+  if (container.tty || container.openStdin) problems.add("tty", "terminals and open stdin are not supported yet");
   problems.text("user", lineProblem(container.user, NAME_LENGTH_MAX));
   if (container.stopSignal !== "" && !isSignal(container.stopSignal)) {
     problems.add("stop_signal", `Invalid signal: ${quoted(container.stopSignal)}`);
@@ -120,6 +121,8 @@ function checkMountSource(mount: Mount, field: string, problems: Problems): void
       if (mount.volumeDriver !== "" && mount.volumeDriver !== "local") {
         problems.add(`${field}.volume-driver`, `${quoted(mount.volumeDriver)}: volume drivers are not supported`);
       }
+      if (mount.volumeSubpath !== "") problems.add(`${field}.volume-subpath`, "is not supported yet");
+      if (Object.keys(mount.volumeLabels).length > 0) problems.add(`${field}.volume-label`, "is not supported yet");
       if (Object.keys(mount.volumeOptions).length > 0) {
         problems.add(`${field}.volume-opt`, "volume options need a volume driver, which is not supported");
       }

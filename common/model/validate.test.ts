@@ -130,7 +130,18 @@ describe("each bad field is named", () => {
     [
       "log driver",
       task({ logDriver: { name: "syslog" } }),
-      'logging: log driver "syslog" is not supported: each node keeps its tasks\' logs',
+      'logging.driver: log driver "syslog" is not supported: json-file, local or none',
+    ],
+    ["tty", container({ tty: true }), "tty: terminals and open stdin are not supported yet"],
+    [
+      "log option",
+      task({ logDriver: { name: "json-file", options: { "max-size": "10m", "max-file": "0" } } }),
+      'logging.options."max-file": invalid value "0": must be from 1 to 99',
+    ],
+    [
+      "subpath",
+      container({ mounts: [{ source: "a", target: "/a", volumeSubpath: "b" }] }),
+      "mounts[0].volume-subpath: is not supported yet",
     ],
     [
       "overlay",
