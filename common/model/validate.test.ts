@@ -1,12 +1,20 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
-import { NodeSpecSchema, ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
+import {
+  type ContainerSpec,
+  type ContainerSpecSchema,
+  NodeSpecSchema,
+  type ServiceSpec,
+  ServiceSpecSchema,
+  type TaskSpec,
+  type TaskSpecSchema,
+} from "../../proto/gen/swarm/v1/types_pb.js";
 import { toDuration } from "./duration.ts";
 import { validateNodeSpec, validateServiceSpec } from "./validate.ts";
 
-type Init = MessageInitShape<typeof ServiceSpecSchema>;
-type Task = NonNullable<Exclude<Init["task"], undefined>>;
-type Container = NonNullable<Exclude<Task["container"], undefined>>;
+type Init = Exclude<MessageInitShape<typeof ServiceSpecSchema>, ServiceSpec>;
+type Task = Exclude<MessageInitShape<typeof TaskSpecSchema>, TaskSpec>;
+type Container = Exclude<MessageInitShape<typeof ContainerSpecSchema>, ContainerSpec>;
 
 function problems(init: Init): string[] {
   const spec = create(ServiceSpecSchema, { name: "web", task: { container: { image: "demo/web:1" } }, ...init });
