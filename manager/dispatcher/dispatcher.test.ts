@@ -36,7 +36,7 @@ async function world() {
   const store = await openStore({ kv, clock, random, logger }, scope);
   const { lease } = await kv.leaseGrant(3_600_000, signal);
   const managerId = testId();
-  const dispatcher = new Dispatcher({ store, clock, random, logger, managerId, lease: () => lease });
+  const dispatcher = new Dispatcher({ store, clock, random, logger, managerId, lease });
   scope.spawn("dispatcher", (until) => dispatcher.run(until));
   const network = new MemoryNetwork({ clock });
   network.serve("manager").addService(DispatcherService, dispatcher.implementation);

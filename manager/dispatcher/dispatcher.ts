@@ -40,8 +40,8 @@ export interface DispatcherOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly managerId: string;
-  /** This manager's present lease: sessions live on it. Throws `unavailable` while there is none. */
-  readonly lease: () => LeaseId;
+  /** This manager's lease: sessions vanish with it. A manager that gets another lease makes another dispatcher. */
+  readonly lease: LeaseId;
 }
 
 /** Docker's default is 5 s; a beat of 1 s finds a dead node in 3 s and costs 100 calls/s for 100 nodes. */
@@ -120,15 +120,9 @@ export class Dispatcher {
     await this.#scope.join();
   }
 
-  /** The session of a connected agent, for other services that agents call. @throws failed_precondition "session invalid" */
-  requireSession(nodeId: string, sessionId: string, context: CallContext): AgentSession {
-    requireIdentity(nodeId, context);
-    return this.#sessions.require(nodeId, sessionId);
-  }
-
-  /** How many agents are connected here. */
-  get sessionCount(): number {
-    return this.#sessions.size;
+  /** Whether the node has that session with this manager now: for other services that agents call. */
+  hasSession(nodeId: string, sessionId: string): boolean {
+    return this.#sessions.get(nodeId)?.id === sessionId;
   }
 
   get #heartbeatPeriodMs(): number {
@@ -184,7 +178,8 @@ export class Dispatcher {
   }
 
   async *#watchAssignments({ nodeId, sessionId }: WatchAssignmentsRequest, context: CallContext) {
-    const session = this.requireSession(nodeId, sessionId, context);
+    requireIdentity(nodeId, context);
+    const session = this.#sessions.require(nodeId, sessionId);
     const signal = AbortSignal.any([context.signal, session.signal]);
     const { view } = this.#options.store;
     // Without a leader there is no epoch to speak in, and nothing new to say.
@@ -222,7 +217,8 @@ export class Dispatcher {
   }
 
   async #updateTaskStatus({ nodeId, sessionId, updates }: UpdateTaskStatusRequest, context: CallContext) {
-    const session = this.requireSession(nodeId, sessionId, context);
+    requireIdentity(nodeId, context);
+    const session = this.#sessions.require(nodeId, sessionId);
     if (updates.length > UPDATES_MAX) throw new SwarmError("invalid_argument", `updates: at most ${UPDATES_MAX}`);
     const signal = AbortSignal.any([context.signal, session.signal]);
     const verdicts = await Promise.all(

@@ -23,7 +23,7 @@ export interface RegistrationContext {
   readonly store: Store;
   readonly clock: Clock;
   readonly managerId: string;
-  readonly lease: () => LeaseId;
+  readonly lease: LeaseId;
 }
 
 /** A description lies in the store and travels in every node listing: a node must not fill either. */
@@ -35,19 +35,18 @@ const RETRY_MS = 5;
 /**
  * Writes the node (new: an active worker; known: its newest description and address) and its session, together. The
  * newest session wins, wherever the former one was.
- * @throws invalid_argument for a bad description, unavailable while the store or this manager's lease is gone.
+ * @throws invalid_argument for a bad description, unavailable while the store is away; not_found when this manager's lease is gone.
  */
 export async function registerSession(
   context: RegistrationContext,
   agent: { readonly request: OpenSessionRequest; readonly session: AgentSession; readonly peer: Peer },
   signal: AbortSignal,
 ): Promise<void> {
-  const { store, managerId, clock } = context;
+  const { store, managerId, clock, lease } = context;
   const { nodeId, id: sessionId } = agent.session;
   const description = checkDescription(agent.request.description);
   const address = hostOf(agent.peer.address);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const lease = context.lease();
     const object = create(SessionSchema, { nodeId, sessionId, managerId });
     const version = store.view.version("session", nodeId);
     const group: Proposal[] = [

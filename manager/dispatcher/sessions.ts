@@ -115,10 +115,6 @@ export class Sessions {
     return this.#byNode.values();
   }
 
-  get size(): number {
-    return this.#byNode.size;
-  }
-
   async #watch(entry: Entry, signal: AbortSignal): Promise<void> {
     const { clock, heartbeatPeriodMs, expired } = this.#options;
     const either = AbortSignal.any([signal, entry.signal]);

@@ -1,0 +1,169 @@
+/** swarm-manager: opens the real store, disk and doors, puts a Manager together from them, and runs it until a signal comes. */
+import { networkInterfaces } from "node:os";
+import { join } from "node:path";
+import { abortReason, systemClock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { type Logger, openLogger } from "../common/base/logger.ts";
+import { parseOptions } from "../common/base/options.ts";
+import { systemRandom } from "../common/base/random.ts";
+import type { Scope } from "../common/base/scope.ts";
+import { projectVersion } from "../common/base/version.ts";
+import { GrpcServer } from "../common/rpc/grpc-server.ts";
+import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { Control } from "../proto/gen/swarm/v1/control_pb.js";
+import { Content as ContentService, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { BlobStore } from "./content/blob-store.ts";
+import { Content } from "./content/content.ts";
+import { openDataDirectory } from "./data-directory.ts";
+import { Manager, type ManagerServices } from "./manager.ts";
+import { describeProgram, isLoopback, type ManagerSettings, managerSettings, printHostPort } from "./options.ts";
+import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
+import { EtcdKv } from "./store/etcd-kv.ts";
+
+/** Agents connect again after this long, which spreads them over the managers once more. */
+const CONNECTION_AGE_MS_MAX = 60 * 60_000;
+
+const parts = { clock: systemClock, random: systemRandom };
+
+async function main(): Promise<number> {
+  const parsed = parseOptions(describeProgram(projectVersion()), process.argv.slice(2), process.env);
+  if (parsed.type !== "options") {
+    const usage = parsed.type === "usage";
+    (usage ? process.stderr : process.stdout).write(parsed.text);
+    return usage ? 2 : 0;
+  }
+  try {
+    const settings = managerSettings(parsed.values, {
+      isRoot: process.getuid?.() === 0,
+      environment: process.env,
+    });
+    const logger = openLogger("swarm-manager", settings.log);
+    dieOfBugs(logger);
+    const stop = stopSignal(logger);
+    try {
+      await run(settings, logger, stop);
+    } catch (reason) {
+      if (!stop.aborted) throw reason;
+    }
+    logger.info("manager stopped");
+    return 0;
+  } catch (reason) {
+    if (!(reason instanceof SwarmError)) throw reason;
+    process.stderr.write(`swarm-manager: ${reason.message}\n`);
+    return reason.code === "invalid_argument" ? 2 : 1;
+  }
+}
+
+async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal): Promise<void> {
+  const { dataDirectory, hostname, cluster } = settings;
+  const managerId = await openDataDirectory(dataDirectory, systemRandom);
+  const failed = new AbortController();
+  const signal = AbortSignal.any([stop, failed.signal]);
+  await using etcd = await startEtcd(settings, logger, signal);
+  etcd?.exited.then((reason) => {
+    if (reason) failed.abort(reason);
+  });
+  const endpoints = etcd ? [etcd.endpoint] : settings.etcd;
+  using kv = new EtcdKv({ ...parts, logger, endpoints });
+  const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
+  await using local = new GrpcServer({ logger });
+  await using agents = new GrpcServer({ logger, connectionAgeMsMax: CONNECTION_AGE_MS_MAX });
+  const manager = new Manager({
+    ...parts,
+    kv,
+    logger,
+    managerId,
+    hostname,
+    version: projectVersion(),
+    cluster,
+    blobs,
+    serve: (services, scope) =>
+      openDoors(
+        { services, local, agents, content: contentOf(services, { blobs, managerId, logger }), scope },
+        settings,
+        logger,
+      ),
+  });
+  await manager.run(signal);
+  if (failed.signal.aborted) throw abortReason(failed.signal);
+}
+
+async function startEtcd(
+  { etcd, dataDirectory }: ManagerSettings,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<EmbeddedEtcd | undefined> {
+  if (etcd.length > 0) return undefined;
+  return EmbeddedEtcd.start({ ...parts, logger, directory: join(dataDirectory, "etcd") }, signal);
+}
+
+function contentOf(
+  { store }: ManagerServices,
+  options: { readonly blobs: BlobStore; readonly managerId: string; readonly logger: Logger },
+): Content {
+  const connect = (address: string) => openGrpcTransport({ address });
+  return new Content({ ...options, view: store.view, clock: systemClock, connect });
+}
+
+interface Doors {
+  readonly services: ManagerServices;
+  readonly content: Content;
+  readonly scope: Scope;
+  /** The unix socket: people of this host. */
+  readonly local: GrpcServer;
+  /** The port: agents and other managers. */
+  readonly agents: GrpcServer;
+}
+
+/** Control on the socket only; what agents call on the port only. */
+async function openDoors(
+  { services, content, local, agents, scope }: Doors,
+  { listen, advertise, socket }: ManagerSettings,
+  logger: Logger,
+): Promise<string> {
+  local.addService(Control, services.control);
+  agents.addService(Dispatcher, services.dispatcher);
+  agents.addService(LogBroker, services.logBroker);
+  agents.addService(ContentService, content.implementation);
+  scope.spawn("content", (signal) => content.run(signal));
+  const bound = await agents.listen(printHostPort(listen));
+  await local.listen(`unix:${socket}`);
+  const port = Number(bound.slice(bound.lastIndexOf(":") + 1));
+  if (!isLoopback(listen.host)) {
+    logger.warn({ address: bound }, "agents' connections are neither encrypted nor authenticated");
+  }
+  logger.info({ socket, listen: bound }, "listening");
+  return printHostPort({ host: advertise?.host ?? reachable(listen.host), port: advertise?.port ?? port });
+}
+
+/** An address that others can use for a host that means "all of them". */
+function reachable(host: string): string {
+  if (host !== "0.0.0.0" && host !== "::") return host;
+  const addresses = Object.values(networkInterfaces()).flatMap((of) => of ?? []);
+  return addresses.find(({ internal, family }) => !internal && family === "IPv4")?.address ?? "127.0.0.1";
+}
+
+/** Aborts at the first SIGTERM or SIGINT; a second one ends the process at once. */
+function stopSignal(logger: Logger): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(1);
+      logger.info({ signal: name }, "manager stops");
+      controller.abort(new SwarmError("canceled", `stopped by ${name}`));
+    });
+  }
+  return controller.signal;
+}
+
+/** A promise that nobody owns, or an error that nobody caught, is a bug: better a new process than a half-dead one. */
+function dieOfBugs(logger: Logger): void {
+  for (const event of ["unhandledRejection", "uncaughtException"] as const) {
+    process.on(event, (reason: unknown) => {
+      logger.error({ err: reason, event }, "manager ends: a bug");
+      process.exit(70);
+    });
+  }
+}
+
+process.exit(await main());

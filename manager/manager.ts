@@ -1,0 +1,162 @@
+/**
+ * A manager: the store's mirror, the services it offers, its place among the managers, and its candidacy. The same class
+ * runs in the program and in the simulator; it knows its store, its wire and its clock only as handed in.
+ *
+ *   swarmctl ── Control ────────┐
+ *   agents ──── Dispatcher ─────┼── store (view, commit) ── etcd
+ *          ──── LogBroker ──────┤
+ *          ──── Content         └── election ── leader's loops
+ */
+import { create } from "@bufbuild/protobuf";
+import type { Clock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import type { ManagerId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
+import { toDuration } from "../common/model/duration.ts";
+import type { ServiceImplementation } from "../common/rpc/service.ts";
+import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
+import type { Dispatcher as DispatcherService, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { createControl } from "./control/control.ts";
+import type { ImageBlobs } from "./control/dependencies.ts";
+import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { runLeader } from "./leader.ts";
+import { LogHub } from "./logbroker/log-hub.ts";
+import { runPresence } from "./presence.ts";
+import { runElection } from "./store/election.ts";
+import type { Kv, LeaseId } from "./store/kv.ts";
+import { openStore } from "./store/open-store.ts";
+import type { Store } from "./store/store.ts";
+
+/** What a new cluster is made with; later it is the stored object that counts. */
+export interface ClusterDefaults {
+  readonly addressPool: string;
+  readonly heartbeatPeriodMs: number;
+  readonly taskHistoryLimit: number;
+}
+
+/** What a manager offers; `serve` decides on which doors. */
+export interface ManagerServices {
+  readonly store: Store;
+  readonly control: ServiceImplementation<typeof Control>;
+  readonly dispatcher: ServiceImplementation<typeof DispatcherService>;
+  readonly logBroker: ServiceImplementation<typeof LogBroker>;
+}
+
+/** What a manager is made of. */
+export interface ManagerOptions {
+  readonly kv: Kv;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly managerId: ManagerId;
+  readonly hostname: string;
+  readonly version: string;
+  readonly cluster: ClusterDefaults;
+  readonly blobs: ImageBlobs;
+  /**
+   * Opens the doors. Returns the address at which agents and other managers reach this one. What it spawns in `scope`
+   * runs as long as the manager; the doors themselves are closed by whoever opened them.
+   */
+  readonly serve: (services: ManagerServices, scope: Scope) => Promise<string>;
+}
+
+/** The services that need a lease, while there is one. */
+interface Present {
+  readonly dispatcher: Dispatcher;
+  readonly hub: LogHub;
+}
+
+export class Manager {
+  readonly #options: ManagerOptions;
+  #present: Present | undefined;
+
+  constructor(options: ManagerOptions) {
+    this.#options = { ...options, logger: options.logger.child({ managerId: options.managerId }) };
+  }
+
+  /** Runs until `signal` aborts, or a part of it fails for good. On return its leases are given back. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { kv, clock, random, logger, managerId, hostname, version, serve } = this.#options;
+    await using scope = new Scope(signal);
+    const store = await openStore({ kv, clock, random, logger }, scope);
+    await this.#createCluster(store, scope.signal);
+    const address = await serve(this.#services(store), scope);
+    const info = create(ManagerInfoSchema, { id: managerId, address, hostname, version });
+    scope.spawn("presence", (inner) =>
+      runPresence({ kv, store, clock, random, logger, info }, (lease, until) => this.#live(store, lease, until), inner),
+    );
+    scope.spawn("election", (inner) =>
+      runElection(
+        { kv, clock, random, logger, managerId },
+        (leadership) => runLeader({ store, fence: leadership, clock, random, logger }, leadership.signal),
+        inner,
+      ),
+    );
+    logger.info({ address, version, revision: store.view.revision }, "manager ready");
+    await scope.join();
+  }
+
+  /** One lease's time: agents have sessions, readers have logs. */
+  async #live(store: Store, lease: LeaseId, signal: AbortSignal): Promise<void> {
+    const { clock, random, logger, managerId } = this.#options;
+    const common = { store, clock, random, logger, managerId, lease };
+    const dispatcher = new Dispatcher(common);
+    const isSession = (nodeId: string, sessionId: string) => dispatcher.hasSession(nodeId, sessionId);
+    const hub = new LogHub({ ...common, isSession });
+    this.#present = { dispatcher, hub };
+    try {
+      await using scope = new Scope(signal);
+      scope.spawn("dispatcher", (inner) => dispatcher.run(inner));
+      scope.spawn("logs", (inner) => hub.run(inner));
+      await scope.join();
+    } finally {
+      this.#present = undefined;
+    }
+  }
+
+  #services(store: Store): ManagerServices {
+    const { clock, random, logger, managerId, version, blobs } = this.#options;
+    const dispatcher = () => this.#require().dispatcher.implementation;
+    const logBroker = () => this.#require().hub.implementation;
+    return {
+      store,
+      control: createControl({
+        store,
+        blobs,
+        logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
+        clock,
+        random,
+        logger,
+        managerId,
+        version,
+      }),
+      dispatcher: {
+        openSession: (...call) => dispatcher().openSession(...call),
+        heartbeat: async (...call) => dispatcher().heartbeat(...call),
+        watchAssignments: (...call) => dispatcher().watchAssignments(...call),
+        updateTaskStatus: async (...call) => dispatcher().updateTaskStatus(...call),
+      },
+      logBroker: {
+        listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),
+        publishLogs: async (...call) => logBroker().publishLogs(...call),
+      },
+    };
+  }
+
+  #require(): Present {
+    if (!this.#present) throw new SwarmError("unavailable", "this manager has lost touch with the store");
+    return this.#present;
+  }
+
+  /** The first manager of a cluster writes its settings; those of later ones do not matter. */
+  async #createCluster(store: Store, signal: AbortSignal): Promise<void> {
+    if (store.view.cluster) return;
+    const { addressPool, heartbeatPeriodMs, taskHistoryLimit } = this.#options.cluster;
+    const heartbeatPeriod = toDuration(heartbeatPeriodMs);
+    const object = create(ClusterSchema, { id: "default", spec: { addressPool, heartbeatPeriod, taskHistoryLimit } });
+    await store.commit([{ type: "create", kind: "cluster", object }], { signal });
+  }
+}

@@ -1,0 +1,176 @@
+/** What swarm-manager can be told, by flags and environment, and what it makes of it. Pure. */
+import { isIP } from "node:net";
+import { hostname } from "node:os";
+import { type FieldProblem, invalidFields } from "../common/base/error.ts";
+import { LOG_LEVELS, type LoggerOptions } from "../common/base/logger.ts";
+import type { OptionTable, OptionValues, ProgramDescription } from "../common/base/options.ts";
+import type { ClusterDefaults } from "./manager.ts";
+
+const OPTIONS = {
+  "data-dir": {
+    value: "PATH",
+    help: "State: the manager's id, its etcd, loaded images\n(default /var/lib/swarm/manager; not root: $XDG_STATE_HOME/swarm/manager)",
+  },
+  socket: {
+    value: "PATH",
+    help: "Unix socket for swarmctl, its owner's only\n(default /run/swarm/manager.sock; not root: DATA-DIR/manager.sock)",
+  },
+  "listen-addr": { value: "HOST:PORT", help: "Where agents and other managers connect", default: "127.0.0.1:2377" },
+  "advertise-addr": {
+    value: "HOST[:PORT]",
+    help: "How they reach it (default: --listen-addr, or this host's first address)",
+  },
+  insecure: {
+    help: "Allow a --listen-addr that is not loopback though connections are neither\nencrypted nor authenticated: only on a network that nobody else uses",
+  },
+  etcd: {
+    value: "URL,…",
+    help: "Members of an etcd cluster to use (default: an etcd of its own in --data-dir)",
+  },
+  hostname: { value: "NAME", help: "The manager's name in the cluster (default: the host's)" },
+  "address-pool": { value: "CIDR", help: "New clusters: IPv4 addresses of tasks", default: "10.224.0.0/12" },
+  "heartbeat-period": { value: "DURATION", help: "New clusters: between two beats of an agent", default: "1s" },
+  "task-history-limit": { value: "N", help: "New clusters: dead tasks kept per slot", default: "5" },
+  "log-level": { value: "LEVEL", help: LOG_LEVELS.join(", "), default: "info" },
+  "log-format": { value: "FORMAT", help: "json or pretty (default: pretty on a terminal)" },
+} as const satisfies OptionTable;
+
+/** swarm-manager as its help presents it. */
+export function describeProgram(version: string): ProgramDescription<typeof OPTIONS> {
+  return {
+    name: "swarm-manager",
+    summary: "Keeps a cluster's desired state and makes it so. Needs no root.",
+    version,
+    options: OPTIONS,
+    epilogue:
+      "Several managers that share one etcd make one cluster: each answers, one leads.\n" +
+      "Their --data-dir must differ.",
+  };
+}
+
+/** The manager's settings, checked. */
+export interface ManagerSettings {
+  readonly dataDirectory: string;
+  readonly socket: string;
+  readonly listen: HostPort;
+  /** The port may be missing: then it is the one that is bound. */
+  readonly advertise: { readonly host: string; readonly port: number | undefined } | undefined;
+  /** Empty: run an etcd of its own. */
+  readonly etcd: readonly string[];
+  readonly hostname: string;
+  readonly cluster: ClusterDefaults;
+  readonly log: LoggerOptions;
+}
+
+export interface HostPort {
+  /** Without the brackets of an IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What the process is, as far as defaults depend on it. */
+export interface ProcessFacts {
+  readonly isRoot: boolean;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+/** Throws `invalid_argument` that names every bad option. */
+export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: ProcessFacts): ManagerSettings {
+  const problems: FieldProblem[] = [];
+  const bad = (flag: keyof typeof OPTIONS, problem: string) => problems.push({ field: `--${flag}`, problem });
+  const dataDirectory = trimmed(values["data-dir"] ?? dataDirectoryOf(facts));
+  const socket = values.socket ?? (facts.isRoot ? "/run/swarm/manager.sock" : `${dataDirectory}/manager.sock`);
+  if (!dataDirectory.startsWith("/")) bad("data-dir", "must be an absolute path");
+  if (!socket.startsWith("/")) bad("socket", "must be an absolute path");
+  const listen = parseHostPort(values["listen-addr"]);
+  if (!listen) bad("listen-addr", `${values["listen-addr"]} is not HOST:PORT`);
+  else if (!isLoopback(listen.host) && !values.insecure) {
+    bad(
+      "listen-addr",
+      `${listen.host} is not loopback, and connections are not encrypted yet: add --insecure to accept that`,
+    );
+  }
+  const advertise = parseAdvertised(values["advertise-addr"]);
+  if (advertise === "bad") bad("advertise-addr", `${values["advertise-addr"]} is not HOST or HOST:PORT`);
+  const etcd = list(values.etcd);
+  for (const url of etcd) {
+    if (!/^(?:https?:\/\/)?[^\s/,]+:\d{1,5}\/?$|^unix:\/.+$/.test(url)) bad("etcd", `${url} is not HOST:PORT or a URL`);
+  }
+  const cluster = clusterDefaults(values, bad);
+  const log = logOptions(values, bad);
+  if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
+  const name = values.hostname ?? hostname();
+  return { dataDirectory, socket, listen, advertise, etcd, hostname: name, cluster, log };
+}
+
+/** Whether only this machine can reach `host`. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}
+
+/** "host:port" with the brackets that an IPv6 address needs. */
+export function printHostPort({ host, port }: HostPort): string {
+  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+type Complain = (flag: keyof typeof OPTIONS, problem: string) => void;
+
+function clusterDefaults(values: OptionValues<typeof OPTIONS>, bad: Complain): ClusterDefaults {
+  const addressPool = values["address-pool"];
+  const [address = "", bits = ""] = addressPool.split("/");
+  // A /29 holds a bridge and five tasks; above /8 no private pool exists.
+  const isPool = isIP(address) === 4 && /^\d{1,2}$/.test(bits) && Number(bits) >= 8 && Number(bits) <= 29;
+  if (!isPool) bad("address-pool", `${addressPool} is not an IPv4 network between /8 and /29`);
+  const heartbeatPeriodMs = parseDuration(values["heartbeat-period"]);
+  if (heartbeatPeriodMs === undefined || heartbeatPeriodMs < 100 || heartbeatPeriodMs > 60_000) {
+    bad("heartbeat-period", `${values["heartbeat-period"]} is not between 100ms and 60s`);
+  }
+  const text = values["task-history-limit"];
+  const taskHistoryLimit = /^\d{1,4}$/.test(text) ? Number(text) : undefined;
+  if (taskHistoryLimit === undefined) bad("task-history-limit", `${text} is not a number from 0 to 9999`);
+  return { addressPool, heartbeatPeriodMs: heartbeatPeriodMs ?? 0, taskHistoryLimit: taskHistoryLimit ?? 0 };
+}
+
+function logOptions(values: OptionValues<typeof OPTIONS>, bad: Complain): LoggerOptions {
+  const level = LOG_LEVELS.find((known) => known === values["log-level"]);
+  if (!level) bad("log-level", `must be one of ${LOG_LEVELS.join(", ")}`);
+  const format = values["log-format"];
+  if (format === undefined) return { level: level ?? "info" };
+  if (format === "json" || format === "pretty") return { level: level ?? "info", format };
+  bad("log-format", "must be json or pretty");
+  return { level: level ?? "info" };
+}
+
+function dataDirectoryOf({ isRoot, environment }: ProcessFacts): string {
+  if (isRoot) return "/var/lib/swarm/manager";
+  return `${environment.XDG_STATE_HOME || `${environment.HOME ?? ""}/.local/state`}/swarm/manager`;
+}
+
+function parseHostPort(text: string): HostPort | undefined {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^\s:/[\]]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return host !== undefined && port <= 65_535 ? { host, port } : undefined;
+}
+
+function parseAdvertised(text: string | undefined): ManagerSettings["advertise"] | "bad" {
+  if (text === undefined) return undefined;
+  const whole = parseHostPort(text);
+  if (whole) return whole;
+  if (isIP(text) !== 0 || /^[A-Za-z0-9][A-Za-z0-9.-]*$/.test(text)) return { host: text, port: undefined };
+  return "bad";
+}
+
+/** "500ms", "1s", "1.5s". */
+function parseDuration(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(ms|s)$/.exec(text);
+  return match ? Number(match[1]) * (match[2] === "s" ? 1000 : 1) : undefined;
+}
+
+function trimmed(path: string): string {
+  return path.replace(/(.)\/+$/, "$1");
+}
+
+function list(text: string | undefined): readonly string[] {
+  return (text ?? "").split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
+}
