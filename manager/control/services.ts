@@ -181,10 +181,10 @@ function wantedSpec(request: UpdateServiceRequest, present: ServiceSpec): Servic
   const spec = request.spec;
   if (spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
   const token = present.task?.container?.pullOptions?.registryAuth;
-  const container = spec.task?.container;
-  if (!token || container === undefined || container.pullOptions !== undefined) return spec;
+  const { task } = spec;
+  if (!token || task?.container === undefined || task.container.pullOptions !== undefined) return spec;
   const pullOptions = create(PullOptionsSchema, { registryAuth: token });
-  return { ...spec, task: { ...spec.task, container: { ...container, pullOptions } } };
+  return { ...spec, task: { ...task, container: { ...task.container, pullOptions } } };
 }
 
 function previousSpec({ store }: ControlDependencies, service: Service): ServiceSpec {
