@@ -1,68 +1,179 @@
-/** Container start: how long the agent's runtime takes for create, start and exit of `true` with all isolation on. */
+/**
+ * Container start: what the agent's runtime takes to create, start and see the end of busybox `true` with all isolation
+ * on, without and with a network, and `runc run` of the same in turn with it, since the machine's mood changes. It runs
+ * in a network namespace of its own, where the bridge and the rules are made for real.
+ */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { cp, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { type CgroupManager, openCgroups } from "../../agent/cgroup/manager.ts";
+import { formatIpv4, parsePrefix } from "../../agent/network/address.ts";
+import { NetworkManager } from "../../agent/network/network-manager.ts";
+import { NftRuleLoader } from "../../agent/network/rule-loader.ts";
+import { systemSysctls } from "../../agent/network/sysctl.ts";
 import { DEFAULT_CAPABILITIES } from "../../agent/runtime/capabilities.ts";
 import { compileSeccomp } from "../../agent/runtime/seccomp.ts";
 import { defaultSeccompProfile } from "../../agent/runtime/seccomp-profile.ts";
 import { architectureOf } from "../../agent/runtime/syscalls.ts";
 import { type ContainerOverrides, NEVER, TestContainers } from "../../agent/runtime/test-root.ts";
 import { systemClock } from "../../common/base/clock.ts";
+import { newId, type TaskId } from "../../common/base/id.ts";
+import { silentLogger } from "../../common/base/logger.ts";
+import { systemRandom } from "../../common/base/random.ts";
+import { DockerEngine, IMAGE } from "./docker-engine.ts";
 import type { Figure } from "./figure.ts";
-import { percentiles, privateKib } from "./measure.ts";
+import { percentiles, timed } from "./measure.ts";
+
+const execute = promisify(execFile);
 
 /** 256 MiB and one processor: what a limited service asks for. */
 const RESOURCES = { memory: { limit: 256 << 20 }, cpu: { quota: 100_000, period: 100_000 }, pids: { limit: 2048 } };
 
-const WARM_UP = 50;
+const ROUNDS = 200;
+/** The first ones pay for cold caches, the kernel's and V8's. */
+const WARM_UP_ROUNDS = 30;
+/** runc takes part in every tenth round, Docker in as many of its own: they are slow, and more would say nothing new. */
+const PEER_EVERY = 10;
+const POOL = "10.224.0.0/12";
+const FIRST_ADDRESS = 0x0ae00002;
 
-/** Starts `count` containers one after another: six namespaces, overlay, masks, filter; no network. Needs root. */
-export async function measureContainerStart(count = 200): Promise<readonly Figure[]> {
+/** Runs this file in a namespace of its own; needs root. runc takes part when it is there, `docker run` with `peer`. */
+export async function measureContainerStart({ peer }: { readonly peer: boolean }): Promise<readonly Figure[]> {
+  const { stdout } = await execute("unshare", ["--net", process.execPath, import.meta.filename]);
+  const figures = JSON.parse(stdout) as readonly Figure[];
+  return peer ? [...figures, ...(await measureDocker())] : figures;
+}
+
+/** One way to run `true` in a container. */
+interface Contender {
+  readonly name: string;
+  readonly goal?: number;
+  /** Takes part in every so-manieth round. */
+  readonly every: number;
+  /** Runs it once and says how long that took; what it does before and after does not count. */
+  readonly run: (round: number) => Promise<number>;
+}
+
+async function measureAll(): Promise<readonly Figure[]> {
   await using containers = await TestContainers.create();
-  const architecture = architectureOf(process.arch) ?? "x86_64";
-  const profile = defaultSeccompProfile({ architecture, capabilities: DEFAULT_CAPABILITIES });
-  const base = { seccomp: { filter: compileSeccomp(profile, architecture) } };
   const cgroups = await openCgroups(systemClock, `/swarm-bench-${process.pid}`);
   try {
-    // The first ones pay for cold caches, the kernel's and V8's.
-    for (let index = 0; index < WARM_UP; index++) await startOne(containers, base);
-    const bare: number[] = [];
-    for (let index = 0; index < count; index++) bare.push(await startOne(containers, base));
-    const limited: number[] = [];
-    for (let index = 0; index < count; index++) limited.push(await startLimited(containers, base, cgroups));
-    return [
-      { name: "create, start, exit without cgroup, p50", value: percentiles(bare).p50, unit: "ms", goal: 5 },
-      { name: "create, start, exit, p50", value: percentiles(limited).p50, unit: "ms", goal: 5 },
-      { name: "create, start, exit, p99", value: percentiles(limited).p99, unit: "ms" },
-      { name: "supervisor, private memory", value: await supervisorKib(containers, base), unit: "KiB", goal: 100 },
+    await using network = await openNetwork(containers);
+    const contenders = [
+      { name: "container start without network", goal: 5, every: 1, run: () => startOne(containers, cgroups, []) },
+      { name: "container start with network", goal: 10, every: 1, run: networked(containers, cgroups, network) },
+      ...(existsSync("/usr/sbin/runc") ? [await runc(containers)] : []),
     ];
+    const times = new Map(contenders.map((contender): [Contender, number[]] => [contender, []]));
+    for (let round = -WARM_UP_ROUNDS; round < ROUNDS; round++) {
+      for (const [{ run, every }, values] of times) {
+        if (round % every !== 0) continue;
+        const ms = await run(round + WARM_UP_ROUNDS);
+        if (round >= 0) values.push(ms);
+      }
+    }
+    const peer = percentiles([...times].find(([{ name }]) => name.startsWith("runc"))?.[1] ?? []).p50;
+    return [...times].flatMap(([contender, values]) => figuresOf(contender, values, peer));
   } finally {
     await cgroups.removeParent();
   }
 }
 
-async function startOne(containers: TestContainers, overrides: ContainerOverrides): Promise<number> {
-  const plan = await containers.plan(["true"], overrides);
-  const beganMs = performance.now();
-  await using supervisor = await containers.start(plan);
-  await supervisor.ended;
-  return performance.now() - beganMs;
+function figuresOf({ name, goal }: Contender, values: readonly number[], peerMs: number): Figure[] {
+  const { p50, p99 } = percentiles(values);
+  // runc makes no network: only what makes none either compares with it.
+  const peer = name.endsWith("without network") && !Number.isNaN(peerMs);
+  return [
+    {
+      name: `${name}, p50`,
+      value: p50,
+      unit: "ms",
+      ...(goal !== undefined && { goal }),
+      ...(peer && { peer: peerMs }),
+    },
+    { name: `${name}, p99`, value: p99, unit: "ms" },
+    { name: `${name}, best`, value: Math.min(...values), unit: "ms" },
+  ];
 }
 
-async function startLimited(
+const filter = (() => {
+  const architecture = architectureOf(process.arch) ?? "x86_64";
+  const profile = defaultSeccompProfile({ architecture, capabilities: DEFAULT_CAPABILITIES });
+  return compileSeccomp(profile, architecture);
+})();
+
+async function startOne(
   containers: TestContainers,
-  base: ContainerOverrides,
   cgroups: CgroupManager,
+  network: NonNullable<ContainerOverrides["network"]>,
 ): Promise<number> {
-  const { hostOps, membership } = cgroups.plan("bench", RESOURCES);
-  const durationMs = await startOne(containers, { ...base, cgroup: { hostOps, membership } });
+  const cgroup = cgroups.plan("bench", RESOURCES);
+  const plan = await containers.plan(["true"], { seccomp: { filter }, cgroup, network });
+  const durationMs = await timed(async () => {
+    await using supervisor = await containers.start(plan);
+    const ended = await supervisor.ended;
+    if (ended.kind !== "exited" || ended.record.code !== 0) throw new Error(`ended: ${JSON.stringify(ended)}`);
+  });
   await cgroups.remove("bench", NEVER);
+  await containers.runner.removeTree(plan.stateDirectory, NEVER);
   return durationMs;
 }
 
-async function supervisorKib(containers: TestContainers, base: ContainerOverrides): Promise<number> {
-  await using supervisor = await containers.start(await containers.plan(["sleep", "1000"], base));
-  const { supervisorPid } = await supervisor.state(NEVER);
-  const kib = privateKib(supervisorPid);
-  await supervisor.signal({ number: 9, all: false }, NEVER);
-  await supervisor.ended;
-  return kib;
+function openNetwork(containers: TestContainers): Promise<NetworkManager> {
+  const world = { clock: systemClock, logger: silentLogger, netlink: containers.runner };
+  const network = new NetworkManager(
+    { ...world, rules: new NftRuleLoader(), sysctls: systemSysctls },
+    { pool: parsePrefix(POOL) },
+  );
+  return network.start(NEVER).then(() => network);
 }
+
+/** Each start has an address of its own, as tasks have; its link goes before the next one comes. */
+function networked(containers: TestContainers, cgroups: CgroupManager, network: NetworkManager): Contender["run"] {
+  return async (round) => {
+    const taskId = newId<TaskId>(systemRandom);
+    const address = parsePrefix(`${formatIpv4(FIRST_ADDRESS + round)}/12`);
+    const attachment = { kind: "bridge", address } as const;
+    const { ops } = network.attach(taskId, attachment, { hostname: "bench" });
+    const durationMs = await startOne(containers, cgroups, ops);
+    await network.detach(taskId, attachment, NEVER);
+    return durationMs;
+  };
+}
+
+/** The smallest bundle that runc itself writes: no overlay, no seccomp filter, no network. */
+async function runc(containers: TestContainers): Promise<Contender> {
+  const bundle = join(containers.directory, "bundle");
+  await mkdir(bundle);
+  await cp(containers.layer, join(bundle, "rootfs"), { recursive: true, verbatimSymlinks: true });
+  await execute("runc", ["spec"], { cwd: bundle });
+  const { stdout } = await execute("cat", [join(bundle, "config.json")]);
+  const spec = JSON.parse(stdout) as { readonly process: object };
+  const process = { ...spec.process, terminal: false, args: ["true"] };
+  await writeFile(join(bundle, "config.json"), JSON.stringify({ ...spec, process }));
+  const root = join(containers.directory, "runc");
+  const run = (round: number) => timed(() => execute("runc", ["--root", root, "run", "-b", bundle, `bench-${round}`]));
+  return { name: "runc run", every: PEER_EVERY, run };
+}
+
+/** What a whole engine takes, its client included. */
+async function measureDocker(): Promise<Figure[]> {
+  await using engine = await DockerEngine.start();
+  const figures: Figure[] = [];
+  for (const network of ["none", "bridge"]) {
+    const values: number[] = [];
+    for (let round = 0; round <= ROUNDS / PEER_EVERY; round++) {
+      values.push(await timed(() => engine.docker("run", "--rm", "--network", network, IMAGE, "true")));
+    }
+    figures.push({
+      name: `docker run --rm, network ${network}, p50`,
+      value: percentiles(values.slice(1)).p50,
+      unit: "ms",
+    });
+  }
+  return figures;
+}
+
+if (import.meta.main) process.stdout.write(JSON.stringify(await measureAll()));
