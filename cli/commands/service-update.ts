@@ -1,3 +1,4 @@
+import { SwarmError } from "../../common/base/error.ts";
 import { findService, present, retryAborted } from "../calls.ts";
 import type { Command, ControlClient, Invocation } from "../command.ts";
 import { UPDATE_FLAGS } from "../flags/service-flags.ts";
@@ -47,7 +48,7 @@ export async function changeService(
     const view = await findService(client, reference);
     const { id, name, specVersion, meta } = view.service;
     read ??= specVersion;
-    if (read !== specVersion) throw new UsageError(`update out of sequence: ${name} was changed by somebody else`);
+    if (read !== specVersion) throw changedByOther(name);
     const spec = change(present(view.spec, "spec"));
     const before = await endedTasks(client, id);
     const answer = await client.updateService({ serviceId: id, version: meta?.version ?? 0n, spec });
@@ -58,8 +59,11 @@ export async function changeService(
 
 /** Goes back to the spec before the present one, and waits as asked. */
 export async function rollBack(invocation: Invocation, client: ControlClient, reference: string): Promise<number> {
+  let read: bigint | undefined;
   const { target, before } = await retryAborted(async () => {
     const { service } = await findService(client, reference);
+    read ??= service.specVersion;
+    if (read !== service.specVersion) throw changedByOther(service.name);
     const ended = await endedTasks(client, service.id);
     const version = service.meta?.version ?? 0n;
     const answer = await client.updateService({ serviceId: service.id, version, rollback: true });
@@ -68,4 +72,8 @@ export async function rollBack(invocation: Invocation, client: ControlClient, re
   });
   invocation.io.out(`${reference}\n`);
   return await waitAsAsked(invocation, [target], before);
+}
+
+function changedByOther(name: string): SwarmError {
+  return new SwarmError("failed_precondition", `update out of sequence: ${name} was changed by somebody else`);
 }

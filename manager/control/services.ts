@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { invalidFields, SwarmError } from "../../common/base/error.ts";
 import { newId, type ServiceId } from "../../common/base/id.ts";
 import { toTimestamp } from "../../common/model/duration.ts";
+import { parseImageReference } from "../../common/model/image-reference.ts";
 import { randomServiceName } from "../../common/model/names.ts";
 import { sameServiceSpec, taskSpecChanged } from "../../common/model/task-diff.ts";
 import { validateServiceSpec } from "../../common/model/validate.ts";
@@ -176,15 +177,24 @@ function checkUpdate(
   check(dependencies, spec, service.id);
 }
 
-/** The spec that is asked for. The API never shows a registry's token, so one that is absent means the one that is there. */
+/**
+ * The spec that is asked for. The API never shows a registry's token, so one that is absent means the one that is there, but
+ * only for an image of the same registry: it must not be sent to another.
+ */
 function wantedSpec(request: UpdateServiceRequest, present: ServiceSpec): ServiceSpec {
   const spec = request.spec;
   if (spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
   const token = present.task?.container?.pullOptions?.registryAuth;
   const { task } = spec;
   if (!token || task?.container === undefined || task.container.pullOptions !== undefined) return spec;
+  if (registryOf(task.container.image) !== registryOf(present.task?.container?.image ?? "")) return spec;
   const pullOptions = create(PullOptionsSchema, { registryAuth: token });
   return { ...spec, task: { ...task, container: { ...task.container, pullOptions } } };
+}
+
+function registryOf(image: string): string | undefined {
+  const parsed = parseImageReference(image);
+  return parsed.ok ? parsed.reference.domain : undefined;
 }
 
 function previousSpec({ store }: ControlDependencies, service: Service): ServiceSpec {

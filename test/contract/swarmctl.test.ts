@@ -400,6 +400,8 @@ describe("bad calls (75-83)", () => {
     await swarmctl(["service", "update", "-d", "--label-add", "a=b", "first"]);
     const kept = plane.store.view.specVersion(id, 2n)?.spec?.task?.container?.pullOptions?.registryAuth;
     expect(kept).toBe("secret");
+    await swarmctl(["service", "update", "-d", "--image", "evil.example.com/web:1", "first"]);
+    expect(plane.store.view.specVersion(id, 3n)?.spec?.task?.container?.pullOptions).toBeUndefined();
     const versions = await client.listSpecVersions({ serviceId: id });
     expect(versions.versions.map(({ spec: shown }) => shown?.task?.container?.pullOptions)).toEqual([
       undefined,
