@@ -11,6 +11,7 @@ import { isId, type TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
+import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
 import { ContainerController } from "./container-controller.ts";
@@ -26,6 +27,7 @@ import type { Protocol, PublishedPort } from "./network/ruleset.ts";
 import { systemSysctls } from "./network/sysctl.ts";
 import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./node-runtime.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
+import type { HostPath } from "./runtime/op.ts";
 import { Runner } from "./runtime/runner.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
@@ -118,10 +120,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
       if (!same) this.#options.logger.error({ addressPool }, "the cluster's address pool changed: restart this agent");
       return;
     }
-    const { clock, bridge } = this.#options;
-    const logger = this.#options.logger.child({ part: "network" });
-    const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
-    const network = new NetworkManager(world, { pool, bridge, table: bridge });
+    const network = this.#networkOf(pool);
     await network.start(signal);
     await network.cleanup(this.#controllers.keys(), signal);
     this.#pool = pool;
@@ -158,9 +157,24 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     await this.#network?.cleanup(live, signal);
   }
 
-  /** Removes the node's bridge, links and rules: for leaving a cluster for good, once no container is left. */
-  async removeNetwork(signal: AbortSignal): Promise<void> {
-    await this.#network?.removeAll(signal);
+  /** Ends every container and frees all that the node's tasks held on the host: for leaving a cluster for good. */
+  async purge(signal: AbortSignal): Promise<void> {
+    await this.collect(new Set(), signal);
+    const network = this.#network ?? this.#networkOf(parsePrefix(ADDRESS_POOL_DEFAULT));
+    await network.removeAll(signal);
+    await this.#options.cgroups.removeParent();
+  }
+
+  /** Removes a folder of the data directory, whatever container users made of it. */
+  async removeFolder(path: string, signal: AbortSignal): Promise<void> {
+    await this.#runner.removeTree(path as HostPath, signal);
+  }
+
+  #networkOf(pool: Ipv4Prefix): NetworkManager {
+    const { clock, bridge } = this.#options;
+    const logger = this.#options.logger.child({ part: "network" });
+    const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
+    return new NetworkManager(world, { pool, bridge, table: bridge });
   }
 
   /** Lets go of everything; containers, links and rules stay. */

@@ -56,13 +56,24 @@ export function containerSettings(
   // Checked early; the image's own signal is checked once it is known.
   if (spec.stopSignal !== "") signalNumber(spec.stopSignal);
   return {
-    spec,
+    spec: { ...spec, env: [...identityVariables(assigned, node), ...spec.env] },
     hostname: spec.hostname || task.id.slice(0, 12),
     attachment: attachmentOf(assigned),
     mounts: planMounts(spec.mounts, directories),
     log: logRetention(template.spec?.logDriver),
     gracePeriodMs: stopGracePeriodMs(template.spec),
   };
+}
+
+/** What a program may want to know of where it runs; the service's own variables win. */
+function identityVariables({ task, template }: AssignedTask, node: NodeNames): string[] {
+  const place = task.slot > 0 ? String(task.slot) : node.nodeId;
+  return [
+    `SWARM_SERVICE_NAME=${template.serviceName}`,
+    `SWARM_TASK_NAME=${template.serviceName}.${place}.${task.id}`,
+    `SWARM_TASK_SLOT=${place}`,
+    `SWARM_NODE_HOSTNAME=${node.hostname}`,
+  ];
 }
 
 /** The service's wishes before the image's. */

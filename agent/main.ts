@@ -34,7 +34,8 @@ async function main(): Promise<number> {
   }
   try {
     const settings = agentSettings(parsed.values);
-    await run(settings, openLogger("swarm-agent", settings.log));
+    const logger = openLogger("swarm-agent", settings.log);
+    await (settings.purge ? purge(settings, logger) : run(settings, logger));
     return 0;
   } catch (reason) {
     if (!(reason instanceof SwarmError)) throw reason;
@@ -70,6 +71,21 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   );
   await agent.run(stopSignal(logger));
   logger.info({ nodeId }, "agent stopped, its containers run on");
+}
+
+/** Ends the node's containers and removes what it made on this host; a directory that is not there is no error. */
+async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
+  if (!existsSync(settings.dataDirectory)) return;
+  const facts = await checkHost();
+  const managers = new ManagerList(settings.managers);
+  const connect: Connect = (address) => openGrpcTransport({ address });
+  using directory = await openDataDirectory(settings.dataDirectory, systemRandom);
+  await using clusterImages = new ClusterImages({ connect, managers, platform: hostPlatform() });
+  await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
+  const signal = stopSignal(logger);
+  await executor.purge(signal);
+  await executor.removeFolder(directory.path, signal);
+  logger.info({ nodeId: directory.nodeId, dataDirectory: directory.path }, "node purged");
 }
 
 async function openExecutor(parts: {

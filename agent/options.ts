@@ -23,6 +23,9 @@ const OPTIONS = {
     help: "The bridge of the tasks, and the name of the nftables table. Agents that share a\nnetwork namespace need different ones",
     default: "swarm0",
   },
+  purge: {
+    help: "End this node's containers, remove everything it made on this host, the data\ndirectory included, and exit. The agent must not run",
+  },
   "log-level": { value: "LEVEL", help: LOG_LEVELS.join(", "), default: "info" },
   "log-format": { value: "FORMAT", help: "json or pretty (default: pretty on a terminal)" },
 } as const satisfies OptionTable;
@@ -49,6 +52,8 @@ export interface AgentSettings {
   readonly insecureRegistries: readonly string[];
   readonly cgroupParent: string | undefined;
   readonly bridge: string;
+  /** Undo everything instead of running. */
+  readonly purge: boolean;
   readonly log: LoggerOptions;
 }
 
@@ -87,6 +92,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     insecureRegistries: list(values["insecure-registry"]),
     cgroupParent: values["cgroup-parent"],
     bridge: values.bridge,
+    purge: values.purge,
     log: logOptions(level ?? "info", format),
   };
 }

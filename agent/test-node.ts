@@ -2,7 +2,7 @@
  * For tests that run real tasks: a node with everything but a session. Assignments are applied by hand; what it made is
  * gone after disposal. `restart` is what a new process after kill -9 sees.
  */
-import { mkdtemp, readFile, rm, rmdir } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { systemClock } from "../common/base/clock.ts";
@@ -233,12 +233,9 @@ export class TestNode implements AsyncDisposable {
     await eventually(async () => {
       if (this.worker.logged(all).length > 0 || (await this.cgroups()).length > 0) throw new Error("tasks are left");
     });
-    await this.executor.removeNetwork(this.#scope.signal);
+    await this.executor.purge(this.#scope.signal);
     await this.#scope[Symbol.asyncDispose]();
     await this.executor[Symbol.asyncDispose]();
-    const { membership } = this.#cgroups.plan("none", {});
-    const directories = membership.version === 1 ? membership.directories : [membership.directory];
-    for (const directory of directories) await rmdir(directory.slice(0, directory.lastIndexOf("/")));
     await rm(this.directory, { recursive: true });
   }
 }
