@@ -406,6 +406,7 @@ describe("bad calls (75-83)", () => {
     expect(versions.versions.map(({ spec: shown }) => shown?.task?.container?.pullOptions)).toEqual([
       undefined,
       undefined,
+      undefined,
     ]);
     await client.removeService({ serviceId: id });
     expect(plane.store.view.specVersions(id)).toEqual([]);
