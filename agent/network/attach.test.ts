@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { TaskId } from "../../common/base/id.ts";
 import { gatewayOf, parsePrefix } from "./address.ts";
-import { type AttachOp, bridgeOps, isVethName, loopbackOps, vethName } from "./attach.ts";
+import { type AttachOp, bridgeOps, isVethName, loopbackOps, vethGroup, vethName } from "./attach.ts";
 
 const TASK = "3f9k2abcdefghijklmnopqrst" as TaskId;
 const ADDRESS = parsePrefix("10.224.0.7/12");
 
 function plan(ipv6: boolean): string {
-  const point = { bridgeIndex: 4, gateway: gatewayOf(ADDRESS), mtu: 1500, ipv6 };
+  const point = { bridgeIndex: 4, group: vethGroup("swarm0"), gateway: gatewayOf(ADDRESS), mtu: 1500, ipv6 };
   return bridgeOps(TASK, ADDRESS, point).map(describeOp).join("\n");
 }
 
@@ -30,7 +30,7 @@ describe("a task's attachment", () => {
         0900030065746830000000000a00010002420ae00007000008000400dc050000
         5400128009000100766574680000000044000280400001800000000000000000
         000000000000000011000300763366396b326162636465660000000008000400
-        dc05000008001b007773000008001c00fa000000
+        dc05000008001b008321777308001c00fa000000
       host: attach v3f9k2abcdef to the bridge
         4c00000013000500010000000000000000000000000000000000000000000000
         11000300763366396b326162636465660000000008000a000400000010001a80

@@ -28,6 +28,8 @@ export interface BridgeAttachment {
 export interface AttachPoint {
   /** The bridge's index; it changes when somebody deletes the bridge and it is made anew. */
   readonly bridgeIndex: number;
+  /** `vethGroup` of the bridge's name. */
+  readonly group: number;
   readonly gateway: Ipv4;
   readonly mtu: number;
   /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then it is turned off on eth0. */
@@ -37,11 +39,18 @@ export interface AttachPoint {
 /** An operation of an attachment. */
 export type AttachOp = NetlinkOp | SetSysctlOp;
 
+/** "sw" in the upper half of the groups of our veths: names alone do not tell, podman's `veth01234567` has the same form. */
+const VETH_GROUP = 0x7377;
+
 /**
- * The group of every veth of ours on the host ("sw"): names alone do not tell, since podman's `veth01234567` has the
- * same form.
+ * The link group of a bridge's veths on the host. It differs by bridge (FNV-1a of its name), so that agents which share a
+ * network namespace do not take each other's links for left-overs.
  */
-export const VETH_GROUP = 0x7377;
+export function vethGroup(bridge: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(bridge)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return VETH_GROUP * 0x10000 + ((hash >>> 16) ^ (hash & 0xffff));
+}
 
 /**
  * eth0's index in its namespace: given, so that address and route can name it unread. Above those that the kernel's
@@ -70,7 +79,7 @@ export function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoin
     name: "eth0",
     mac: macOf(address.address),
     mtu: point.mtu,
-    peer: { name: veth, group: VETH_GROUP, netnsFd: HOST_NETNS_FD },
+    peer: { name: veth, group: point.group, netnsFd: HOST_NETNS_FD },
   });
   const port = setLink({ name: veth }, { master: point.bridgeIndex, ...(point.ipv6 ? { ipv6: false } : {}) });
   return [

@@ -10,7 +10,7 @@ import {
   networkOf,
   overlaps,
 } from "./address.ts";
-import { isVethName, VETH_GROUP } from "./attach.ts";
+import { isVethName } from "./attach.ts";
 import { exchange, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
 import {
   addAddress,
@@ -103,12 +103,12 @@ export async function ensureBridge(
 /** Makes ports of those of `names` that are no ports of the bridge (it was deleted, say). Missing ones are no error. */
 export async function attachPorts(
   netlink: Netlink,
-  options: { readonly bridge: BridgeState; readonly names: ReadonlySet<string> },
+  options: { readonly bridge: BridgeState; readonly group: number; readonly names: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number> {
   let attached = 0;
   for (const link of await listLinks(netlink, signal)) {
-    if (!isOurs(link) || !options.names.has(link.name)) continue;
+    if (!isOurs(link, options.group) || !options.names.has(link.name)) continue;
     if (link.master === options.bridge.index && link.up) continue;
     const label = `attach ${link.name} to the bridge`;
     const port = setLink({ index: link.index }, { master: options.bridge.index });
@@ -119,13 +119,13 @@ export async function attachPorts(
   return attached;
 }
 
-/** Deletes our veths other than those of `live`, and returns the names of what it deleted. */
+/** Deletes the veths of a group other than those of `live`, and returns the names of what it deleted. */
 export async function deleteVeths(
   netlink: Netlink,
-  live: ReadonlySet<string>,
+  { group, live }: { readonly group: number; readonly live: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  const dead = (await listLinks(netlink, signal)).filter((link) => isOurs(link) && !live.has(link.name));
+  const dead = (await listLinks(netlink, signal)).filter((link) => isOurs(link, group) && !live.has(link.name));
   for (const link of dead) await removeLink(netlink, { name: link.name }, signal);
   return dead.map((link) => link.name);
 }
@@ -156,8 +156,8 @@ function route(message: Uint8Array, label: string, ...tolerated: readonly string
   return { protocol: NETLINK.ROUTE, message, label, tolerated };
 }
 
-function isOurs(link: Link): boolean {
-  return link.kind === "veth" && link.group === VETH_GROUP && isVethName(link.name);
+function isOurs(link: Link, group: number): boolean {
+  return link.kind === "veth" && link.group === group && isVethName(link.name);
 }
 
 /** A default route covers every pool and conflicts with none; broadcast and multicast routes belong to others. */

@@ -8,7 +8,7 @@ import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
-import { type Attachment, type AttachOp, bridgeOps, loopbackOps, vethName } from "./attach.ts";
+import { type Attachment, type AttachOp, bridgeOps, loopbackOps, vethGroup, vethName } from "./attach.ts";
 import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
 import { forgetConnections } from "./conntrack.ts";
 import type { Netlink } from "./netlink.ts";
@@ -79,6 +79,8 @@ export class NetworkManager implements AsyncDisposable {
   readonly #publisher: PortPublisher;
   /** The host's ends of the veths of live tasks: attached here, or named by `cleanup`. */
   readonly #live = new Set<string>();
+  /** The link group of this bridge's veths. */
+  readonly #group: number;
   #bridge: BridgeState | undefined;
   #ipv6 = false;
   #host: HostFiles = { resolvConf: "", reachable: "", hosts: "" };
@@ -92,6 +94,7 @@ export class NetworkManager implements AsyncDisposable {
     this.#world = world;
     this.#logger = world.logger;
     this.#options = { bridge: "swarm0", table: "swarm", ...options };
+    this.#group = vethGroup(this.#options.bridge);
     assert(Buffer.byteLength(this.#options.bridge) <= 15, "a link's name has at most 15 bytes");
     this.#table = new RuleTable(world.rules, world.netlink);
     this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
@@ -150,7 +153,13 @@ export class NetworkManager implements AsyncDisposable {
         const { index: bridgeIndex, mtu } = this.bridge;
         this.#live.add(vethName(taskId));
         return {
-          ops: bridgeOps(taskId, attachment.address, { bridgeIndex, mtu, gateway, ipv6: this.#ipv6 }),
+          ops: bridgeOps(taskId, attachment.address, {
+            bridgeIndex,
+            group: this.#group,
+            mtu,
+            gateway,
+            ipv6: this.#ipv6,
+          }),
           resolvConf: containerResolvConf(this.#host.reachable, dns),
           hosts: containerHosts({ hostname, extra, gateway, address: attachment.address.address }),
         };
@@ -201,7 +210,7 @@ export class NetworkManager implements AsyncDisposable {
   /** Deletes the veths of all tasks but these and those attached since; says which links went. */
   async cleanup(liveTaskIds: Iterable<TaskId>, signal: AbortSignal): Promise<readonly string[]> {
     for (const taskId of liveTaskIds) this.#live.add(vethName(taskId));
-    const deleted = await deleteVeths(this.#world.netlink, this.#live, signal);
+    const deleted = await deleteVeths(this.#world.netlink, { group: this.#group, live: this.#live }, signal);
     if (deleted.length > 0) this.#logger.info({ links: deleted }, "deleted the links of dead tasks");
     return deleted;
   }
@@ -212,7 +221,7 @@ export class NetworkManager implements AsyncDisposable {
       await this.#publisher[Symbol.asyncDispose]();
       await this.#table.remove(this.#options.table, signal);
       this.#live.clear();
-      await deleteVeths(this.#world.netlink, this.#live, signal);
+      await deleteVeths(this.#world.netlink, { group: this.#group, live: this.#live }, signal);
       await removeLink(this.#world.netlink, { name: this.#options.bridge }, signal);
       this.#bridge = undefined;
       this.#published = undefined;
@@ -253,7 +262,7 @@ export class NetworkManager implements AsyncDisposable {
       await sysctls.write(`net/ipv6/conf/${name}/accept_ra`, "0");
       await sysctls.write(disabled, "1");
     }
-    const ports = await attachPorts(netlink, { bridge, names: this.#live }, signal);
+    const ports = await attachPorts(netlink, { bridge, group: this.#group, names: this.#live }, signal);
     const pool = formatPrefix(this.#options.pool);
     this.#logger.info({ bridge: name, mtu: bridge.mtu, pool, ports }, "bridge made or mended");
   }
