@@ -56,7 +56,8 @@ async function main(): Promise<number> {
 
 async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal): Promise<void> {
   const { dataDirectory, hostname, cluster } = settings;
-  const managerId = await openDataDirectory(dataDirectory, systemRandom);
+  using directory = await openDataDirectory(dataDirectory, systemRandom);
+  const { managerId } = directory;
   const failed = new AbortController();
   const signal = AbortSignal.any([stop, failed.signal]);
   await using etcd = await startEtcd(settings, logger, signal);
