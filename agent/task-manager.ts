@@ -3,7 +3,7 @@
  * and reports it. A change of the assignment that calls for another step interrupts the running one.
  */
 import { clone, create } from "@bufbuild/protobuf";
-import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
 import { abortReason, type Clock } from "../common/base/clock.ts";
 import { AssertionFailure, type ErrorCode, SwarmError } from "../common/base/error.ts";
@@ -123,14 +123,7 @@ export class TaskManager {
   }
 
   #view(): TaskView {
-    const { desiredState: desired, startAfter } = this.#task;
-    return {
-      observed: this.#status.state,
-      desired,
-      removed: this.#removed,
-      startAfterMs: startAfter && timestampMs(startAfter),
-      nowMs: this.#options.clock.nowMs(),
-    };
+    return { observed: this.#status.state, desired: this.#task.desiredState, removed: this.#removed };
   }
 
   /** Interrupts the running step if the assignment now calls for another one, or if it only waits. */
@@ -156,7 +149,7 @@ export class TaskManager {
       case "remove":
         return this.#remove(signal);
       case "rest":
-        return this.#rest(step.untilMs, signal);
+        return this.#rest(signal);
     }
   }
 
@@ -235,8 +228,7 @@ export class TaskManager {
     hooks.removed(this.id);
   }
 
-  async #rest(untilMs: number | undefined, signal: AbortSignal): Promise<void> {
-    if (untilMs !== undefined) return this.#options.clock.sleep(untilMs - this.#options.clock.nowMs(), signal);
+  async #rest(signal: AbortSignal): Promise<void> {
     if (signal.aborted) throw abortReason(signal);
     const { promise, resolve } = Promise.withResolvers<void>();
     signal.addEventListener("abort", () => resolve(), { once: true });

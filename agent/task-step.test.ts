@@ -11,7 +11,7 @@ const STATES = Object.values(TaskState).filter((state) => typeof state === "numb
 const DESIRED = [TaskState.READY, TaskState.RUNNING, TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.REMOVE];
 
 function stepOf(observed: TaskState, desired: TaskState, options = {}) {
-  return nextStep({ observed, desired, removed: false, startAfterMs: undefined, nowMs: 0, ...options });
+  return nextStep({ observed, desired, removed: false, ...options });
 }
 
 test("all pairs of observed and desired state", () => {
@@ -43,14 +43,6 @@ test("a removed task is removed whatever its state", () => {
   for (const observed of STATES) {
     for (const desired of DESIRED) expect(stepOf(observed, desired, { removed: true })).toEqual({ kind: "remove" });
   }
-});
-
-test("a ready task waits for its start time", () => {
-  expect(stepOf(TaskState.READY, TaskState.RUNNING, { startAfterMs: 500, nowMs: 499 })).toEqual({
-    kind: "rest",
-    untilMs: 500,
-  });
-  expect(stepOf(TaskState.READY, TaskState.RUNNING, { startAfterMs: 500, nowMs: 500 })).toEqual({ kind: "start" });
 });
 
 test("an exit means what was asked for", () => {

@@ -3,8 +3,11 @@
  * containers, disks or the wire; `task-manager.ts` is the thin loop around it.
  *
  *   ASSIGNED ─accept→ ACCEPTED ─prepare→ PREPARING ─→ READY ─start→ STARTING ─(healthy)→ RUNNING ─watch→ COMPLETE
- *                                  │                    (waits for desired RUNNING           │            FAILED
- *                                  └→ REJECTED           and for start_after)                └ shutdown → SHUTDOWN
+ *                                  │                    (waits for desired RUNNING)          │            FAILED
+ *                                  └→ REJECTED                                              └ shutdown → SHUTDOWN
+ *
+ * When a task may start is the manager's word, said by its desired state: `start_after` is for the manager alone, since
+ * this host's wall clock may differ from the one that it was stamped by.
  */
 import type { SwarmError } from "../common/base/error.ts";
 import { isTerminal } from "../common/model/task-state.ts";
@@ -17,15 +20,12 @@ export interface TaskView {
   readonly desired: TaskState;
   /** Whether the manager took the assignment back: the node shall forget the task. */
   readonly removed: boolean;
-  /** Wall time in ms before which the task must not start; undefined for at once. */
-  readonly startAfterMs: number | undefined;
-  readonly nowMs: number;
 }
 
-/** One step. `rest` waits for a change of the view, at the latest until `untilMs`. */
-export type TaskStep =
-  | { readonly kind: "accept" | "prepare" | "start" | "watch" | "shutdown" | "remove" }
-  | { readonly kind: "rest"; readonly untilMs?: number };
+/** One step. `rest` waits for a change of the view. */
+export interface TaskStep {
+  readonly kind: "accept" | "prepare" | "start" | "watch" | "shutdown" | "remove" | "rest";
+}
 
 /** Decides the next step of a task. */
 export function nextStep(view: TaskView): TaskStep {
@@ -36,11 +36,7 @@ export function nextStep(view: TaskView): TaskStep {
   if (view.observed < TaskState.READY) return { kind: "prepare" };
   if (view.observed === TaskState.STARTING) return { kind: "start" };
   if (view.observed === TaskState.RUNNING) return { kind: "watch" };
-  if (view.desired < TaskState.RUNNING) return { kind: "rest" };
-  if (view.startAfterMs !== undefined && view.startAfterMs > view.nowMs) {
-    return { kind: "rest", untilMs: view.startAfterMs };
-  }
-  return { kind: "start" };
+  return { kind: view.desired < TaskState.RUNNING ? "rest" : "start" };
 }
 
 /** Whether this desired state ends a task. COMPLETE does not: a job's task is desired to run until it is done. */
