@@ -150,6 +150,13 @@ describe("restart policy", () => {
     expect(summary(decideService(situation({ tasks, nowMs: NOW + 3_000 }))).desired).toEqual(["1#2 RUNNING"]);
   });
 
+  test("a start time that only a wrong clock can have stamped is not waited for", () => {
+    const waiting = task({ slot: 1, attempt: 2, desired: TaskState.READY, state: TaskState.READY });
+    waiting.startAfter = timestampFromMs(NOW + 3_600_000);
+    const tasks = [ended({ desired: TaskState.SHUTDOWN }), waiting];
+    expect(summary(decideService(situation({ tasks }))).desired).toEqual(["1#2 RUNNING"]);
+  });
+
   test("the successor waits for its predecessor to stop, but not on a lost node", () => {
     const waiting = task({ slot: 1, attempt: 2, desired: TaskState.READY, node: "n2", atMs: NOW });
     const tasks = [task({ slot: 1, desired: TaskState.SHUTDOWN }), waiting];

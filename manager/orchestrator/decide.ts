@@ -9,7 +9,7 @@
  *          current RUNNING ── predecessors still wanted (start-first) ── desired SHUTDOWN
  */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { replicasOf, updateOrder } from "../../common/model/defaults.ts";
+import { replicasOf, restartDelayMs, updateOrder } from "../../common/model/defaults.ts";
 import { isTerminal } from "../../common/model/task-state.ts";
 import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState, UpdateConfig_Order, UpdateStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
@@ -23,6 +23,7 @@ import {
   successor,
 } from "./situation.ts";
 import { groupSlots, isActive, isQuiet, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { leftMs } from "./stamp.ts";
 import { decideUpdate } from "./update.ts";
 
 /** How long a successor waits for its predecessor to stop before it starts all the same; SwarmKit's 1 minute. */
@@ -156,14 +157,18 @@ function keepsVersion({ service }: ServiceSituation): boolean {
 
 function promote(situation: ServiceSituation, slot: Slot, decision: DecisionBuilder): void {
   const { current } = slot;
+  const { nowMs } = situation;
   const startMs = current.startAfter ? timestampMs(current.startAfter) : 0;
-  if (situation.nowMs < startMs) {
-    decision.wakeAfter(startMs - situation.nowMs);
+  // The task was made its delay before it may start: counted from there, a wrong clock's stamp shows.
+  const delayMs = Math.min(restartDelayMs(situation.spec.task), startMs);
+  const beforeStartMs = leftMs({ sinceMs: startMs - delayMs, waitMs: delayMs }, nowMs);
+  if (beforeStartMs > 0) {
+    decision.wakeAfter(beforeStartMs);
     return;
   }
-  const waitUntilMs =
-    Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0) + STOP_WAIT_MS_MAX;
+  const sinceMs = Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0);
+  const stopWaitMs = leftMs({ sinceMs, waitMs: STOP_WAIT_MS_MAX }, nowMs);
   const waiting = slot.tasks.some((task) => task !== current && !isQuiet(task) && !situation.lost(task));
-  if (waiting && situation.nowMs < waitUntilMs) decision.wakeAfter(waitUntilMs - situation.nowMs);
+  if (waiting && stopWaitMs > 0) decision.wakeAfter(stopWaitMs);
   else decision.desire(current, TaskState.RUNNING);
 }

@@ -30,6 +30,7 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { type DecisionBuilder, type ServiceSituation, successor } from "./situation.ts";
 import { isActive, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { leftMs } from "./stamp.ts";
 
 interface Policy {
   readonly parallelism: number;
@@ -154,7 +155,7 @@ function completeWhenWatched(
   for (const { current } of slots.values()) {
     if (isTerminal(observedState(current)) && current.desiredState > TaskState.RUNNING) continue;
     if (observedState(current) !== TaskState.RUNNING) return;
-    waitMs = Math.max(waitMs, changedMs(current) + policy.monitorMs - situation.nowMs);
+    waitMs = Math.max(waitMs, leftMs({ sinceMs: changedMs(current), waitMs: policy.monitorMs }, situation.nowMs));
   }
   if (waitMs > 0) {
     decision.wakeAfter(waitMs);
@@ -180,11 +181,11 @@ function replaceDirty(
     if (dirtyKeys.has(slot.key)) continue;
     const { current } = slot;
     if (current.desiredState > TaskState.RUNNING) continue;
-    const readyMs = changedMs(current) + policy.delayMs;
+    const delayMs = leftMs({ sinceMs: changedMs(current), waitMs: policy.delayMs }, situation.nowMs);
     if (observedState(current) !== TaskState.RUNNING) busy++;
-    else if (readyMs > situation.nowMs) {
+    else if (delayMs > 0) {
       busy++;
-      decision.wakeAfter(readyMs - situation.nowMs);
+      decision.wakeAfter(delayMs);
     }
   }
   // Slots that serve nobody go first: replacing them costs nothing.
