@@ -269,7 +269,7 @@ export class HistoryChecker {
     if (running.length !== wanted) {
       problems.push(`H5: service ${service.name}: ${running.length} of ${wanted} tasks run`);
     }
-    const moving = tasks.filter((task) => !isTerminal(stateOf(task)) && !running.includes(task));
+    const moving = tasks.filter((task) => !isAtRest(task) && !running.includes(task));
     for (const task of moving) problems.push(`H5: service ${service.name}: task ${task.id} ${shown(task)}`);
     const updating = service.updateStatus?.state;
     const paused = updating === UpdateStatus_State.PAUSED || updating === UpdateStatus_State.ROLLBACK_PAUSED;
@@ -279,7 +279,7 @@ export class HistoryChecker {
     }
     const dead = new Map<string, number>();
     for (const task of tasks) {
-      if (!isTerminal(stateOf(task))) continue;
+      if (!isAtRest(task)) continue;
       const slot = task.slot > 0 ? String(task.slot) : task.nodeId;
       dead.set(slot, (dead.get(slot) ?? 0) + 1);
     }
@@ -321,6 +321,11 @@ export class HistoryChecker {
 function shown(task: Task): string {
   const { status, desiredState, slot, attempt } = task;
   return ` slot ${slot} attempt ${attempt} ${TaskState[stateOf(task)]}→${TaskState[desiredState]} ${status?.error}`;
+}
+
+/** Whether the task holds nothing, and never will: it ended, or was called off before a node had it. */
+function isAtRest(task: Task): boolean {
+  return isTerminal(stateOf(task)) || (stateOf(task) < TaskState.ASSIGNED && task.desiredState > TaskState.RUNNING);
 }
 
 function stateOf(task: Task): TaskState {
