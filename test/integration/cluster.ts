@@ -4,7 +4,7 @@
  * name and removed again by `await using`.
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -340,6 +340,16 @@ export class TestCluster implements AsyncDisposable {
       .sort();
   }
 
+  /** The first process of each running container of a node: "pid start-time command", so that a restarted one differs. */
+  async containers(node: string): Promise<string[]> {
+    const ids = await this.swarmctl("node", "ps", node, "--no-trunc", "--format", "{{.ID}}");
+    const own = new Set(ids.split("\n").filter(Boolean));
+    return readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .flatMap((pid) => containerLine(pid, own))
+      .sort();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const agent of this.agents.values()) await this.end(agent, "SIGTERM");
     for (const host of this.hosts) {
@@ -366,5 +376,21 @@ export class TestCluster implements AsyncDisposable {
     const path = join(this.directory, name);
     mkdirSync(path, { recursive: true });
     return path;
+  }
+}
+
+/** What `containers` tells of a process that is the first one of a container of one of the tasks. */
+function containerLine(pid: string, taskIds: ReadonlySet<string>): string[] {
+  try {
+    const read = (file: string) => readFileSync(`/proc/${pid}/${file}`, "utf8");
+    const name =
+      read("environ")
+        .split("\0")
+        .find((each) => each.startsWith("SWARM_TASK_NAME=")) ?? "";
+    if (!taskIds.has(name.split(".").at(-1) ?? "") || !/^NSpid:\s+\d+\s+1$/m.test(read("status"))) return [];
+    const startTime = read("stat").split(") ").at(-1)?.split(" ")[19];
+    return [`${pid} ${startTime} ${read("cmdline").replaceAll("\0", " ").trim()}`];
+  } catch {
+    return [];
   }
 }

@@ -35,25 +35,6 @@ afterAll(async () => {
   await cluster?.[Symbol.asyncDispose]();
 });
 
-/** The start times and pids of a node's containers: the same after as before means that none was restarted. */
-function containers(node: string): string[] {
-  const marker = `SWARM_NODE_HOSTNAME=${node}`;
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((pid) => {
-      try {
-        if (!readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").includes(marker)) return [];
-        const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-        const inside = readFileSync(`/proc/${pid}/status`, "utf8").match(/^NSpid:\s+\d+\s+1$/m);
-        const startTime = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[19];
-        return inside ? [`${pid} ${startTime} ${command}`] : [];
-      } catch {
-        return [];
-      }
-    })
-    .sort();
-}
-
 /** Asks a URL again and again until `stop`; returns how many answers failed of how many. */
 async function askUntil(url: string, stop: AbortSignal): Promise<{ readonly asked: number; readonly failed: number }> {
   let asked = 0;
@@ -70,7 +51,7 @@ rootTest(
   { timeout: 120_000 },
   async () => {
     const host = cluster.host("node-1");
-    const before = containers("node-1");
+    const before = await cluster.containers("node-1");
     expect(before).toHaveLength(2);
     const stop = new AbortController();
     const asking = askUntil(`http://${host.address}:8080/`, stop.signal);
@@ -78,7 +59,7 @@ rootTest(
       await cluster.end(cluster.agent("node-1"), "SIGKILL");
       cluster.startAgent(host);
       await cluster.nodesReady(2);
-      expect(containers("node-1")).toEqual(before);
+      expect(await cluster.containers("node-1")).toEqual(before);
     }
     stop.abort();
     const { asked, failed } = await asking;
@@ -102,7 +83,7 @@ rootTest("F21: an exit that happened while the agent was away is reported with i
     "1d",
   );
   await cluster.end(cluster.agent("node-1"), "SIGKILL");
-  const sleeper = containers("node-1").find((line) => line.endsWith("sleep 1d")) ?? "";
+  const sleeper = (await cluster.containers("node-1")).find((line) => line.endsWith("sleep 1d")) ?? "";
   process.kill(Number(sleeper.split(" ")[0]), "SIGTERM");
   cluster.startAgent(cluster.host("node-1"));
   await eventually(async () => {
@@ -121,7 +102,7 @@ rootTest("F21: an exit that happened while the agent was away is reported with i
 
 rootTest("F23: a task whose shim is killed fails with the reason and is replaced", async () => {
   const before = await cluster.swarmctl("service", "ps", "web", "-q", "--filter", "desired-state=running");
-  const container = containers("node-2")[0] ?? "";
+  const [container = ""] = await cluster.containers("node-2");
   const shim = readFileSync(`/proc/${container.split(" ")[0]}/stat`, "utf8")
     .split(") ")
     .at(-1)
@@ -136,14 +117,14 @@ rootTest("F23: a task whose shim is killed fails with the reason and is replaced
     },
     { timeoutMs: 30_000 },
   );
-  expect(containers("node-2")).not.toContain(container);
+  expect(await cluster.containers("node-2")).not.toContain(container);
 });
 
 rootTest(
   "F1: the other manager leads after the leader is killed, and no container is touched",
   { timeout: 120_000 },
   async () => {
-    const before = [...containers("node-1"), ...containers("node-2")];
+    const before = [...(await cluster.containers("node-1")), ...(await cluster.containers("node-2"))];
     const leaderId = (await cluster.swarmctl("info", "--format", "{{.LeaderID}}")).trim();
     const idOf = async (number: number) =>
       (await cluster.swarmctlAt(number, "info", "--format", "{{.ManagerID}}")).stdout.trim();
@@ -158,7 +139,7 @@ rootTest(
     process.stdout.write(
       `leader killed → a service scaled by the other manager: ${Math.round(performance.now() - beganMs)} ms\n`,
     );
-    const after = [...containers("node-1"), ...containers("node-2")];
+    const after = [...(await cluster.containers("node-1")), ...(await cluster.containers("node-2"))];
     for (const container of before) expect(after).toContain(container);
     await cluster.startManager(leader);
     await cluster.nodesReady(2);
@@ -170,12 +151,12 @@ rootTest(
   "F10: with all managers gone containers serve on, and nothing restarts when they return",
   { timeout: 120_000 },
   async () => {
-    const before = [...containers("node-1"), ...containers("node-2")];
+    const before = [...(await cluster.containers("node-1")), ...(await cluster.containers("node-2"))];
     for (const manager of cluster.managers) await cluster.end(manager, "SIGKILL");
     for (const { address } of cluster.hosts) expect(await cluster.fetch(`http://${address}:8080/`)).toContain("Hello");
     for (const number of [0, 1]) await cluster.startManager(number);
     await cluster.nodesReady(2);
-    expect([...containers("node-1"), ...containers("node-2")]).toEqual(before);
+    expect([...(await cluster.containers("node-1")), ...(await cluster.containers("node-2"))]).toEqual(before);
   },
 );
 
