@@ -41,7 +41,7 @@ rootTest("keeps its logs where swarmctl finds them", async () => {
   await cluster.fetch(`http://${cluster.host("node-1").address}:8080/`);
   await eventually(async () => {
     const logs = await cluster.swarmctl("service", "logs", "web");
-    expect(logs).toMatch(/^web\.\d\.\S+@node-\d\s+\| GET \/ from 10\.\S+/m);
+    expect(logs).toMatch(/^web\.\d\.\S+@node-\d\s+\| GET \/ from \S*10\.198\.0\.1/m);
   });
 });
 
@@ -129,10 +129,7 @@ rootTest("a cut-off node's tasks run elsewhere, and are not doubled when it retu
   process.stdout.write(`node cut off → tasks elsewhere: ${Math.round(performance.now() - beganMs)} ms\n`);
   cluster.setLink(host, "up");
   await cluster.nodesReady(3);
-  await eventually(async () => {
-    const left = await cluster.execOn(host, "sh", "-c", `ls ${cluster.directory}/node-3/containers | wc -l`);
-    expect(left.stdout.trim()).toBe("0");
-  });
+  await eventually(async () => expect(await cluster.containers("node-3")).toEqual([]));
   expect(await cluster.tasks("web")).toHaveLength(4);
 });
 
