@@ -1,8 +1,8 @@
 /**
  * Requests and answers over one byte stream to a shim process: many at once, each under its id.
  */
+import { constants } from "node:os";
 import type { Duplex, Readable, Writable } from "node:stream";
-import { getSystemErrorName } from "node:util";
 import { type ErrorCode, SwarmError } from "../../common/base/error.ts";
 import { encodeFrame, type Frame, FrameReader, type Writer } from "./encode.ts";
 
@@ -20,12 +20,19 @@ export interface Failure {
   readonly errno: string;
 }
 
+/** Names by number; of two names for one number the first by the alphabet. Node's own `getSystemErrorName` lacks a dozen. */
+const ERRNO_NAMES = new Map(
+  Object.entries(constants.errno)
+    .toReversed()
+    .map(([name, errno]) => [errno, name]),
+);
+
 function decodeFailure(payload: Buffer): Failure {
   const errno = payload.readUInt32LE(8);
   return {
     stage: STAGES[payload.readUInt32LE(0)] ?? "supervisor",
     index: payload.readUInt32LE(4),
-    errno: errno === 0 ? "unknown error" : getSystemErrorName(-errno),
+    errno: ERRNO_NAMES.get(errno) ?? `error ${errno}`,
   };
 }
 
@@ -40,6 +47,7 @@ const ERRNO_CODES: Readonly<Record<string, ErrorCode>> = {
   EMFILE: "resource_exhausted",
   EAGAIN: "resource_exhausted",
   EFBIG: "out_of_range",
+  EDQUOT: "resource_exhausted",
   EBADMSG: "internal",
 };
 

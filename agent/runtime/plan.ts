@@ -1,6 +1,6 @@
 /**
- * A plan: all that the shim does to make one container, as a value. Pure; the bytes are read by `agent/shim/`, whose
- * enum op in shim.h has the same numbers.
+ * A plan: all that the shim does to make one container, as a value. Pure; the bytes are read by `agent/shim/`,
+ * whose table of operations (ops.c) has the same order.
  */
 import { unreachable } from "../../common/base/error.ts";
 import type { Writer } from "./encode.ts";
@@ -43,7 +43,7 @@ export interface Plan {
   readonly container: readonly ContainerOp[];
 }
 
-/** The numbers of shim.h's enum op. */
+/** The places in the table of operations of ops.c. */
 const OPCODES = {
   "make-directory": 1,
   "write-file": 2,

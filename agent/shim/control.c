@@ -18,10 +18,12 @@
 #include <time.h>
 
 enum request { REQUEST_START = 1, REQUEST_SIGNAL, REQUEST_EXEC, REQUEST_STATE };
-/* More clients than the agent ever has; a further one waits in the backlog. More execs are refused with EAGAIN. */
+/* More clients than the agent ever has; a further one is turned away. More execs are refused with EAGAIN. */
 enum { CLIENTS_MAX = 16, EXECS_MAX = 8, REQUEST_MAX = 4 << 20 };
 enum { SLOT_LISTEN, SLOT_SYNC, SLOT_CONTAINER, SLOT_LOGS, SLOT_CLIENTS = SLOT_LOGS + 2,
        SLOT_EXECS = SLOT_CLIENTS + CLIENTS_MAX, SLOT_COUNT = SLOT_EXECS + 3 * EXECS_MAX };
+/* Of 16 KiB each: what a pipe holds (1 MiB, /proc/sys/fs/pipe-max-size), and more. */
+enum { LAST_ROUNDS = 256 };
 enum { FLAG_OOM = 1, FLAG_TIMED_OUT = 2, FLAG_TRUNCATED = 4 };
 
 struct client {
@@ -37,8 +39,10 @@ struct exec {
   bool blocked;        /* its client does not read: its pipes wait */
 };
 struct exit_status {
-  uint32_t code, signal, flags, seconds_low, seconds_high, nanoseconds;
-};
+  uint32_t code, signal, flags;
+  uint64_t seconds;
+  uint32_t nanoseconds;
+} __attribute__((packed));
 
 static struct client clients[CLIENTS_MAX];
 static struct exec execs[EXECS_MAX];
@@ -73,7 +77,9 @@ static int64_t now_ms(void) {
 }
 
 static void reply(int client, uint32_t id, uint32_t kind, const void *payload, size_t length) {
-  if (client >= 0 && clients[client].fd >= 0) send_frame(clients[client].fd, id, kind, payload, length);
+  if (client < 0 || clients[client].fd < 0) return;
+  /* Half a frame may have gone: no further one would be understood. */
+  if (send_frame(clients[client].fd, id, kind, payload, length) < 0) shutdown(clients[client].fd, SHUT_RDWR);
 }
 
 static void reply_error(int client, uint32_t id, uint32_t stage, uint32_t index, int error) {
@@ -86,10 +92,9 @@ static struct exit_status reap_process(pid_t pid, uint32_t flags) {
   struct timespec now;
   while (waitpid(pid, &result, 0) < 0 && errno == EINTR) continue;
   clock_gettime(CLOCK_REALTIME, &now);
-  uint64_t seconds = (uint64_t)now.tv_sec;
   uint32_t signal = WIFSIGNALED(result) ? (uint32_t)WTERMSIG(result) : 0;
   return (struct exit_status){signal ? 128 + signal : (uint32_t)WEXITSTATUS(result), signal, flags,
-                              (uint32_t)seconds, (uint32_t)(seconds >> 32), (uint32_t)now.tv_nsec};
+                              (uint64_t)now.tv_sec, (uint32_t)now.tv_nsec};
 }
 
 /* Passes on what one pipe of an exec holds; false when it is drained, or its client must read first. */
@@ -157,12 +162,8 @@ static int start_exec(int client, uint32_t id, struct reader *request) {
   if (!joined) TRY(CHECK(setns(container.pidfd, CLONE_NEWPID)));
   joined = true;
   TRY(spawn(0, ops, &exec->process, &failure));
-  exec->client = client;
-  exec->id = id;
-  exec->left = left;
-  exec->flags = 0;
-  exec->blocked = false;
-  exec->deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0;
+  *exec = (struct exec){.process = exec->process, .client = client, .id = id, .left = left,
+                        .deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0};
   return 0;
 }
 
@@ -208,7 +209,7 @@ static void read_client(int index) {
       client->length = length;
       client->have = 0;
       if (client->frame) return;
-    } else if ((count < 0 && errno == EAGAIN) || (count > 0 && count < (ssize_t)sizeof length)) return;
+    } else if (count < 0 && errno == EAGAIN) return;
     return drop_client(index);
   }
   count = recv(client->fd, client->frame + client->have, client->length - client->have, MSG_DONTWAIT);
@@ -251,21 +252,24 @@ static void read_sync(void) {
 
 static void write_record(const struct exit_status *ended) {
   char text[128];
-  uint64_t seconds = (uint64_t)ended->seconds_high << 32 | ended->seconds_low;
   int length = snprintf(text, sizeof text, "exit 1 %u %u %u %llu%09u\n", ended->code, ended->signal, ended->flags & FLAG_OOM,
-                        (unsigned long long)seconds, ended->nanoseconds);
+                        (unsigned long long)ended->seconds, ended->nanoseconds);
   int fd = openat(directory_fd, "exit.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd >= 0 && write(fd, text, (size_t)length) == length) renameat(directory_fd, "exit.tmp", directory_fd, "exit");
 }
 
-/* The first process ended, and with it all of its pid namespace: nobody writes to the pipes any more. */
+/*
+ * The first process ended, and with it all of its pid namespace: nobody writes to the pipes any more, but for somebody
+ * outside to whom it handed them, and whom nobody waits for.
+ */
 static void finish(void) __attribute__((noreturn));
 static void finish(void) {
   struct exit_status ended = reap_process(container.pid, 0);
   if (oom_killed()) ended.flags = FLAG_OOM;
   if (container.sync_fd >= 0) read_sync();
   for (unsigned stream = 0; stream < 2; stream++)
-    while (container.output[stream] >= 0 && log_pump(container.output[stream], stream) > 0) continue;
+    for (int round = 0; round < LAST_ROUNDS && container.output[stream] >= 0; round++)
+      if (log_pump(container.output[stream], stream) <= 0) break;
   for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
     if (exec->client >= 0) finish_exec(exec);
   write_record(&ended);

@@ -78,9 +78,11 @@ static void write_prefix(char *prefix, unsigned stream) {
 static void write_lines(struct iovec *parts, int count) {
   uint64_t length = 0;
   for (int index = 0; index < count; index++) length += parts[index].iov_len;
-  if (size && size_max && size + length > size_max) rotate();
-  ssize_t written = log_fd < 0 ? 0 : writev(log_fd, parts, count);
-  if (written > 0) size += (uint64_t)written;
+  if (log_fd >= 0 && size && size_max && size + length > size_max) rotate();
+  if (log_fd < 0 && (!*log_path || open_log() < 0)) return;
+  ssize_t written = writev(log_fd, parts, count);
+  if (written == (ssize_t)length) size += length;
+  else if (written > 0 && ftruncate(log_fd, (off_t)size) < 0) size += (uint64_t)written; /* no half line, if it can be */
 }
 
 /* Writes the whole lines of a stream's buffer; what is left of the last one moves to its front. */

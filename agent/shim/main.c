@@ -28,10 +28,8 @@ int main(int argc, char **argv, char **env) {
   if (argc == 2 && strcmp(argv[1], "runner") == 0) {
     result = seal(argv, env);
     if (result == 0) result = runner_main();
-#ifdef HAVE_UNPACK
   } else if (argc >= 2 && strcmp(argv[1], "unpack") == 0) {
     return unpack_main(argc, argv);
-#endif
   } else {
     dprintf(2, "usage: swarm-shim runner|unpack\n");
     return 2;

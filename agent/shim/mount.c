@@ -1,8 +1,10 @@
 /* Mounts. Inside the root everything goes by descriptor: open_tree, mount_setattr, move_mount (kernel 5.12). */
 #include "shim.h"
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -25,6 +27,13 @@ static int set_attributes(int fd, uint64_t attributes, uint64_t propagation, boo
 
 static int attach(int tree, int target) {
   return CHECK(syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+}
+
+/* Whatever links an image has on the way: nothing lies over or in the container's /proc (CVE-2019-16884 and its kin). */
+static int attach_outside_proc(int tree, int target) {
+  struct statfs status;
+  TRY(CHECK(fstatfs(target, &status)));
+  return status.f_type == PROC_SUPER_MAGIC ? -EXDEV : attach(tree, target);
 }
 
 int op_set_propagation(struct reader *reader) {
@@ -88,7 +97,7 @@ int op_mount_filesystem(struct reader *reader) {
   if (reader->bad) return -EBADMSG;
   cleanup_close int tree = TRY(new_filesystem(type, source, reader, attributes));
   cleanup_close int fd = TRY(make_in_root(target, true));
-  return attach(tree, fd);
+  return attach_outside_proc(tree, fd);
 }
 
 int op_bind_mount(struct reader *reader) {
@@ -101,7 +110,7 @@ int op_bind_mount(struct reader *reader) {
   TRY(CHECK(fstat(tree, &status)));
   TRY(set_attributes(tree, attributes, propagation, recursive));
   cleanup_close int fd = TRY(make_in_root(target, S_ISDIR(status.st_mode)));
-  return attach(tree, fd);
+  return attach_outside_proc(tree, fd);
 }
 
 /* The container's own /dev/null, proven to be that device (CVE-2025-31133). */

@@ -4,8 +4,6 @@
 #include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <sched.h>
-#include <stdio.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -14,27 +12,26 @@
 
 int sync_fd = -1, container_pidfd = -1;
 
-/* One bit for each host op that made its directory, so that a failure removes no directory that was there before. */
-enum { HOST_OPS_MAX = 1024 };
-static uint8_t made[HOST_OPS_MAX / 8];
-static uint32_t current;
+/* The directories that were not there before, so that a failure removes no other. */
+static const char *made[64];
+static size_t made_count;
 
-int op_make_directory(struct reader *reader) {
+static int op_make_directory(struct reader *reader) {
   const char *path = get_string(reader);
   uint32_t mode = get_u32(reader);
   int result = reader->bad ? -EBADMSG : CHECK(mkdir(path, mode));
-  if (result == 0 && current < HOST_OPS_MAX) made[current / 8] |= (uint8_t)(1 << current % 8);
+  if (result == 0 && made_count < sizeof made / sizeof *made) made[made_count++] = path;
   return result == -EEXIST ? 0 : result;
 }
 
-int op_write_file(struct reader *reader) {
+static int op_write_file(struct reader *reader) {
   const char *path = get_string(reader), *data = get_string(reader);
   bool optional = get_u32(reader);
   int result = reader->bad ? -EBADMSG : write_file(path, data);
   return optional && result == -ENOENT ? 0 : result;
 }
 
-int op_attach_device_program(struct reader *reader) {
+static int op_attach_device_program(struct reader *reader) {
   const char *path = get_string(reader);
   uint32_t length;
   const uint8_t *program = get_bytes(reader, &length);
@@ -150,44 +147,30 @@ static int op_await_start(struct reader *reader) {
   return CHECK(syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */));
 }
 
-static const operation operations[OP_COUNT] = {
-    [OP_MAKE_DIRECTORY] = op_make_directory, [OP_WRITE_FILE] = op_write_file,
-    [OP_ATTACH_DEVICE_PROGRAM] = op_attach_device_program, [OP_NETLINK] = op_netlink, [OP_UNSHARE] = op_unshare,
-    [OP_JOIN_NAMESPACE] = op_join_namespace, [OP_JOIN_CONTAINER] = op_join_container,
-    [OP_SET_PROPAGATION] = op_set_propagation, [OP_MOUNT_OVERLAY] = op_mount_overlay, [OP_BIND_ROOT] = op_bind_root,
-    [OP_MOUNT_FILESYSTEM] = op_mount_filesystem, [OP_BIND_MOUNT] = op_bind_mount, [OP_MAKE_DEVICE] = op_make_device,
-    [OP_MAKE_SYMLINK] = op_make_symlink,
-    [OP_MASK_PATHS] = op_mask_paths, [OP_READONLY_PATHS] = op_readonly_paths, [OP_READONLY_ROOT] = op_readonly_root,
-    [OP_PIVOT_ROOT] = op_pivot_root, [OP_SET_SYSCTL] = op_set_sysctl, [OP_SET_HOSTNAME] = op_set_hostname,
-    [OP_SET_DOMAINNAME] = op_set_domainname, [OP_SET_RLIMIT] = op_set_rlimit, [OP_SET_OOM_SCORE] = op_set_oom_score,
-    [OP_SET_WORKING_DIRECTORY] = op_set_working_directory, [OP_NEW_KEYRING] = op_new_keyring,
-    [OP_SET_CREDENTIALS] = op_set_credentials, [OP_NO_NEW_PRIVILEGES] = op_no_new_privileges,
-    [OP_LOAD_SECCOMP] = op_load_seccomp, [OP_AWAIT_START] = op_await_start, [OP_EXEC] = op_exec,
+/* An operation's place is its number in agent/runtime/plan.ts. */
+static const operation operations[] = {
+    NULL, op_make_directory, op_write_file, op_attach_device_program, op_netlink, op_unshare, op_join_namespace,
+    op_join_container, op_set_propagation, op_mount_overlay, op_bind_root, op_mount_filesystem, op_bind_mount,
+    op_make_device, op_make_symlink, op_mask_paths, op_readonly_paths, op_readonly_root, op_pivot_root, op_set_sysctl,
+    op_set_hostname, op_set_domainname, op_set_rlimit, op_set_oom_score, op_set_working_directory, op_new_keyring,
+    op_set_credentials, op_no_new_privileges, op_load_seccomp, op_await_start, op_exec,
 };
 
 int run_ops(struct reader *list, struct failure *failure) {
   uint32_t count = get_u32(list);
-  for (current = 0; current < count; current++) {
+  for (uint32_t index = 0; index < count; index++) {
     uint32_t code = get_u32(list);
     struct reader payload = get_reader(list);
-    failure->index = current;
-    if (list->bad || code >= OP_COUNT || !operations[code]) return -EBADMSG;
+    failure->index = index;
+    if (list->bad || code >= sizeof operations / sizeof *operations || !operations[code]) return -EBADMSG;
     TRY(operations[code](&payload));
   }
   return 0;
 }
 
-void undo_host_ops(struct reader list) {
-  for (uint32_t last = HOST_OPS_MAX; last-- > 0;) {
-    if (!(made[last / 8] >> last % 8 & 1)) continue;
-    struct reader reader = list;
-    struct reader payload = {0};
-    get_u32(&reader);
-    for (uint32_t index = 0; index <= last; index++) {
-      get_u32(&reader);
-      payload = get_reader(&reader);
-    }
-    const char *path = get_string(&payload);
+void undo_directories(void) {
+  while (made_count > 0) {
+    const char *path = made[--made_count];
     /* A cgroup stays busy for a moment after its last process was reaped. */
     for (int attempt = 0; rmdir(path) < 0 && errno == EBUSY && attempt < 200; attempt++) usleep(1000);
   }

@@ -3,9 +3,9 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <grp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -52,7 +52,10 @@ int op_set_credentials(struct reader *reader) {
     if (ambient >> capability & 1) TRY(CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)));
   umask(mask);
   /* A change of credentials clears it (prctl(2)): without it a container would outlive a killed supervisor. */
-  return CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
+  TRY(CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)));
+  char gone;
+  if (recv(sync_fd, &gone, sizeof gone, MSG_PEEK | MSG_DONTWAIT) == 0) _exit(127); /* it was killed meanwhile */
+  return 0;
 }
 
 int op_no_new_privileges(struct reader *reader) {
@@ -83,13 +86,13 @@ static void reap(pid_t program) {
 }
 
 static int start_init(void) {
-  sigset_t all, none;
+  sigset_t all, none = {0};
   sigfillset(&all);
-  sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &all, NULL);
   pid_t program = TRY(CHECK(fork()));
   if (program > 0) {
-    close(sync_fd);
+    /* It never executes anything, so nothing of it is closed by that. */
+    syscall(SYS_close_range, 3u, ~0u, 0u);
     reap(program);
   }
   setsid();

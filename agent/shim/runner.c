@@ -4,7 +4,7 @@
  * a lock keeps their frames apart. End of input ends it; supervisors go on.
  */
 #include "shim.h"
-#include <dirent.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,9 +12,17 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 enum runner_request { REQUEST_CREATE = 1, REQUEST_NETLINK, REQUEST_READ_FILE, REQUEST_REMOVE_TREE };
 enum { NETLINK_ANSWER_MAX = 4 << 20, READ_FILE_MAX = 16 << 20, DEPTH_MAX = 32 };
+/* Requests at work and containers of this runner; more than a host holds. A further request is refused with EAGAIN. */
+enum { CHILDREN_MAX = 8192 };
+static struct child {
+  pid_t pid;
+  uint32_t id;
+} children[CHILDREN_MAX];
+static size_t child_count;
 
 /* A lock by fcntl goes away with its holder, so a killed child blocks nobody. */
 int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length) {
@@ -43,10 +51,9 @@ static int do_read_file(struct reader *request, uint8_t **payload) {
   if (request->bad) return -EBADMSG;
   if (limit > READ_FILE_MAX) return -E2BIG;
   if (overlay.at < overlay.end) {
-    struct reader private = {.at = (const uint8_t[]){0, 0, 4, 0}, .end = NULL}; /* MS_PRIVATE */
-    private.end = private.at + 4;
+    static const uint8_t private[] = {0, 0, 4, 0}; /* MS_PRIVATE */
     TRY(CHECK(unshare(CLONE_NEWNS)));
-    TRY(op_set_propagation(&private));
+    TRY(op_set_propagation(&(struct reader){private, private + sizeof private, false}));
     TRY(op_mount_overlay(&overlay));
   } else {
     root_fd = TRY(CHECK(open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)));
@@ -141,24 +148,42 @@ static void serve(int answer_fd, int lock_fd, uint32_t id, uint32_t kind, struct
   else answer(answer_fd, lock_fd, id, ANSWER_OK, payload, payload ? (size_t)result : 0);
 }
 
-static int take_over(int fd) {
-  return CHECK(fcntl(fd, F_DUPFD_CLOEXEC, 10));
+/* A child that was killed may not have answered: it is answered for. One that had is asked for by nobody any more. */
+static void reap_children(int answer_fd, int lock_fd) {
+  struct failure failure = {STAGE_SUPERVISOR, 0, ECHILD};
+  int status;
+  for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+    struct child *child = children;
+    while (child->pid != pid) child++;
+    if (WIFSIGNALED(status)) answer(answer_fd, lock_fd, child->id, ANSWER_ERROR, &failure, sizeof failure);
+    *child = children[--child_count];
+  }
+}
+
+static void wake(int number) {
+  (void)number;
 }
 
 int runner_main(void) {
   setsid(); /* a terminal's Ctrl-C is the agent's business */
   for (int number = 1; number < 32; number++) signal(number, SIG_DFL); /* whatever the agent ignores */
   signal(SIGPIPE, SIG_IGN);
-  signal(SIGCHLD, SIG_IGN); /* children reap themselves */
+  signal(SIGCHLD, wake);
+  sigset_t child = {0}, none = {0};
+  sigaddset(&child, SIGCHLD);
+  sigprocmask(SIG_SETMASK, &child, NULL); /* let through by ppoll alone */
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NAME, "swarm-runner", 0, 0, 0);
   TRY(CHECK(syscall(SYS_close_range, 3u, ~0u, 0u)));
-  int input = TRY(take_over(0)), output = TRY(take_over(1));
+  int input = TRY(CHECK(fcntl(0, F_DUPFD_CLOEXEC, 10))), output = TRY(CHECK(fcntl(1, F_DUPFD_CLOEXEC, 10)));
   int lock = TRY(CHECK(memfd_create("swarm-lock", MFD_CLOEXEC)));
   int null = TRY(CHECK(open("/dev/null", O_RDWR | O_CLOEXEC)));
   for (int fd = 0; fd < 3; fd++) TRY(CHECK(dup2(null, fd)));
   close(null);
+  struct pollfd readable = {.fd = input, .events = POLLIN};
   while (true) {
+    reap_children(output, lock);
+    if (ppoll(&readable, 1, NULL, &none) < 0) continue;
     uint32_t length;
     int result = read_all(input, &length, sizeof length);
     if (result == -EPIPE) return 0;
@@ -169,7 +194,8 @@ int runner_main(void) {
     TRY(read_all(input, frame, length));
     struct reader request = {frame, frame + length, false};
     uint32_t id = get_u32(&request), kind = get_u32(&request);
-    pid_t pid = fork();
+    errno = EAGAIN;
+    pid_t pid = child_count < CHILDREN_MAX ? fork() : -1;
     if (pid == 0) {
       close(input);
       serve(output, lock, id, kind, request);
@@ -177,6 +203,7 @@ int runner_main(void) {
     }
     struct failure failure = {STAGE_SUPERVISOR, 0, (uint32_t)errno};
     if (pid < 0) answer(output, lock, id, ANSWER_ERROR, &failure, sizeof failure);
+    else children[child_count++] = (struct child){pid, id};
     munmap(frame, length);
   }
 }

@@ -56,14 +56,6 @@ int open_parent_in_root(const char *path, const char **name);
 int write_file(const char *path, const char *data);
 
 /* ---- ops.c, mount.c, process.c: the operations ---- */
-enum op {
-  OP_MAKE_DIRECTORY = 1, OP_WRITE_FILE, OP_ATTACH_DEVICE_PROGRAM, OP_NETLINK, OP_UNSHARE, OP_JOIN_NAMESPACE,
-  OP_JOIN_CONTAINER, OP_SET_PROPAGATION, OP_MOUNT_OVERLAY, OP_BIND_ROOT, OP_MOUNT_FILESYSTEM, OP_BIND_MOUNT,
-  OP_MAKE_DEVICE, OP_MAKE_SYMLINK, OP_MASK_PATHS, OP_READONLY_PATHS, OP_READONLY_ROOT,
-  OP_PIVOT_ROOT, OP_SET_SYSCTL, OP_SET_HOSTNAME, OP_SET_DOMAINNAME, OP_SET_RLIMIT, OP_SET_OOM_SCORE,
-  OP_SET_WORKING_DIRECTORY, OP_NEW_KEYRING, OP_SET_CREDENTIALS, OP_NO_NEW_PRIVILEGES, OP_LOAD_SECCOMP,
-  OP_AWAIT_START, OP_EXEC, OP_COUNT
-};
 enum { HOST_NETNS_FD = 250, FRAME_ID_EVENT = 0 };
 typedef int (*operation)(struct reader *);
 extern int sync_fd;          /* the first process's end of the ladder with its supervisor (supervisor.c) */
@@ -72,8 +64,7 @@ extern int host_netlink_fd;  /* a route socket of the host's network namespace *
 
 /* Runs a list of operations; `failure->index` says how far it came. */
 int run_ops(struct reader *list, struct failure *failure);
-void undo_host_ops(struct reader list); /* removes the directories that the list made */
-int op_make_directory(struct reader *), op_write_file(struct reader *), op_attach_device_program(struct reader *);
+void undo_directories(void); /* removes the directories that make-directory made */
 int op_mount_overlay(struct reader *), op_bind_root(struct reader *), op_mount_filesystem(struct reader *);
 int op_bind_mount(struct reader *), op_mask_paths(struct reader *), op_readonly_paths(struct reader *);
 int op_readonly_root(struct reader *), op_pivot_root(struct reader *), op_set_propagation(struct reader *);

@@ -66,9 +66,8 @@ static void run_child(struct reader ops, const int stdio[3]) __attribute__((nore
 static void run_child(struct reader ops, const int stdio[3]) {
   struct failure failure = {0};
   uint32_t go;
-  sigset_t none;
+  sigset_t none = {0};
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  sigemptyset(&none);
   signal(SIGPIPE, SIG_DFL);
   sigprocmask(SIG_SETMASK, &none, NULL);
   setsid();
@@ -96,6 +95,7 @@ int spawn(uint32_t flags, struct reader ops, struct process *process, struct fai
   if (result == 0) result = pid = CHECK(syscall(SYS_clone3, &args, sizeof args));
   if (pid == 0) {
     sync_fd = ends[1];
+    close(ends[0]); /* with it open, the supervisor's end would never show here */
     run_child(ops, (int[]){pipes[0][0], pipes[1][1], pipes[2][1]});
   }
   close_fd(&pipes[0][0]), close_fd(&pipes[0][1]), close_fd(&pipes[1][1]), close_fd(&pipes[2][1]);
@@ -109,6 +109,7 @@ int spawn(uint32_t flags, struct reader ops, struct process *process, struct fai
   }
   close_fd(&pidfd), close_fd(&ends[0]), close_fd(&pipes[1][0]), close_fd(&pipes[2][0]);
   if (pid > 0) waitpid(pid, NULL, 0);
+  process->pid = -1;
   return result;
 }
 
@@ -125,12 +126,12 @@ int signal_all(int number) {
   if (number == SIGKILL && *cgroup.kill) return write_file(cgroup.kill, "1");
   bool freeze = number == SIGKILL && *cgroup.freezer;
   if (!*cgroup.procs) return -EOPNOTSUPP;
+  cleanup_close int fd = TRY(CHECK(open(cgroup.procs, O_RDONLY | O_CLOEXEC)));
   for (int attempt = 0; freeze && attempt < 100; attempt++) {
     TRY(write_file(cgroup.freezer, "FROZEN"));
     if (read_text(cgroup.freezer, text, sizeof text) > 0 && strncmp(text, "FROZEN", 6) == 0) break;
     usleep(1000);
   }
-  cleanup_close int fd = TRY(CHECK(open(cgroup.procs, O_RDONLY | O_CLOEXEC)));
   pid_t pid = 0;
   for (ssize_t length; (length = read(fd, text, sizeof text)) > 0;)
     for (char *at = text; at < text + length; at++) {
@@ -150,64 +151,63 @@ bool oom_killed(void) {
 /* Waits until the first process stands ready, or says which operation failed. */
 static int await_ready(const struct process *container, struct failure *failure) {
   struct sync_message message = {0};
-  failure->stage = STAGE_CONTAINER;
   ssize_t length = recv(container->sync_fd, &message, sizeof message, 0);
   if (length <= 0) return length < 0 ? -errno : -ECHILD; /* killed from outside, by the OOM killer say */
+  failure->stage = STAGE_CONTAINER;
   failure->index = message.index;
   return message.kind == SYNC_READY ? 0 : -(int)message.error;
 }
 
-/* Everything up to READY; what follows in `plan` after the head is only needed here. */
-static int create(struct reader *plan, struct reader *host, struct process *container, struct failure *failure) {
+/* Everything up to READY; what follows in `plan` after the head, where it is left, is only needed until then. */
+static int create(struct reader *plan, struct process *container, struct failure *failure) {
   const char *state_directory = get_string(plan);
   TRY(control_listen(state_directory));
   TRY(log_open(plan));
   uint32_t namespaces = get_u32(plan);
   get_cgroup(plan);
-  uintptr_t head_end = (uintptr_t)plan->at;
-  *host = get_reader(plan);
-  struct reader ops = get_reader(plan);
-  if (plan->bad) return -EBADMSG;
+  struct reader lists = *plan;
+  struct reader host = get_reader(&lists), ops = get_reader(&lists);
+  if (lists.bad) return -EBADMSG;
   int netns = TRY(CHECK(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)));
   TRY(CHECK(dup3(netns, HOST_NETNS_FD, O_CLOEXEC)));
   close(netns);
   host_netlink_fd = TRY(netlink_open(0 /* NETLINK_ROUTE */));
   failure->stage = STAGE_HOST;
-  TRY(run_ops(&(struct reader){host->at, host->end, false}, failure));
+  TRY(run_ops(&host, failure));
   TRY(spawn(namespaces, ops, container, failure));
   TRY(await_ready(container, failure));
   close(host_netlink_fd);
   host_netlink_fd = -1;
   close(HOST_NETNS_FD);
-  /* The operations are done with: give their pages back. */
-  uintptr_t page = (head_end + 4095) & ~4095ul, end = ((uintptr_t)plan->end + 4095) & ~4095ul;
-  if (end > page) munmap((void *)page, end - page);
   return 0;
 }
 
 void supervise(uint32_t id, struct reader plan, int answer_fd, int lock_fd) {
   struct failure failure = {.stage = STAGE_SUPERVISOR};
   struct process container = {.pidfd = -1, .pid = -1};
-  struct reader host = {0};
   setsid();
   umask(0);
   signal(SIGCHLD, SIG_DFL);
   prctl(PR_SET_NAME, "swarm-super", 0, 0, 0);
-  int result = create(&plan, &host, &container, &failure);
+  int result = create(&plan, &container, &failure);
+  uint32_t pids[2] = {(uint32_t)container.pid, (uint32_t)getpid()};
+  /* A container that nobody could be told of is one that failed. */
+  if (result >= 0) result = answer(answer_fd, lock_fd, id, ANSWER_OK, pids, sizeof pids);
   if (result < 0) {
     if (container.pid > 0) {
       kill(container.pid, SIGKILL);
       waitpid(container.pid, NULL, 0);
     }
-    if (failure.stage >= STAGE_HOST) undo_host_ops(host);
+    undo_directories();
     failure.error = (uint32_t)-result;
     control_unlink();
     answer(answer_fd, lock_fd, id, ANSWER_ERROR, &failure, sizeof failure);
     _exit(1);
   }
-  uint32_t pids[2] = {(uint32_t)container.pid, (uint32_t)getpid()};
-  answer(answer_fd, lock_fd, id, ANSWER_OK, pids, sizeof pids);
   close(answer_fd);
   close(lock_fd);
+  /* The operations are done with: give their pages back. */
+  uintptr_t page = ((uintptr_t)plan.at + 4095) & ~4095ul, end = ((uintptr_t)plan.end + 4095) & ~4095ul;
+  if (end > page) munmap((void *)page, end - page);
   control_loop(&container);
 }
