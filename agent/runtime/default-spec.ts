@@ -88,6 +88,8 @@ export function containerSpec(input: ContainerInput): OciSpec {
   const problems: FieldProblem[] = [];
   const user = userOf(input, problems);
   const capabilities = capabilitiesOf(overrides, problems);
+  // As execve(2) would leave them to a user: nothing that runs before or above the program has more (an init, say).
+  const held = user.uid === 0 ? capabilities : [];
   const seccomp = seccompOf(input, capabilities);
   const process: OciSpec["process"] = {
     terminal: overrides.tty ?? false,
@@ -104,8 +106,8 @@ export function containerSpec(input: ContainerInput): OciSpec {
     // Inheritable and ambient stay empty (CVE-2022-24769): programs gain nothing by being executed.
     capabilities: {
       bounding: capabilities,
-      effective: capabilities,
-      permitted: capabilities,
+      effective: held,
+      permitted: held,
       inheritable: [],
       ambient: [],
     },
