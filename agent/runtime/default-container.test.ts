@@ -1,7 +1,9 @@
 // Goal: the defaults hold in a real container: spec, cgroup, device policy and filter through the shim, seen from inside.
 // Method: busybox containers made from `containerSpec`, in cgroups of their own.
 
-import { readFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
 import { rootTest } from "../../test/privileges.ts";
@@ -40,6 +42,8 @@ async function run(
   script: string,
   overrides: ContainerOverrides = {},
   changes: Partial<ContainerInput> = {},
+  lowers: readonly HostPath[] = [],
+  init = false,
 ): Promise<Outcome> {
   const spec = containerSpec({
     rootPath: "/root" as HostPath,
@@ -57,6 +61,8 @@ async function run(
   try {
     const outcome = await containers.run([], {
       spec,
+      lowers,
+      init,
       cgroup: cgroups.plan(id, spec.linux.resources ?? {}),
       cgroupControllers: cgroups.hierarchies,
       ...(spec.linux.seccomp && { seccomp: { filter: compileSeccomp(spec.linux.seccomp, host.architecture) } }),
@@ -83,6 +89,7 @@ rootTest("privileges: filter, no_new_privs, eleven capabilities, own groups", as
 rootTest("kernel interfaces that reach beyond the container are shut", async () => {
   const { output } = await run(
     [
+      "exec 2>&1",
       "busybox mknod /tmp-node b 8 0; head -c 1 /tmp-node",
       "busybox mount -t tmpfs none /bin",
       "busybox unshare -m true",
@@ -104,6 +111,56 @@ rootTest("kernel interfaces that reach beyond the container are shut", async () 
             0 total
     mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system"
   `);
+});
+
+rootTest("a device of the host is shut even to root with a node of it, the container's own are open", async () => {
+  const layer = join(containers.directory, "device-layer") as HostPath;
+  await mkdir(layer);
+  for (const [name, type, major, minor] of [
+    ["disk", "b", 8, 0],
+    ["memory", "c", 1, 1],
+    ["tun", "c", 10, 200],
+  ]) {
+    execFileSync("mknod", ["-m", "666", join(layer, String(name)), String(type), String(major), String(minor)]);
+  }
+  const script =
+    "exec 2>&1; for node in disk memory tun; do head -c 1 /$node; done; head -c 4 /dev/zero | busybox wc -c; : > /dev/tty";
+  const { output } = await run(script, {}, {}, [layer]);
+  expect(output.split("\n")).toEqual([
+    "head: /disk: Operation not permitted",
+    "head: /memory: Operation not permitted",
+    "head: /tun: Operation not permitted",
+    "4",
+    "sh: can't create /dev/tty: No such device or address",
+  ]);
+});
+
+rootTest("the system's file systems are mounted as Docker mounts them", async () => {
+  const { output } = await run(
+    "cat /proc/mounts; busybox stat -c '%a %g' /dev/pts/ptmx; touch /sys/x /proc/sys/x /sys/fs/cgroup/x",
+  );
+  const line = (target: string) => output.split("\n").filter((each) => each.split(" ")[1] === target);
+  const last = (target: string) => line(target).at(-1)?.split(" ").slice(2, 4).join(" ");
+  expect(line("/")).toHaveLength(1);
+  expect(last("/proc")).toMatch(/^proc rw,nosuid,nodev,noexec/);
+  expect(last("/proc/sys")).toMatch(/^proc ro,nosuid,nodev,noexec/);
+  expect(last("/proc/keys")).toMatch(/^tmpfs /);
+  expect(last("/sys")).toMatch(/^sysfs ro,nosuid,nodev,noexec/);
+  expect(last("/sys/firmware")).toMatch(/^tmpfs ro,nosuid,nodev,noexec/);
+  expect(last("/sys/fs/cgroup")).toMatch(/^(tmpfs|cgroup2) ro,nosuid,nodev,noexec/);
+  expect(last("/dev")).toMatch(/^tmpfs rw,nosuid,.*size=65536k,mode=755/);
+  expect(last("/dev/pts")).toMatch(/^devpts rw,nosuid,noexec,.*gid=5,mode=620,ptmxmode=666/);
+  expect(last("/dev/shm")).toMatch(/^tmpfs rw,nosuid,nodev,noexec,.*size=65536k/);
+  expect(last("/dev/mqueue")).toMatch(/^mqueue rw,nosuid,nodev,noexec/);
+  expect(output.match(/touch: .*/g)).toHaveLength(3);
+  // No mount tells where the host keeps its layers.
+  expect(output).not.toContain(containers.directory);
+});
+
+rootTest("a user's init holds no capability either", async () => {
+  const { output } = await run("cat /proc/1/status /proc/self/status", { user: "1000" }, {}, [], true);
+  expect(output).toContain("Name:\tswarm-init");
+  expect(output.match(/^Cap(Inh|Prm|Eff|Amb):\s*0{16}$/gm)).toHaveLength(8);
 });
 
 rootTest("limits are the cgroup's, and the container sees them", async () => {
