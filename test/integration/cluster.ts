@@ -259,9 +259,10 @@ export class TestCluster implements AsyncDisposable {
     return await this.exec(join(ROOT, "cli/swarmctl"), "--host", `unix://${this.socket(number)}`, ...args);
   }
 
-  /** Runs swarmctl and returns its stdout; fails the test when it refuses. */
+  /** Runs swarmctl against a living manager and returns its stdout; fails the test when it refuses. */
   async swarmctl(...args: readonly string[]): Promise<string> {
-    const { stdout, stderr, code } = await this.swarmctlAt(0, ...args);
+    const alive = this.managers.findIndex(({ process }) => process.exitCode === null && process.signalCode === null);
+    const { stdout, stderr, code } = await this.swarmctlAt(Math.max(0, alive), ...args);
     if (code !== 0) throw new Error(`swarmctl ${args.join(" ")}: exit ${code}: ${stderr}${stdout}`);
     return stdout;
   }
