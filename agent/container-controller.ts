@@ -6,6 +6,7 @@
  *   start   ──→ supervisor.start ──→ health checks by supervisor.exec
  *   exited  ←── EXITED event, or exit record, or neither: "shim lost"
  */
+import { existsSync } from "node:fs";
 import { abortable, withTimeout } from "../common/base/clock.ts";
 import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
@@ -67,8 +68,12 @@ export class ContainerController implements TaskController {
   async prepare(signal: AbortSignal): Promise<void> {
     // Made before the agent's restart: then it stands ready.
     if (await this.#connect(signal)) return;
-    await this.#release(signal);
-    await this.#node.runner.removeTree(this.#directory, signal);
+    // It is made before all else of a task and goes last: without it there is nothing to free, and freeing takes locks of
+    // the kernel's that the starts of other tasks wait for.
+    if (existsSync(this.#directory)) {
+      await this.#release(signal);
+      await this.#node.runner.removeTree(this.#directory, signal);
+    }
     this.#end = undefined;
     this.#over = false;
     const created = await this.#create(signal);
