@@ -6,7 +6,7 @@ import { createClient, type Transport } from "../../common/rpc/service.ts";
 import { Control } from "../../proto/gen/swarm/v1/control_pb.js";
 import { buildImage, busyboxFiles } from "../images.ts";
 import { type Program, TestCluster } from "../integration/cluster.ts";
-import { childrenOf, nameOf } from "./measure.ts";
+import { childrenOf, nameOf, removeCgroups } from "./measure.ts";
 import type { Side } from "./side.ts";
 
 const NODE = "node-1";
@@ -73,6 +73,7 @@ export class SwarmSide implements Side {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transport[Symbol.asyncDispose]();
     await this.#cluster[Symbol.asyncDispose]();
+    await removeCgroups(this.cgroupParent);
   }
 }
 
