@@ -32,8 +32,8 @@ struct client {
   uint8_t *frame;
 };
 struct exec {
-  struct process process;
-  int client; /* -1 = this slot is free */
+  struct process process; /* no pid = this slot is free */
+  int client;             /* -1 = gone */
   uint32_t id, left, flags;
   int64_t deadline_ms; /* 0 = none */
   bool blocked;        /* its client does not read: its pipes wait */
@@ -100,8 +100,8 @@ static struct exit_status reap_process(pid_t pid, uint32_t flags) {
 /* Passes on what one pipe of an exec holds; false when it is drained, or its client must read first. */
 static bool pump_exec(struct exec *exec, unsigned stream) {
   struct { uint32_t stream; uint8_t bytes[PROCESS_MAX_OUTPUT]; } output = {.stream = stream + 1};
-  struct pollfd writable = {.fd = clients[exec->client].fd, .events = POLLOUT};
-  if (poll(&writable, 1, 0) == 0) return !(exec->blocked = true);
+  struct pollfd writable = {.fd = exec->client < 0 ? -1 : clients[exec->client].fd, .events = POLLOUT};
+  if (exec->client >= 0 && poll(&writable, 1, 0) == 0) return !(exec->blocked = true);
   ssize_t count = read(exec->process.output[stream], output.bytes, sizeof output.bytes);
   if (count < 0) return errno == EINTR;
   if (count == 0) {
@@ -127,7 +127,7 @@ static void finish_exec(struct exec *exec) {
   else reply(exec->client, exec->id, ANSWER_EXITED, &ended, sizeof ended);
   close(exec->process.pidfd), close(exec->process.sync_fd);
   close_fd(&exec->process.output[0]), close_fd(&exec->process.output[1]);
-  exec->client = -1;
+  exec->process.pid = 0;
 }
 
 /* It leads a session of its own: its whole group goes. */
@@ -136,11 +136,13 @@ static void kill_exec(const struct exec *exec) {
   kill(exec->process.pid, SIGKILL);
 }
 
+/* What it had started is killed, but not waited for: that may hang in the kernel. */
 static void drop_client(int client) {
   for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
-    if (exec->client == client) {
+    if (exec->process.pid > 0 && exec->client == client) {
       kill_exec(exec);
-      finish_exec(exec);
+      exec->client = -1;
+      exec->blocked = false;
     }
   close(clients[client].fd);
   if (clients[client].frame) munmap(clients[client].frame, clients[client].length);
@@ -154,7 +156,7 @@ static int start_exec(int client, uint32_t id, struct reader *request) {
   uint32_t timeout_ms = get_u32(request), left = get_u32(request);
   struct reader ops = get_reader(request);
   struct exec *exec = execs;
-  while (exec < execs + EXECS_MAX && exec->client >= 0) exec++;
+  while (exec < execs + EXECS_MAX && exec->process.pid > 0) exec++;
   if (request->bad) return -EBADMSG;
   if (status != STATUS_RUNNING) return -ESRCH;
   if (exec == execs + EXECS_MAX) return -EAGAIN;
@@ -271,7 +273,7 @@ static void finish(void) {
     for (int round = 0; round < LAST_ROUNDS && container.output[stream] >= 0; round++)
       if (log_pump(container.output[stream], stream) <= 0) break;
   for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
-    if (exec->client >= 0) finish_exec(exec);
+    if (exec->process.pid > 0) finish_exec(exec);
   write_record(&ended);
   for (int client = 0; client < CLIENTS_MAX; client++) reply(client, FRAME_ID_EVENT, ANSWER_EXITED, &ended, sizeof ended);
   control_unlink();
@@ -292,7 +294,7 @@ static int prepare(void) {
   for (int index = 0; index < CLIENTS_MAX; index++) watch(SLOT_CLIENTS + index, clients[index].fd, POLLIN);
   for (int index = 0; index < EXECS_MAX; index++) {
     struct exec *exec = &execs[index];
-    bool used = exec->client >= 0, open = used && !exec->blocked;
+    bool used = exec->process.pid > 0, open = used && !exec->blocked;
     watch(SLOT_EXECS + 3 * index, open ? exec->process.pidfd : -1, POLLIN);
     for (int stream = 0; stream < 2; stream++)
       watch(SLOT_EXECS + 3 * index + 1 + stream, open ? exec->process.output[stream] : -1, POLLIN);
@@ -306,8 +308,8 @@ static int prepare(void) {
 
 static void serve_exec(int index) {
   struct exec *exec = &execs[index];
-  if (exec->client < 0) return;
-  if (slots[SLOT_CLIENTS + exec->client].revents & POLLOUT) exec->blocked = false;
+  if (exec->process.pid <= 0) return;
+  if (exec->client >= 0 && slots[SLOT_CLIENTS + exec->client].revents & POLLOUT) exec->blocked = false;
   if (exec->deadline_ms && now_ms() >= exec->deadline_ms) {
     exec->flags |= FLAG_TIMED_OUT;
     exec->deadline_ms = 0;
@@ -322,7 +324,6 @@ void control_loop(struct process *process) {
   container = *process;
   container_pidfd = container.pidfd;
   for (struct client *client = clients; client < clients + CLIENTS_MAX; client++) client->fd = -1;
-  for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++) exec->client = -1;
   while (true) {
     if (poll(slots, SLOT_COUNT, prepare()) < 0) continue;
     if (slots[SLOT_SYNC].revents) read_sync();
