@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, readdir, readFile, stat, symlink } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
@@ -16,7 +16,7 @@ import type { HostPath } from "./op.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { defaultSeccompProfile } from "./seccomp-profile.ts";
 import { planExec } from "./spec-plan.ts";
-import type { Supervisor } from "./supervisor.ts";
+import { Supervisor } from "./supervisor.ts";
 import { architectureOf } from "./syscalls.ts";
 import { NEVER, readLog, TestContainers, testProcess } from "./test-root.ts";
 
@@ -116,13 +116,10 @@ describe("descriptors and sockets", () => {
     // Even where permissions let somebody in, the supervisor turns other users away.
     for (const each of [containers.directory, join(plan.stateDirectory, ".."), plan.stateDirectory, path])
       await chmod(each, 0o777);
-    const script = `require("node:net").connect(${JSON.stringify(path)}).on("close", () => process.exit(7)).on("error", () => {})
-      .write(Buffer.from([12, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0])); setTimeout(() => process.exit(8), 5000)`;
-    const caller = spawn("/bin/busybox", ["env", "-i", process.execPath, "-e", script], {
-      uid: 65534,
-      gid: 65534,
-      cwd: "/",
-    });
+    const script = `process.setgid(65534); process.setuid(65534);
+      require("node:net").connect(${JSON.stringify(path)}).on("close", () => process.exit(7)).on("error", () => {})
+        .write(Buffer.from([12, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0])); setTimeout(() => process.exit(8), 5000)`;
+    const caller = spawn(process.execPath, ["-e", script], { cwd: "/" });
     expect(await once(caller, "exit")).toEqual([7, null]);
     expect(await supervisor.state(NEVER)).toMatchObject({ status: "running" });
     await end(supervisor);
@@ -218,6 +215,30 @@ describe("processes", () => {
       await end(supervisor);
     },
   );
+});
+
+rootTest("a command that cannot die holds up nobody when its caller is gone", async () => {
+  const { membership, hostOps } = planned("stuck", {});
+  const plan = await containers.plan(["sleep", "100"], { cgroup: { membership, hostOps } });
+  await using supervisor = await containers.start(plan);
+  const legacy = membership.version === 1;
+  const knob = legacy ? `${membership.freezer}/freezer.state` : `${membership.directory}/cgroup.freeze`;
+  const { supervisorPid } = await supervisor.state(NEVER);
+  const children = async () =>
+    (await readFile(`/proc/${supervisorPid}/task/${supervisorPid}/children`, "utf8")).trim().split(" ").length;
+  await writeFile(knob, legacy ? "FROZEN" : "1");
+  try {
+    const caller = await Supervisor.connect(plan.stateDirectory, NEVER);
+    caller.exec(planExec(testProcess(["true"])), { timeoutMs: 0, maxOutputBytes: 0 }, NEVER).catch(() => undefined);
+    await eventually(async () => expect(await children()).toBe(2));
+    await caller[Symbol.asyncDispose]();
+    for (let round = 0; round < 20; round++) expect(await supervisor.state(NEVER)).toMatchObject({ status: "running" });
+  } finally {
+    await writeFile(knob, legacy ? "THAWED" : "0");
+  }
+  await eventually(async () => expect(await children()).toBe(1));
+  await end(supervisor);
+  await cgroups.remove("stuck", NEVER);
 });
 
 describe("logs", () => {

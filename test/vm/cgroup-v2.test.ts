@@ -14,6 +14,7 @@ const FILES = [
   "agent/cgroup/controllers.test.ts",
   "agent/runtime/container.test.ts",
   "agent/runtime/default-container.test.ts",
+  "agent/runtime/hardening.test.ts",
   "agent/runtime/hostile-root.test.ts",
   "agent/runtime/limits.test.ts",
 ].join(" ");
