@@ -6,6 +6,7 @@ import { isTerminal } from "../../common/model/task-state.ts";
 import { ServiceSchema, type Task, TaskSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
   RestartPolicy_Condition,
+  ServiceModeSchema,
   ServiceSpecSchema,
   TaskState,
   UpdateConfig_FailureAction,
@@ -128,6 +129,50 @@ describe("replicas", () => {
   test("a removed service's tasks are all to be removed", () => {
     const tasks = [task({ slot: 1 }), task({ slot: 2, desired: TaskState.SHUTDOWN })];
     expect(summary(decideRemoved(tasks)).desired).toEqual(["1#1 REMOVE", "2#1 REMOVE"]);
+  });
+});
+
+describe("global services", () => {
+  /** A service on n1 whose task there is `state`, told to shut down. */
+  const stopped = (state: TaskState, condition = RestartPolicy_Condition.ANY): ServiceSituation => {
+    const base = situation({ condition, tasks: [task({ slot: 0, state, desired: TaskState.SHUTDOWN })] });
+    return { ...base, spec: { ...base.spec, mode: aGlobalMode() }, eligibleNodes: ["n1"] };
+  };
+
+  test("a node that is eligible again gets its task back, however the last one ended", () => {
+    for (const state of [TaskState.SHUTDOWN, TaskState.FAILED, TaskState.COMPLETE]) {
+      expect(summary(decideService(stopped(state))).created).toHaveLength(1);
+    }
+  });
+
+  test("what the restart policy left stays so", () => {
+    const left = stopped(TaskState.COMPLETE, RestartPolicy_Condition.ON_FAILURE);
+    expect(summary(decideService(left))).toEqual({ created: [], desired: [] });
+  });
+});
+
+function aGlobalMode() {
+  return create(ServiceModeSchema, { mode: { case: "global", value: {} } });
+}
+
+describe("start-first", () => {
+  const order = UpdateConfig_Order.START_FIRST;
+
+  test("of a slot's tasks only the newest that serves goes on beside a successor", () => {
+    const tasks = [
+      task({ slot: 1, node: "n1" }),
+      task({ slot: 1, attempt: 2, node: "n1" }),
+      task({ slot: 1, attempt: 3, node: "n2", state: TaskState.ASSIGNED }),
+    ];
+    const decision = decideService(situation({ order, tasks, drainedNodes: ["n2"] }));
+    expect(summary(decision)).toEqual({ created: ["1#4 v1 RUNNING"], desired: ["1#1 SHUTDOWN", "1#3 SHUTDOWN"] });
+  });
+
+  test("a successor does not wait for a task that nobody told to stop", () => {
+    const waiting = task({ slot: 1, attempt: 2, desired: TaskState.READY, state: TaskState.READY, atMs: NOW });
+    expect(summary(decideService(situation({ order, tasks: [task({ slot: 1 }), waiting] }))).desired).toEqual([
+      "1#2 RUNNING",
+    ]);
   });
 });
 

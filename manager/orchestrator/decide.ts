@@ -18,6 +18,7 @@ import {
   DecisionBuilder,
   isGlobal,
   newTask,
+  retire,
   type ServiceDecision,
   type ServiceSituation,
   successor,
@@ -105,8 +106,11 @@ function decideSlot(situation: ServiceSituation, slot: Slot, decision: DecisionB
   const { current } = slot;
   const observed = observedState(current);
   if (current.desiredState > TaskState.RUNNING) {
-    // It was told to stop and got no successor: only an outside cause (its node) may bring the slot back.
+    // It was told to stop and got no successor: only an outside cause (its node) may bring the slot back. A node of a
+    // global service may be eligible again, though its task came to its own end while it was being stopped.
     if (!hasEnded(observed)) replace(situation, slot, "evicted", decision);
+    else if (isGlobal(situation.spec))
+      replace({ ...situation, nowMs: endedMs(situation, current) }, slot, "ended", decision);
   } else if (isTerminal(observed)) {
     replace(situation, slot, observed === TaskState.ORPHANED ? "evicted" : "ended", decision);
   } else if (!situation.keeps(current)) {
@@ -123,16 +127,21 @@ function hasEnded(observed: TaskState): boolean {
   return observed === TaskState.COMPLETE || observed === TaskState.FAILED || observed === TaskState.REJECTED;
 }
 
+/** When it ended, by a manager's clock: judged by that, the restart policy says the same whenever it is asked. */
+function endedMs({ nowMs }: ServiceSituation, { meta }: Task): number {
+  return meta?.updatedAt ? Math.min(nowMs, timestampMs(meta.updatedAt)) : nowMs;
+}
+
 function replace(situation: ServiceSituation, slot: Slot, cause: EndCause, decision: DecisionBuilder): void {
   const { current } = slot;
   const restart = decideRestart(current, situation.spec.task, cause, situation.nowMs);
-  // A task on a drained node goes on until its successor runs, if the service wants it so.
-  const startFirst =
-    updateOrder(situation.spec.update) === UpdateConfig_Order.START_FIRST &&
-    isActive(current) &&
-    !situation.lost(current);
-  if (restart.kind === "leave" || !startFirst) decision.desire(current, TaskState.SHUTDOWN);
-  if (restart.kind === "leave") return;
+  if (restart.kind === "leave") {
+    decision.desire(current, TaskState.SHUTDOWN);
+    return;
+  }
+  // A task that serves goes on until its successor runs, if the service wants it so: also one on a drained node.
+  const startFirst = updateOrder(situation.spec.update) === UpdateConfig_Order.START_FIRST;
+  retire(situation, slot, { keepServing: startFirst }, decision);
   const task = successor(situation, slot, {
     specVersion: keepsVersion(situation) ? current.specVersion : situation.service.taskVersion,
     delayMs: restart.delayMs,
@@ -168,7 +177,8 @@ function promote(situation: ServiceSituation, slot: Slot, decision: DecisionBuil
   }
   const sinceMs = Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0);
   const stopWaitMs = leftMs({ sinceMs, waitMs: STOP_WAIT_MS_MAX }, nowMs);
-  const waiting = slot.tasks.some((task) => task !== current && !isQuiet(task) && !situation.lost(task));
+  const stopping = (task: Task) => task.desiredState > TaskState.RUNNING && !isQuiet(task) && !situation.lost(task);
+  const waiting = slot.tasks.some((task) => task !== current && stopping(task));
   if (waiting && stopWaitMs > 0) decision.wakeAfter(stopWaitMs);
   else decision.desire(current, TaskState.RUNNING);
 }

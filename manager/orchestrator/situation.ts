@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Service, type Task, TaskSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type ServiceSpec, TaskState, type UpdateStatus } from "../../proto/gen/swarm/v1/types_pb.js";
-import { isQuiet, type Slot, type SlotKey, slotKeyOf } from "./slot.ts";
+import { isActive, isQuiet, observedState, type Slot, type SlotKey, slotKeyOf } from "./slot.ts";
 
 /** All that the decision depends on. */
 export interface ServiceSituation {
@@ -74,6 +74,21 @@ function removeWhere<T>(items: T[], matches: (item: T) => boolean): void {
 /** Whether the service runs one task per node. */
 export function isGlobal(spec: ServiceSpec): boolean {
   return spec.mode?.mode.case === "global";
+}
+
+/**
+ * Tells the slot's tasks to stop, since another one is made. With `keepServing` the newest that runs goes on, until the
+ * other one does: one only, or a slot would gather tasks when its successors come to nothing.
+ */
+export function retire(
+  situation: ServiceSituation,
+  slot: Slot,
+  { keepServing }: { readonly keepServing: boolean },
+  decision: DecisionBuilder,
+): void {
+  const serves = (task: Task) => isActive(task) && observedState(task) === TaskState.RUNNING && !situation.lost(task);
+  const kept = keepServing ? slot.tasks.findLast(serves) : undefined;
+  for (const task of slot.tasks) if (task !== kept) decision.desire(task, TaskState.SHUTDOWN);
 }
 
 /** What a slot's next task is like. */

@@ -28,8 +28,8 @@ import {
   UpdateStatus_State,
   UpdateStatusSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
-import { type DecisionBuilder, type ServiceSituation, successor } from "./situation.ts";
-import { isActive, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { type DecisionBuilder, retire, type ServiceSituation, successor } from "./situation.ts";
+import { observedState, type Slot, type SlotKey } from "./slot.ts";
 import { leftMs } from "./stamp.ts";
 
 interface Policy {
@@ -203,12 +203,10 @@ function compareKeys(left: SlotKey, right: SlotKey): number {
 }
 
 function replaceSlot(situation: ServiceSituation, slot: Slot, policy: Policy, decision: DecisionBuilder): void {
-  const startFirst = policy.startFirst && isActive(slot.current);
+  const { startFirst } = policy;
   // What decideSlot wanted for this slot (a restart, a start) gives way to the update.
   decision.forget(slot);
-  for (const task of slot.tasks) {
-    if (!startFirst || observedState(task) !== TaskState.RUNNING) decision.desire(task, TaskState.SHUTDOWN);
-  }
+  retire(situation, slot, { keepServing: startFirst }, decision);
   const options = { specVersion: situation.service.taskVersion, delayMs: 0, restartsMs: [], startFirst };
   decision.created.push(successor(situation, slot, options));
 }
