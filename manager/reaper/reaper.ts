@@ -39,9 +39,9 @@ export class Reaper implements Loop {
   }
 }
 
+/** Also a task that was called off before a node had it counts in its slot's history. */
 function mayGo(task: Task): boolean {
-  return (
-    task.desiredState > TaskState.RUNNING &&
-    (task.desiredState >= TaskState.REMOVE || isTerminal(task.status?.state ?? TaskState.NEW))
-  );
+  const state = task.status?.state ?? TaskState.NEW;
+  const holdsNothing = isTerminal(state) || state < TaskState.ASSIGNED;
+  return task.desiredState > TaskState.RUNNING && (task.desiredState >= TaskState.REMOVE || holdsNothing);
 }
