@@ -16,6 +16,7 @@ export class EventLog {
   readonly #hash = createHash("sha256");
   #tail: string[] = [];
   #count = 0;
+  #digest: string | undefined;
 
   /** `print` gets each line as it comes: to watch one run. */
   constructor(clock: Clock, print?: (line: string) => void) {
@@ -25,6 +26,7 @@ export class EventLog {
 
   /** Writes one line. */
   add(who: string, what: string): void {
+    if (this.#digest !== undefined) return;
     const line = `${(this.#clock.monotonicMs() / 1000).toFixed(3).padStart(8)} ${who.padEnd(9)} ${what}`;
     this.#hash.update(line).update("\n");
     this.#count += 1;
@@ -43,9 +45,10 @@ export class EventLog {
     return this.#tail.slice(-TAIL_LINES);
   }
 
-  /** The hash of all lines so far; asked once, at the end. */
+  /** The hash of all lines; ends the log. */
   digest(): string {
-    return this.#hash.digest("hex");
+    this.#digest ??= this.#hash.digest("hex");
+    return this.#digest;
   }
 
   /** A logger whose lines (but for debug) become events of `who`. */

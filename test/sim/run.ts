@@ -7,6 +7,9 @@
 import { parseArgs } from "node:util";
 import { report, simulate } from "./simulate.ts";
 
+/** With --keep-going: enough to see what is wrong. */
+const FAILURES_MAX = 10;
+
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "100" },
@@ -36,6 +39,7 @@ async function runMany(from: number, count: number): Promise<number> {
     const result = await simulate({ seed });
     if (result.violations.length === 0) continue;
     failed += 1;
+    if (failed > FAILURES_MAX) break;
     if (!values["keep-going"]) {
       console.log(report(result));
       return 1;

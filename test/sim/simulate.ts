@@ -39,6 +39,7 @@ const FAULTS_MS = 40_000;
 const SETTLE_MS_MAX = 180_000;
 /** It must stay settled for as long. */
 const CALM_MS = 2_000;
+const MEND_EVERY_MS = 5_000;
 
 /** Runs one simulation to its end, or to the first broken rule. */
 export async function simulate({ seed, faultsMs = FAULTS_MS, print }: SimulationOptions): Promise<SimulationResult> {
@@ -59,11 +60,15 @@ export async function simulate({ seed, faultsMs = FAULTS_MS, print }: Simulation
   world.heal();
   const healedMs = clock.monotonicMs();
   let mended = false;
-  void working
-    .then(() => workload.mend())
-    .then(() => {
+  const mendForEver = async () => {
+    await working;
+    while (true) {
+      await workload.mend();
       mended = true;
-    });
+      await clock.sleep(MEND_EVERY_MS);
+    }
+  };
+  void mendForEver();
   const unsettled = () => (mended ? [...world.checker.unsettled(), ...world.astray()] : ["the users are not done"]);
   const left = broken() ? [] : await settle(world, unsettled);
   const settledMs = clock.monotonicMs() - healedMs;

@@ -14,6 +14,7 @@ import {
   type ServiceSpecSchema,
   UpdateConfig_FailureAction,
   UpdateConfig_Order,
+  UpdateStatus_State,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { between, chance, integerBetween } from "./chance.ts";
 import type { World } from "./world.ts";
@@ -52,14 +53,14 @@ export class Workload {
     this.#active = false;
   }
 
-  /** Puts right what a person would have to: drained nodes, images that cannot run. */
+  /** Puts right what a person would have to: drained nodes, images that cannot run, updates that paused. */
   async mend(): Promise<void> {
     for (const { host } of this.#world.nodes) {
       await this.#tryHard((api) => this.#setAvailability(api, host.nodeId, NodeSpec_Availability.ACTIVE), 100);
     }
     await this.#tryHard(async (api) => {
       for (const view of (await api.listServices({})).services) {
-        if (!view.spec || isSound(view.spec)) continue;
+        if (!view.spec || !needsHelp(view)) continue;
         await this.#update(api, view, withImage(view.spec, this.#goodImage()));
       }
     }, 100);
@@ -209,8 +210,10 @@ export class Workload {
   }
 }
 
-function isSound(spec: ServiceSpec): boolean {
-  return /^app:\d+$/.test(spec.task?.container?.image ?? "");
+function needsHelp({ spec, service }: ServiceView): boolean {
+  const state = service?.updateStatus?.state;
+  const paused = state === UpdateStatus_State.PAUSED || state === UpdateStatus_State.ROLLBACK_PAUSED;
+  return paused || !/^app:\d+$/.test(spec?.task?.container?.image ?? "");
 }
 
 function withReplicas(spec: ServiceSpec, replicas: number): ServiceSpec {

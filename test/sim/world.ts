@@ -7,6 +7,7 @@
  *                        │      ║ SimNetwork
  *                        └─▶ agent × n ── SimHost (containers, disk)
  */
+import { inspect } from "node:util";
 import { Agent } from "../../agent/agent.ts";
 import { ManagerList } from "../../agent/session.ts";
 import type { Clock } from "../../common/base/clock.ts";
@@ -266,9 +267,8 @@ export class World {
   #died(member: ManagerMember | NodeMember, process: SimProcess, reason: unknown): void {
     if (member.process !== process) return;
     this.log.add(member.name, `ended by itself: ${reason instanceof Error ? reason.message : String(reason)}`);
-    if (!(reason instanceof SwarmError)) {
-      const what = reason instanceof Error ? (reason.stack ?? reason.message) : String(reason);
-      this.violated(`bug in ${member.name}: ${what}`);
+    if (isBug(reason)) {
+      this.violated(`bug in ${member.name}: ${inspect(reason)}`);
     }
     this.kill(member);
     void this.clock.sleep(RESTART_MS).then(() => this.start(member));
@@ -285,6 +285,14 @@ export class World {
       if (!signal.aborted)
         this.violated(`the checker failed: ${reason instanceof Error ? reason.stack : String(reason)}`);
     }
+  }
+}
+
+/** Whether a failure is a bug of ours and not the world's doing, however often it was wrapped. */
+function isBug(reason: unknown): boolean {
+  for (let error = reason; ; error = error.cause) {
+    if (!(error instanceof SwarmError)) return error !== undefined;
+    if (error.cause === undefined) return false;
   }
 }
 
