@@ -4,15 +4,15 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import { SwarmError } from "../common/base/error.ts";
+import { invalidFields, SwarmError } from "../common/base/error.ts";
 import { STOP_SIGNAL_DEFAULT, stopGracePeriodMs } from "../common/model/defaults.ts";
+import { type LogRetention, readLogDriver } from "../common/model/log-driver.ts";
 import type { ImageConfig } from "../common/model/oci-image.ts";
 import { expandContainerSpec, type TemplateContext } from "../common/model/template.ts";
 import { type ContainerSpec, ContainerSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { type MountDirectories, type PlannedMount, planMounts } from "./container-mounts.ts";
 import type { AssignedTask } from "./executor.ts";
 import { type HealthPolicy, healthPolicy } from "./health.ts";
-import { type LogRetention, logRetention } from "./log-driver.ts";
 import { parsePrefix } from "./network/address.ts";
 import type { Attachment } from "./network/attach.ts";
 import { signalNumber } from "./stop-signal.ts";
@@ -55,12 +55,14 @@ export function containerSettings(
   const spec = expanded.value;
   // Checked early; the image's own signal is checked once it is known.
   if (spec.stopSignal !== "") signalNumber(spec.stopSignal);
+  const logging = readLogDriver(template.spec?.logDriver);
+  if (!logging.ok) throw invalidFields(logging.problems);
   return {
     spec: { ...spec, env: [...identityVariables(assigned, node), ...spec.env] },
     hostname: spec.hostname || task.id.slice(0, 12),
     attachment: attachmentOf(assigned),
     mounts: planMounts(spec.mounts, directories),
-    log: logRetention(template.spec?.logDriver),
+    log: logging.retention,
     gracePeriodMs: stopGracePeriodMs(template.spec),
   };
 }

@@ -233,7 +233,7 @@ function withUpdateFlags(
 function applyLogging(task: TaskSpec, flags: Flags): void {
   if (!flags.has("log-driver") && !flags.has("log-opt")) return;
   task.logDriver = create(LogDriverSchema, {
-    name: flags.text("log-driver") ?? "",
+    name: flags.text("log-driver") ?? task.logDriver?.name ?? "",
     options: Object.fromEntries(flags.list("log-opt").map((text) => parsedOrThrow("log-opt", text, parsePair))),
   });
 }

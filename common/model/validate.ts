@@ -6,7 +6,6 @@
 import { toBinary } from "@bufbuild/protobuf";
 import {
   EndpointSpec_Mode,
-  type LogDriver,
   type NodeSpec,
   NodeSpec_Availability,
   NodeSpec_Role,
@@ -23,9 +22,10 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { FieldProblem } from "../base/error.ts";
 import { parseConstraint } from "./constraints.ts";
+import { readLogDriver } from "./log-driver.ts";
 import { publishedPortKey } from "./ports.ts";
 import { lineProblem } from "./text.ts";
-import { formatNanoCpus, parseBytes, parseInteger, quoted } from "./units.ts";
+import { formatNanoCpus, quoted } from "./units.ts";
 import { checkContainer } from "./validate-container.ts";
 import { Problems } from "./validate-parts.ts";
 
@@ -43,8 +43,6 @@ const PIDS_MAX = 2n ** 22n;
 const REPLICAS_MAX = 1_000_000n;
 const PORTS_MAX = 1000;
 const PLACEMENT_MAX = 256;
-/** As many as a node keeps of one task. */
-const LOG_FILES_MAX = 99;
 const NANO_PER_CPU = 1_000_000_000;
 /** A spec is stored whole in one transaction of at most 1 MiB. */
 const SPEC_BYTES_MAX = 256 * 1024;
@@ -113,7 +111,8 @@ function checkTask(task: TaskSpec | undefined, problems: Problems): void {
       );
     }
   });
-  if (logDriver !== undefined) checkLogging(logDriver, problems);
+  const logging = readLogDriver(logDriver);
+  if (!logging.ok) for (const { field, problem } of logging.problems) problems.add(field, problem);
   networks.forEach(({ target, aliases, driverOpts }, index) => {
     const field = `networks[${index}]`;
     if (!NODE_NETWORKS.includes(target)) {
@@ -124,26 +123,6 @@ function checkTask(task: TaskSpec | undefined, problems: Problems): void {
     }
   });
   if (networks.length > 1) problems.add("networks", "at most one until overlay networks are supported");
-}
-
-/** The drivers that a node has itself; options are Docker's. */
-function checkLogging({ name, options }: LogDriver, problems: Problems): void {
-  if (!["", "local", "json-file", "none"].includes(name)) {
-    problems.add("logging.driver", `log driver ${quoted(name)} is not supported: json-file, local or none`);
-    return;
-  }
-  for (const [key, text] of Object.entries(options)) {
-    const field = `logging.options.${quoted(key)}`;
-    if (key === "max-size") {
-      const size = text === "-1" ? undefined : parseBytes(text);
-      if (size?.ok === false) problems.add(field, size.problem);
-    } else if (key === "max-file") {
-      const files = parseInteger(text, { min: 1, max: LOG_FILES_MAX });
-      if (!files.ok) problems.add(field, files.problem);
-    } else {
-      problems.add(field, "is not supported: only max-size and max-file are");
-    }
-  }
 }
 
 function checkResources(task: TaskSpec, problems: Problems): void {

@@ -1,0 +1,60 @@
+/**
+ * Goal: what a node does for its services beside running them: keeps logs as it is told, says which ports it cannot
+ * publish, and serves on while no manager is there. Method: a manager and one agent; swarmctl and curl look at them.
+ */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect } from "vitest";
+import { writeDemoImage } from "../../deploy/demo/image.ts";
+import { isRoot, rootTest } from "../privileges.ts";
+import { TestCluster } from "./cluster.ts";
+
+let cluster: TestCluster;
+
+beforeAll(async () => {
+  if (!isRoot) return;
+  cluster = await TestCluster.start({ nodes: 1 });
+  await cluster.swarmctl("image", "load", writeDemoImage(cluster.folder("images"), "1"));
+});
+
+afterEach(async () => {
+  if (!isRoot) return;
+  const names = (await cluster.swarmctl("service", "ls", "-q")).split("\n").filter(Boolean);
+  if (names.length > 0) await cluster.swarmctl("service", "rm", ...names);
+});
+
+afterAll(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+describe("log drivers", () => {
+  /** The log files of the only container on the node. */
+  const logFiles = () => {
+    const containers = join(cluster.directory, "node-1", "containers");
+    return readdirSync(containers).flatMap((id) =>
+      readdirSync(join(containers, id)).filter((name) => /^log/.test(name)),
+    );
+  };
+
+  rootTest("none keeps nothing", async () => {
+    await cluster.swarmctl("service", "create", "--name", "web", "--log-driver", "none", "demo/web:1");
+    expect(logFiles()).toEqual([]);
+    expect(await cluster.swarmctl("service", "logs", "web")).toBe("");
+    const inspect = await cluster.swarmctl("service", "inspect", "web");
+    expect(inspect).toContain('"Name": "none"');
+  });
+
+  rootTest("max-size without a driver bounds the default one", async () => {
+    await cluster.swarmctl("service", "create", "--name", "web", "--log-opt", "max-size=1m", "demo/web:1");
+    expect(logFiles()).toEqual(["log"]);
+    await cluster.swarmctl("service", "update", "--log-opt", "max-size=2m", "--log-driver", "json-file", "web");
+    const inspect = await cluster.swarmctl("service", "inspect", "web");
+    expect(inspect).toMatch(/"max-size": "2m"/);
+  });
+
+  rootTest("another is refused by its name", async () => {
+    const answer = await cluster.swarmctlAt(0, "service", "create", "--log-driver", "syslog", "demo/web:1");
+    expect(answer.code).toBe(1);
+    expect(answer.stderr).toContain('log driver "syslog" is not supported: json-file, local or none');
+  });
+});
