@@ -154,4 +154,4 @@ function stopSignal(logger: Logger): AbortSignal {
   return controller.signal;
 }
 
-process.exit(await main());
+void main().then((code) => process.exit(code));

@@ -1,7 +1,4 @@
 /** The entry of swarmctl: the process around `run`. */
-import { enableCompileCache } from "node:module";
+import { main } from "./process.ts";
 
-enableCompileCache();
-
-const { main } = await import("./process.ts");
-await main();
+void main();

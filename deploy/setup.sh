@@ -46,3 +46,8 @@ need_modules() {
 need_shim() {
   make --silent -C agent/shim || fail "the shim did not build. Mend: apt-get install gcc libc6-dev make"
 }
+
+# need_bundles: each program as one file that starts fast, made of the sources as they are now.
+need_bundles() {
+  node_modules/.bin/node deploy/build.ts || fail "the bundles did not build. Mend: see the lines above; the programs run without them too (rm -r deploy/out)"
+}

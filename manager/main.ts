@@ -167,4 +167,4 @@ function dieOfBugs(logger: Logger): void {
   }
 }
 
-process.exit(await main());
+void main().then((code) => process.exit(code));
