@@ -47,6 +47,8 @@ export class ContainerController implements TaskController {
   /** The end of the container, once there is one to wait for. */
   #end: Promise<ExitStatus> | undefined;
   #over = false;
+  /** Nothing of the last container is left but its directory. */
+  #released = false;
   #record: ContainerRecord | undefined;
   #pid = 0;
   #ops: readonly ContainerOp[] = [];
@@ -135,6 +137,7 @@ export class ContainerController implements TaskController {
 
   /** A task that is rejected leaves nothing behind. */
   async #create(signal: AbortSignal): Promise<CreatedContainer> {
+    this.#released = false;
     try {
       return await createContainer(this.#assigned, this.#node, signal);
     } catch (reason) {
@@ -272,8 +275,12 @@ export class ContainerController implements TaskController {
     return { exitCode: result.code, timedOut: result.timedOut, output };
   }
 
+  /** Once for each container: to forget connections, the kernel walks all of the host's, which takes tens of ms. */
   async #release(signal: AbortSignal): Promise<void> {
+    if (this.#released) return;
+    const complete = this.#node.networkNow() !== undefined;
     await releaseContainer(this.#assigned, this.#node, signal);
+    this.#released = complete;
   }
 
   /** What cannot be freed now is freed by `remove` or by the next collection. */
