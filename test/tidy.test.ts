@@ -100,7 +100,6 @@ describe("layers", () => {
     ["etcd3", /^etcd3/, /^manager\/store\//],
     ["grpc-js", /^@grpc\/grpc-js/, /^common\/rpc\//],
     ["pino", /^pino/, /^common\/base\/logger\.ts$/],
-    ["yargs", /^yargs/, /^cli\//],
     [
       "child_process",
       /^node:child_process/,
