@@ -38,7 +38,8 @@ export class Runner implements AsyncDisposable {
 
   /**
    * Makes a container as far as its `await-start`. When an operation fails everything is undone and the error names it:
-   * `bind /x at /y: ENOENT`. After an abort the container is killed as soon as it is made.
+   * `bind /x at /y: ENOENT`. After an abort the container is killed as soon as it is made, and only then does this
+   * reject: whoever frees its cgroup and directories next finds nobody who still fills them.
    */
   async create(plan: Plan, signal: AbortSignal): Promise<Created> {
     if (signal.aborted) throw abortReason(signal);
@@ -47,7 +48,8 @@ export class Runner implements AsyncDisposable {
     try {
       answer = await abortable(pending, signal);
     } catch (reason) {
-      pending.then((late) => (late.kind === "ok" ? killLate(plan.stateDirectory) : undefined)).catch(() => {});
+      const late = await pending.catch(() => undefined);
+      if (late?.kind === "ok") await killLate(plan.stateDirectory);
       throw reason;
     }
     if (answer.kind === "error") throw errnoError(describeFailure(plan, answer.failure), answer.failure.errno);
@@ -116,8 +118,15 @@ export class Runner implements AsyncDisposable {
 }
 
 async function killLate(stateDirectory: HostPath): Promise<void> {
-  await using supervisor = await Supervisor.connect(stateDirectory, new AbortController().signal);
-  await supervisor.signal({ number: 9, all: false }, new AbortController().signal);
+  const never = new AbortController().signal;
+  try {
+    await using supervisor = await Supervisor.connect(stateDirectory, never);
+    await supervisor.signal({ number: 9, all: false }, never);
+    await supervisor.ended;
+  } catch (reason) {
+    // It ended by itself meanwhile.
+    if (!(reason instanceof SwarmError)) throw reason;
+  }
 }
 
 function describeFailure(plan: Plan, failure: Failure): string {
