@@ -8,6 +8,7 @@ import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
+import { SwarmError } from "../../common/base/error.ts";
 import { eventually } from "../../test/eventually.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
 import { type CgroupManager, openCgroups } from "../cgroup/manager.ts";
@@ -92,6 +93,20 @@ describe("death of the shim", () => {
     process.kill(child, "SIGKILL");
     await refused;
   });
+});
+
+rootTest("an attempt that is called off has ended by the time the caller learns it", async () => {
+  for (let round = 0; round < 10; round++) {
+    const plan = await containers.plan(["sleep", "100"], { cgroup: planned("called-off", {}) });
+    const abort = new AbortController();
+    const created = containers.runner.create(plan, abort.signal);
+    for (let turn = 0; turn < round; turn++) await Promise.resolve();
+    abort.abort(new SwarmError("canceled", "called off"));
+    await expect(created).rejects.toThrow("called off");
+    expect(await readdir(plan.stateDirectory)).not.toContain("control.sock");
+    expect(await cgroups.processes("called-off")).toEqual([]);
+    await cgroups.remove("called-off", NEVER);
+  }
 });
 
 describe("descriptors and sockets", () => {
