@@ -1,6 +1,7 @@
 // Goal: managers on one store are one cluster: agents find a session, tasks reach them, and when the leader dies another
 // goes on. Method: the class the program runs, over the store and the wire in memory, on a clock that the test moves.
 import { describe, expect, onTestFinished, test } from "vitest";
+import { FakeClock } from "../common/base/fake-clock.ts";
 import type { ManagerId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
 import { seededRandom } from "../common/base/random.ts";
@@ -9,14 +10,13 @@ import { createClient } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { type AssignmentsMessage, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { NodeStatus_State, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
-import { ManualClock } from "../test/manual-clock.ts";
 import { testId } from "../test/objects.ts";
 import { Manager } from "./manager.ts";
 import { MemoryKv } from "./store/memory-kv.ts";
 import type { Store } from "./store/store.ts";
 
 function world() {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   const network = new MemoryNetwork({ clock });
   const running: { stop(): Promise<void> }[] = [];

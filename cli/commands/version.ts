@@ -1,7 +1,7 @@
 import { SwarmError } from "../../common/base/error.ts";
+import { projectVersion } from "../../common/base/version.ts";
 import type { Command, Invocation } from "../command.ts";
 import { renderObject } from "../output/format.ts";
-import { clientVersion } from "../version.ts";
 
 export const command: Command = {
   usage: "version [OPTIONS]",
@@ -14,7 +14,7 @@ export const command: Command = {
 /** Without a manager the client's own version is still told; the exit code says that half is missing. */
 async function run({ flags, io, connect }: Invocation): Promise<number> {
   const client = {
-    Version: clientVersion(),
+    Version: projectVersion(),
     NodeVersion: process.version,
     Os: process.platform,
     Arch: process.arch,

@@ -8,7 +8,7 @@ interface Sleeper {
 }
 
 /** How many turns of the event loop `advance` lets pass between two wake-ups, so that chains of promises settle. */
-const SETTLE_TURNS = 4;
+const SETTLE_TURNS = 5;
 
 /** A clock that stands still until it is stepped: unit tests use it instead of sleeping. */
 export class FakeClock implements Clock {
@@ -18,7 +18,7 @@ export class FakeClock implements Clock {
   #order = 0;
 
   /** `epochMs` is the wall time at the start; default 2026-01-01T00:00:00Z. */
-  constructor(epochMs: number = Date.UTC(2026, 0, 1)) {
+  constructor(epochMs: number = 1_767_225_600_000) {
     this.#epochMs = epochMs;
   }
 
@@ -32,6 +32,7 @@ export class FakeClock implements Clock {
 
   sleep(delayMs: number, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
+    if (delayMs <= 0) return nextTurn();
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         this.#sleepers.delete(sleeper);
@@ -41,7 +42,7 @@ export class FakeClock implements Clock {
         signal?.removeEventListener("abort", onAbort);
         resolve();
       };
-      const sleeper: Sleeper = { wakeMs: this.#elapsedMs + Math.max(0, delayMs), order: this.#order++, wake };
+      const sleeper: Sleeper = { wakeMs: this.#elapsedMs + delayMs, order: this.#order++, wake };
       this.#sleepers.add(sleeper);
       signal?.addEventListener("abort", onAbort, { once: true });
     });
@@ -60,11 +61,17 @@ export class FakeClock implements Clock {
       const next = this.#next(untilMs);
       if (!next) break;
       this.#sleepers.delete(next);
-      this.#elapsedMs = next.wakeMs;
+      // After a jump a sleeper may be late; time never goes back.
+      this.#elapsedMs = Math.max(this.#elapsedMs, next.wakeMs);
       next.wake();
       await settle();
     }
     this.#elapsedMs = untilMs;
+  }
+
+  /** Jumps without waking anyone: what a process sees after it was stopped. */
+  jump(durationMs: number): void {
+    this.#elapsedMs += durationMs;
   }
 
   #next(untilMs: number): Sleeper | undefined {
@@ -79,7 +86,7 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Lets every promise that can settle now do so. */
-async function settle(): Promise<void> {
+/** Lets everything run that can run without time passing. */
+export async function settle(): Promise<void> {
   for (let turn = 0; turn < SETTLE_TURNS; turn++) await nextTurn();
 }

@@ -1,6 +1,7 @@
 import { Backoff, type BackoffOptions } from "./backoff.ts";
 import { abortReason, type Clock } from "./clock.ts";
 import type { Random } from "./random.ts";
+import { Wakeup } from "./wakeup.ts";
 
 const RETRY: BackoffOptions = { delayMsMin: 10, delayMsMax: 10_000 };
 
@@ -16,7 +17,7 @@ export class WorkQueue<Key extends string> {
   readonly #processing = new Set<Key>();
   readonly #backoffs = new Map<Key, Backoff>();
   readonly #delayed = new Map<Key, AbortController>();
-  #wake: (() => void) | undefined;
+  readonly #wakeup = new Wakeup();
 
   constructor(clock: Clock, random: Random) {
     this.#clock = clock;
@@ -26,7 +27,7 @@ export class WorkQueue<Key extends string> {
   /** Queues `key` for handling. */
   add(key: Key): void {
     this.#dirty.add(key);
-    this.#wake?.();
+    this.#wakeup.wake();
   }
 
   /** Queues `key` after `delayMs`; a later call for the same key replaces the earlier one. */
@@ -68,7 +69,7 @@ export class WorkQueue<Key extends string> {
     this.#processing.delete(key);
     if (outcome === "succeeded") {
       this.#backoffs.delete(key);
-      if (this.#dirty.has(key)) this.#wake?.();
+      if (this.#dirty.has(key)) this.#wakeup.wake();
       return;
     }
     const backoff = this.#backoffs.get(key) ?? new Backoff(RETRY, this.#random);
@@ -81,13 +82,7 @@ export class WorkQueue<Key extends string> {
     while (true) {
       if (signal.aborted) throw abortReason(signal);
       for (const key of this.#dirty) if (!this.#processing.has(key)) return;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = () => resolve();
-      this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
-      await promise;
-      signal.removeEventListener("abort", wake);
-      this.#wake = undefined;
+      await this.#wakeup.wait(signal);
     }
   }
 }

@@ -4,15 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { eventually } from "../../test/eventually.ts";
-import { ManualClock } from "../../test/manual-clock.ts";
 import { BlobStore } from "./blob-store.ts";
 
 const { signal } = new AbortController();
 
 async function world() {
   const directory = await mkdtemp(join(tmpdir(), "blobs-"));
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const open = () => BlobStore.open({ directory: join(directory, "content"), clock });
   return {
     directory: join(directory, "content"),

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
@@ -12,7 +13,6 @@ import { MemoryNetwork } from "../../common/rpc/memory-transport.ts";
 import { createClient } from "../../common/rpc/service.ts";
 import { Content as ContentService } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ImageSchema, ManagerInfoSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { ManualClock } from "../../test/manual-clock.ts";
 import { testId } from "../../test/objects.ts";
 import { MemoryKv } from "../store/memory-kv.ts";
 import { openStore } from "../store/open-store.ts";
@@ -45,7 +45,7 @@ function manifestOf(layerSize = LAYER.length): Buffer {
 /** Two managers over one store; the first one holds an image. */
 async function world(manifest = manifestOf()) {
   const directory = await mkdtemp(join(tmpdir(), "content-"));
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   const scope = new Scope();
   const store = await openStore({ kv, clock, random: seededRandom(5), logger: silentLogger }, scope);

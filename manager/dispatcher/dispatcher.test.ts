@@ -2,6 +2,7 @@
 // Method: a dispatcher over the store in memory and the wire in memory, on a clock that the test moves.
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
@@ -16,7 +17,6 @@ import {
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ManagerInfoSchema, SpecVersionSchema, type Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../../proto/gen/swarm/v1/types_pb.js";
-import { ManualClock } from "../../test/manual-clock.ts";
 import { aService, aTask, testId } from "../../test/objects.ts";
 import { LEADER_KEY } from "../store/keys.ts";
 import { encodeLeader } from "../store/leader.ts";
@@ -28,7 +28,7 @@ import { Dispatcher } from "./dispatcher.ts";
 const { signal } = new AbortController();
 
 async function world() {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   const random = seededRandom(5);
   const scope = new Scope();

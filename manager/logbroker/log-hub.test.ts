@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
+import { FakeClock, settle } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
@@ -19,7 +20,6 @@ import {
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../../test/eventually.ts";
-import { ManualClock, settle } from "../../test/manual-clock.ts";
 import { aTask, testId } from "../../test/objects.ts";
 import type { Kv } from "../store/kv.ts";
 import { MemoryKv } from "../store/memory-kv.ts";
@@ -31,7 +31,7 @@ const SESSION = "session";
 
 /** Two managers over one store, with hubs; nodes and agents as a test wants them. */
 async function world() {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const memory = new MemoryKv(clock);
   const faults = { txn: false };
   const kv: Kv = {

@@ -1,4 +1,5 @@
 import { abortReason } from "../../common/base/clock.ts";
+import { Wakeup } from "../../common/base/wakeup.ts";
 import type { Kind, Objects } from "./kinds.ts";
 
 /** An object that came (no `before`), went (no `after`) or changed. */
@@ -17,7 +18,7 @@ export type Change = {
  */
 export class ChangeFeed {
   readonly #pending = new Map<Kind, Map<string, Change>>();
-  #wake: (() => void) | undefined;
+  readonly #wakeup = new Wakeup();
 
   /** Adds a change; `flush` tells the reader. */
   add(change: Change): void {
@@ -34,7 +35,7 @@ export class ChangeFeed {
   }
 
   flush(): void {
-    if (this.#pending.size > 0) this.#wake?.();
+    if (this.#pending.size > 0) this.#wakeup.wake();
   }
 
   /** Waits for changes and takes all of them. Throws the abort reason. One reader at a time. */
@@ -44,13 +45,7 @@ export class ChangeFeed {
       const changes = [...this.#pending.values()].flatMap((ofKind) => [...ofKind.values()]);
       this.#pending.clear();
       if (changes.length > 0) return changes;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = () => resolve();
-      this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
-      await promise;
-      signal.removeEventListener("abort", wake);
-      this.#wake = undefined;
+      await this.#wakeup.wait(signal);
     }
   }
 }

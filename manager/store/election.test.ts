@@ -2,10 +2,10 @@ import { describe, expect, test } from "vitest";
 import type { Clock } from "../../common/base/clock.ts";
 import { abortReason } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
+import { FakeClock, settle } from "../../common/base/fake-clock.ts";
 import type { ManagerId } from "../../common/base/id.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
-import { ManualClock, settle } from "../../test/manual-clock.ts";
 import { testId } from "../../test/objects.ts";
 import { type Leadership, runElection } from "./election.ts";
 import type { Kv } from "./kv.ts";
@@ -70,7 +70,7 @@ class Candidate {
 
 describe("the election", () => {
   test("has one leader at a time; when it stops, the next one leads at once", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const all = [new Candidate(kv, clock), new Candidate(kv, clock), new Candidate(kv, clock)];
     await settle();
@@ -87,7 +87,7 @@ describe("the election", () => {
   });
 
   test("replaces a leader that the store no longer hears; that one knows before the store does", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const first = new Candidate(kv, clock);
     await settle();
@@ -103,7 +103,7 @@ describe("the election", () => {
   });
 
   test("stops a leader that slept: it sees the deadline before it writes", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const leader = new Candidate(kv, clock);
     await clock.advance(5_000);
@@ -118,7 +118,7 @@ describe("the election", () => {
   });
 
   test("ends a term whose key is taken away", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const leader = new Candidate(kv, clock);
     await settle();
@@ -131,7 +131,7 @@ describe("the election", () => {
   });
 
   test("a manager that starts again does not wait for its own former lease", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const former = new Candidate(kv, clock);
     await settle();
@@ -143,7 +143,7 @@ describe("the election", () => {
   });
 
   test("hands back the lease and throws when leading fails", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     using kv = new MemoryKv(clock);
     const { signal } = new AbortController();
     const options = { kv, clock, random: seededRandom(1), logger: silentLogger, managerId: testId() as ManagerId };

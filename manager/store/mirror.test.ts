@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
+import { FakeClock, settle } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { ImageSchema, NodeSchema, SessionSchema, SpecVersionSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { ManualClock, settle } from "../../test/manual-clock.ts";
 import { aService, aTask, testId } from "../../test/objects.ts";
 import type { Change } from "./changes.ts";
 import type { Kv, WatchStep } from "./kv.ts";
@@ -15,7 +15,7 @@ import type { Store } from "./store.ts";
 const { signal } = new AbortController();
 
 async function world(wrap: (kv: MemoryKv) => Kv = (kv) => kv) {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   const scope = new Scope();
   const options = { clock, random: seededRandom(7), logger: silentLogger };
@@ -221,7 +221,7 @@ describe("the mirror", () => {
   });
 
   test("ends when the store went back in time", async () => {
-    const clock = new ManualClock();
+    const clock = new FakeClock();
     const before = new MemoryKv(clock);
     const after = new MemoryKv(clock);
     const current: { kv: Kv } = { kv: before };

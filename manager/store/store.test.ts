@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
-import { ManualClock } from "../../test/manual-clock.ts";
 import { aService, aTask, testId } from "../../test/objects.ts";
 import { LEADER_KEY } from "./keys.ts";
 import { type Kv, outcomeUnknown, type TxnRequest, type TxnResult } from "./kv.ts";
@@ -17,7 +17,7 @@ const { signal } = new AbortController();
 
 /** Goal: what `commit` says is what happened. Method: a store in memory, with faults put in front of its `txn`. */
 async function world() {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   const scope = new Scope();
   const random = seededRandom(3);
@@ -47,7 +47,7 @@ async function world() {
 }
 
 /** Back-off passes at once; only the order of things matters here. */
-function realSleep(clock: ManualClock) {
+function realSleep(clock: FakeClock) {
   return {
     nowMs: () => clock.nowMs(),
     monotonicMs: () => clock.monotonicMs(),

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { startTestEtcd } from "../etcd.ts";
-import { ManualClock } from "../manual-clock.ts";
 import { describeKv } from "./kv.contract.ts";
 
 describeKv("etcd", async () => {
@@ -17,7 +17,7 @@ describeKv("etcd", async () => {
 });
 
 describeKv("memory", async () => {
-  const clock = new ManualClock();
+  const clock = new FakeClock();
   const kv = new MemoryKv(clock);
   return {
     kv,
