@@ -7,7 +7,6 @@
  */
 #include "shim.h"
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -151,7 +150,6 @@ static void drop_client(int client) {
 }
 
 static int start_exec(int client, uint32_t id, struct reader *request) {
-  static bool joined;
   struct failure failure = {0};
   uint32_t timeout_ms = get_u32(request), left = get_u32(request);
   struct reader ops = get_reader(request);
@@ -160,9 +158,6 @@ static int start_exec(int client, uint32_t id, struct reader *request) {
   if (request->bad) return -EBADMSG;
   if (status != STATUS_RUNNING) return -ESRCH;
   if (exec == execs + EXECS_MAX) return -EAGAIN;
-  /* From now on every child of this process is born into the container's pid namespace. */
-  if (!joined) TRY(CHECK(setns(container.pidfd, CLONE_NEWPID)));
-  joined = true;
   TRY(spawn(0, ops, &exec->process, &failure));
   *exec = (struct exec){.process = exec->process, .client = client, .id = id, .left = left,
                         .deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0};

@@ -57,7 +57,7 @@ static int op_join_namespace(struct reader *reader) {
 
 static int op_join_container(struct reader *reader) {
   (void)reader;
-  int all = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
+  int all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
   TRY(CHECK(setns(container_pidfd, all)));
   return root_fd = CHECK(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }

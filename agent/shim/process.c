@@ -72,7 +72,7 @@ int op_load_seccomp(struct reader *reader) {
   return CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program));
 }
 
-/* PID 1 over the program: reaps every orphan, passes every signal on, ends as the program ends. */
+/* The process above the program: reaps every orphan, passes every signal on, ends as the program ends. */
 static void reap(pid_t program) {
   sigset_t all;
   sigfillset(&all);
@@ -85,6 +85,10 @@ static void reap(pid_t program) {
   }
 }
 
+/*
+ * Goes on in a child, as an exec must: only children enter the pid namespace that it joined. So nothing of an exec is seen
+ * in the container before it has the container's root and rights: through its /proc/PID/root lay the host.
+ */
 static int start_init(void) {
   sigset_t all, none = {0};
   sigfillset(&all);
@@ -95,7 +99,8 @@ static int start_init(void) {
     syscall(SYS_close_range, 3u, ~0u, 0u);
     reap(program);
   }
-  setsid();
+  TRY(CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)));
+  if (container_pidfd < 0) setsid(); /* an exec is killed as one process group */
   return CHECK(sigprocmask(SIG_SETMASK, &none, NULL));
 }
 
@@ -136,6 +141,6 @@ int op_exec(struct reader *reader) {
   bool init = get_u32(reader);
   char **args = get_strings(reader), **env = get_strings(reader);
   if (reader->bad || !args || !env) return -EBADMSG;
-  if (init) TRY(start_init());
+  if (init || container_pidfd >= 0) TRY(start_init());
   return execute(args, env);
 }

@@ -17,7 +17,7 @@
  *     |<-- EXITED ------|<------- pidfd becomes readable ----| exits
  *                       | drains the log, writes the exit record, ends
  *
- * An exec climbs the same ladder from "clone3" on, without await-start.
+ * An exec climbs the same ladder from "clone3" on, without await-start, and enters the pid namespace last of all.
  */
 #include "shim.h"
 #include <linux/sched.h>
