@@ -12,6 +12,7 @@ import { SwarmError } from "../../common/base/error.ts";
 import { eventually } from "../../test/eventually.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
 import { type CgroupManager, openCgroups } from "../cgroup/manager.ts";
+import { DEFAULT_CAPABILITIES } from "./capabilities.ts";
 import type { OciProcess } from "./oci.ts";
 import type { HostPath } from "./op.ts";
 import { compileSeccomp } from "./seccomp.ts";
@@ -142,6 +143,23 @@ describe("descriptors and sockets", () => {
 });
 
 describe("/proc", () => {
+  rootTest("a command is not seen in the container while it still has the host's root", async () => {
+    // Even for those who may trace others: each look goes through the root directory of every process there is.
+    const names = [...DEFAULT_CAPABILITIES, "CAP_SYS_PTRACE"] as const;
+    const capabilities = { bounding: names, effective: names, permitted: names };
+    const look = `for p in /proc/[0-9]*; do [ -e $p/root${containers.directory} ] && echo out; done`;
+    const plan = await containers.plan(["sh", "-c", `echo up; while true; do ${look}; done`], {
+      process: { capabilities },
+    });
+    await using supervisor = await containers.start(plan);
+    const ops = planExec(testProcess(["true"]));
+    for (let round = 0; round < 100; round++) {
+      await supervisor.exec(ops, { timeoutMs: 10_000, maxOutputBytes: 0 }, NEVER);
+    }
+    expect((await readLog(plan)).filter((line) => line.includes("out F out"))).toEqual([]);
+    await end(supervisor);
+  });
+
   rootTest("no mount gets there through a link of the image", async () => {
     const layer = join(containers.directory, "proc-links") as HostPath;
     const source = join(containers.directory, "proc-volume");
