@@ -2,17 +2,20 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { systemClock } from "../common/base/clock.ts";
+import { type DataDirectory, openDataDirectory } from "../common/base/data-directory.ts";
+import { readBootId } from "../common/base/directory-lock.ts";
 import { SwarmError } from "../common/base/error.ts";
+import type { NodeId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { parseOptions } from "../common/base/options.ts";
 import { systemRandom } from "../common/base/random.ts";
+import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { Agent } from "./agent.ts";
 import { openCgroups } from "./cgroup/manager.ts";
 import { ClusterImages } from "./cluster-images.ts";
 import { ContainerExecutor } from "./container-executor.ts";
-import { type DataDirectory, openDataDirectory } from "./data-directory.ts";
 import { hostPlatform } from "./image/store.ts";
 import { agentDirectories } from "./node-runtime.ts";
 import { type AgentSettings, agentSettings, describeProgram } from "./options.ts";
@@ -46,7 +49,7 @@ async function main(): Promise<number> {
 
 async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   const facts = await checkHost();
-  using directory = await openDataDirectory(settings.dataDirectory, systemRandom);
+  using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   sparedByOom(logger);
   const managers = new ManagerList(settings.managers);
   const connect: Connect = (address) => openGrpcTransport({ address });
@@ -54,7 +57,7 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   await using clusterImages = new ClusterImages({ connect, managers, platform });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
   const agent = new Agent({
-    nodeId: directory.nodeId,
+    nodeId: directory.id,
     managers,
     clock: systemClock,
     random: systemRandom,
@@ -62,14 +65,14 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
     connect,
     executor,
     database: new FileTaskDatabase(agentDirectories(directory.path).tasks, logger),
-    bootId: directory.bootId,
+    bootId: readBootId(),
   });
-  const { nodeId } = directory;
+  const { id: nodeId } = directory;
   logger.info(
     { nodeId, hostname: settings.hostname, managers: managers.all, dataDirectory: directory.path },
     "agent starts",
   );
-  await agent.run(stopSignal(logger));
+  await agent.run(stopSignal(logger, "agent stops"));
   logger.info({ nodeId }, "agent stopped, its containers run on");
 }
 
@@ -79,24 +82,24 @@ async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
   const facts = await checkHost();
   const managers = new ManagerList(settings.managers);
   const connect: Connect = (address) => openGrpcTransport({ address });
-  using directory = await openDataDirectory(settings.dataDirectory, systemRandom);
+  using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   await using clusterImages = new ClusterImages({ connect, managers, platform: hostPlatform() });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
-  const signal = stopSignal(logger);
+  const signal = stopSignal(logger, "agent stops");
   await executor.purge(signal);
   await executor.removeFolder(directory.path, signal);
-  logger.info({ nodeId: directory.nodeId, dataDirectory: directory.path }, "node purged");
+  logger.info({ nodeId: directory.id, dataDirectory: directory.path }, "node purged");
 }
 
 async function openExecutor(parts: {
   readonly settings: AgentSettings;
-  readonly directory: DataDirectory;
+  readonly directory: DataDirectory<NodeId>;
   readonly facts: HostFacts;
   readonly clusterImages: ClusterImages;
   readonly logger: Logger;
 }): Promise<ContainerExecutor> {
   const { settings, directory, facts, clusterImages, logger } = parts;
-  const { nodeId, path } = directory;
+  const { id: nodeId, path } = directory;
   const cgroups = await openCgroups(systemClock, settings.cgroupParent ?? `/swarm-${nodeId.slice(0, 12)}`);
   return ContainerExecutor.open(
     {
@@ -139,19 +142,6 @@ async function checkHost(): Promise<HostFacts> {
 
 function lacking(problem: string): SwarmError {
   return new SwarmError("failed_precondition", problem);
-}
-
-/** Aborts at the first SIGTERM or SIGINT; a second one ends the process at once. */
-function stopSignal(logger: Logger): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGTERM", "SIGINT"] as const) {
-    process.on(name, () => {
-      if (controller.signal.aborted) process.exit(1);
-      logger.info({ signal: name }, "agent stops");
-      controller.abort(new SwarmError("canceled", `stopped by ${name}`));
-    });
-  }
-  return controller.signal;
 }
 
 void main().then((code) => process.exit(code));

@@ -3,23 +3,24 @@ import { timestampMs } from "../common/model/duration.ts";
 import { slotName } from "../common/model/names.ts";
 import { formatTaskPorts } from "../common/model/ports.ts";
 import { taskStateName } from "../common/model/task-state.ts";
-import type { TaskView } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ListTasksRequest, TaskView } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
-import { FILTER_FLAG, type Filters, passes } from "./filters.ts";
+import type { Command, Invocation } from "./command.ts";
+import { FILTER_FLAG, type Filters, parseFilters, passes } from "./filters.ts";
 import { LIST_FLAGS } from "./flags/list-flags.ts";
 import type { Flags, FlagTable } from "./flags/parse.ts";
 import { type Listing, type Row, renderList } from "./output/format.ts";
 import { ellipsis } from "./output/table.ts";
 import { capitalized, currentState, shortId, shortImage } from "./output/words.ts";
 
-export const TASK_FLAGS: FlagTable = {
+const TASK_FLAGS: FlagTable = {
   ...LIST_FLAGS,
   filter: FILTER_FLAG,
   "no-resolve": { kind: "boolean", help: "Do not map IDs to Names" },
   "no-trunc": { kind: "boolean", help: "Do not truncate output" },
 };
-export const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
+const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
 
 const LISTING: Listing = {
   columns: {
@@ -35,6 +36,23 @@ const LISTING: Listing = {
   key: "ID",
 };
 const ERROR_LENGTH_MAX = 30;
+
+/** A command that lists the tasks of what its words name. */
+export function taskCommand(options: {
+  readonly usage: string;
+  readonly summary: string;
+  readonly select: (words: string[]) => Partial<Pick<ListTasksRequest, "nodeIds" | "serviceIds">>;
+}): Command {
+  const { usage, summary, select } = options;
+  const run = async ({ flags, words, io, clock, connect }: Invocation) => {
+    const filters = parseFilters(flags.list("filter"), TASK_FILTERS);
+    const { tasks } = await (await connect()).listTasks(select([...words]));
+    const wanted = tasks.filter((task) => isWantedTask(task, filters));
+    io.out(renderTasks(wanted, flags, clock.nowMs()));
+    return 0;
+  };
+  return { usage, summary, flags: TASK_FLAGS, words: { min: 1, max: Number.POSITIVE_INFINITY }, run };
+}
 
 /** The list of tasks as the flags want it. */
 export function renderTasks(tasks: readonly TaskView[], flags: Flags, nowMs: number): string {

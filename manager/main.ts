@@ -2,11 +2,14 @@
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { abortReason, systemClock } from "../common/base/clock.ts";
+import { openDataDirectory } from "../common/base/data-directory.ts";
 import { SwarmError } from "../common/base/error.ts";
+import type { ManagerId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { parseOptions } from "../common/base/options.ts";
 import { systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
+import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
@@ -14,7 +17,6 @@ import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Content as ContentService, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
-import { openDataDirectory } from "./data-directory.ts";
 import { Manager, type ManagerServices } from "./manager.ts";
 import { describeProgram, isLoopback, type ManagerSettings, managerSettings, printHostPort } from "./options.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
@@ -39,7 +41,7 @@ async function main(): Promise<number> {
     });
     const logger = openLogger("swarm-manager", settings.log);
     dieOfBugs(logger);
-    const stop = stopSignal(logger);
+    const stop = stopSignal(logger, "manager stops");
     try {
       await run(settings, logger, stop);
     } catch (reason) {
@@ -56,8 +58,8 @@ async function main(): Promise<number> {
 
 async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal): Promise<void> {
   const { dataDirectory, hostname, cluster } = settings;
-  using directory = await openDataDirectory(dataDirectory, systemRandom);
-  const { managerId } = directory;
+  using directory = await openDataDirectory<ManagerId>(dataDirectory, "manager-id", systemRandom);
+  const { id: managerId } = directory;
   const failed = new AbortController();
   const signal = AbortSignal.any([stop, failed.signal]);
   await using etcd = await startEtcd(settings, logger, signal);
@@ -142,19 +144,6 @@ function reachable(host: string): string {
   if (host !== "0.0.0.0" && host !== "::") return host;
   const addresses = Object.values(networkInterfaces()).flatMap((of) => of ?? []);
   return addresses.find(({ internal, family }) => !internal && family === "IPv4")?.address ?? "127.0.0.1";
-}
-
-/** Aborts at the first SIGTERM or SIGINT; a second one ends the process at once. */
-function stopSignal(logger: Logger): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGTERM", "SIGINT"] as const) {
-    process.on(name, () => {
-      if (controller.signal.aborted) process.exit(1);
-      logger.info({ signal: name }, "manager stops");
-      controller.abort(new SwarmError("canceled", `stopped by ${name}`));
-    });
-  }
-  return controller.signal;
 }
 
 /** A promise that nobody owns, or an error that nobody caught, is a bug: better a new process than a half-dead one. */

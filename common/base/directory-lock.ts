@@ -11,9 +11,14 @@ const BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id";
  */
 export function lockDirectory(path: string): Disposable {
   const lock = `${path}/lock`;
-  const bootId = readFileSync(BOOT_ID_PATH, "utf8").trim();
+  const bootId = readBootId();
   take(lock, { bootId, owner: `${process.pid} ${startTimeOf(process.pid)} ${bootId}\n`, directory: path });
   return { [Symbol.dispose]: () => rmSync(lock, { force: true }) };
+}
+
+/** The id that the kernel gave this boot. */
+export function readBootId(): string {
+  return readFileSync(BOOT_ID_PATH, "utf8").trim();
 }
 
 interface Claim {
