@@ -267,9 +267,12 @@ static void finish(void) {
   for (unsigned stream = 0; stream < 2; stream++)
     for (int round = 0; round < LAST_ROUNDS && container.output[stream] >= 0; round++)
       if (log_pump(container.output[stream], stream) <= 0) break;
-  for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
-    if (exec->process.pid > 0) finish_exec(exec);
   write_record(&ended);
+  for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
+    if (exec->process.pid > 0) {
+      kill_exec(exec); /* its parent outside, which may not have come as far as to enter */
+      finish_exec(exec);
+    }
   for (int client = 0; client < CLIENTS_MAX; client++) reply(client, FRAME_ID_EVENT, ANSWER_EXITED, &ended, sizeof ended);
   control_unlink();
   _exit(0);
