@@ -10,12 +10,20 @@ export const GRACE_MS = 1_000;
 /** The same while a leader is new: its agents may still be looking for a manager. */
 export const GRACE_MS_AFTER_ELECTION = 6_000;
 
+/**
+ * The same for a node that a new leader has never seen with a session. After a long outage of the managers agents try
+ * every 8 s at worst, perhaps one that is still away first: less would move tasks to which nothing happened.
+ */
+export const GRACE_MS_UNSEEN = 20_000;
+
 /** A node this long DOWN has its tasks ORPHANED, which frees what they hold in the books; SwarmKit's 24 h. */
 export const ORPHAN_MS = 24 * 60 * 60_000;
 
 export interface NodeSituation {
   readonly state: NodeStatus_State;
   readonly hasSession: boolean;
+  /** Whether this leader has ever seen the node with a session. */
+  readonly seen: boolean;
   /** When this leader first saw the node without a session, by the monotonic clock. */
   readonly absentSinceMs: number | undefined;
   /** When this leader took over, by the same clock. */
@@ -36,10 +44,8 @@ export function decideNode(situation: NodeSituation): NodeVerdict {
   }
   if (state === NodeStatus_State.DOWN) return { kind: "keep" };
   const absentMs = absentSinceMs ?? nowMs;
-  const fromElection = absentMs - situation.leadingSinceMs < GRACE_MS_AFTER_ELECTION;
-  const deadlineMs = fromElection
-    ? Math.max(absentMs + GRACE_MS, situation.leadingSinceMs + GRACE_MS_AFTER_ELECTION)
-    : absentMs + GRACE_MS;
+  const graceMs = situation.seen ? GRACE_MS_AFTER_ELECTION : GRACE_MS_UNSEEN;
+  const deadlineMs = Math.max(absentMs + GRACE_MS, situation.leadingSinceMs + graceMs);
   if (nowMs < deadlineMs) return { kind: "wait", delayMs: deadlineMs - nowMs };
   return { kind: "become", state: NodeStatus_State.DOWN, message: "heartbeat failure" };
 }

@@ -14,6 +14,8 @@ export class NodeMonitor implements Loop {
   readonly #context: Pick<LoopContext, "clock" | "logger">;
   /** Since when each node has been without a session, by the monotonic clock. */
   readonly #absentSinceMs = new Map<string, number>();
+  /** Nodes that had a session in this leader's time. */
+  readonly #seen = new Set<string>();
   readonly #leadingSinceMs: number;
 
   constructor(context: Pick<LoopContext, "clock" | "logger">) {
@@ -27,7 +29,10 @@ export class NodeMonitor implements Loop {
 
   *observe(change: Change): Iterable<string> {
     if (change.kind === "session" || change.kind === "node") yield change.id;
-    if (change.kind === "node" && !change.after) this.#absentSinceMs.delete(change.id);
+    if (change.kind === "node" && !change.after) {
+      this.#absentSinceMs.delete(change.id);
+      this.#seen.delete(change.id);
+    }
   }
 
   decide(view: View, keys: readonly string[]): LoopDecision {
@@ -38,11 +43,14 @@ export class NodeMonitor implements Loop {
       const node = view.nodes.get(nodeId);
       if (!node) continue;
       const hasSession = view.sessions.has(nodeId);
-      if (hasSession) this.#absentSinceMs.delete(nodeId);
-      else if (!this.#absentSinceMs.has(nodeId)) this.#absentSinceMs.set(nodeId, nowMs);
+      if (hasSession) {
+        this.#absentSinceMs.delete(nodeId);
+        this.#seen.add(nodeId);
+      } else if (!this.#absentSinceMs.has(nodeId)) this.#absentSinceMs.set(nodeId, nowMs);
       const verdict = decideNode({
         state: node.status?.state ?? NodeStatus_State.UNKNOWN,
         hasSession,
+        seen: this.#seen.has(nodeId),
         absentSinceMs: this.#absentSinceMs.get(nodeId),
         leadingSinceMs: this.#leadingSinceMs,
         nowMs,
