@@ -155,6 +155,19 @@ function aGlobalMode() {
   return create(ServiceModeSchema, { mode: { case: "global", value: {} } });
 }
 
+test("an update that shall continue on failure goes on to the slots that are left", () => {
+  const failed = task({ slot: 1, version: 2n, state: TaskState.REJECTED, desired: TaskState.SHUTDOWN });
+  const restarted = task({ slot: 1, version: 2n, attempt: 2 });
+  const fixture = {
+    replicas: 2,
+    taskVersion: 2n,
+    updateState: UpdateStatus_State.UPDATING,
+    failureAction: UpdateConfig_FailureAction.CONTINUE,
+    tasks: [failed, restarted, task({ slot: 2, version: 1n })],
+  };
+  expect(summary(decideService(situation(fixture))).created).toEqual(["2#2 v2 READY"]);
+});
+
 describe("start-first", () => {
   const order = UpdateConfig_Order.START_FIRST;
 

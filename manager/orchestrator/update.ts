@@ -68,7 +68,7 @@ export function decideUpdate(
   if (dirty.length === 0 && !underWay) return;
   if (!underWay) {
     decision.updateStatus = startedStatus(situation);
-  } else if (tooManyFailed(situation, slots, policy)) {
+  } else if (policy.failureAction !== UpdateConfig_FailureAction.CONTINUE && tooManyFailed(situation, slots, policy)) {
     stopUpdate(situation, policy, rollingBack, decision);
     return;
   }
@@ -121,7 +121,6 @@ function stopUpdate(
   rollingBack: boolean,
   decision: DecisionBuilder,
 ): void {
-  if (policy.failureAction === UpdateConfig_FailureAction.CONTINUE) return;
   const status = situation.service.updateStatus;
   const canRollBack = !rollingBack && situation.service.previousSpecVersion > 0n;
   if (policy.failureAction === UpdateConfig_FailureAction.ROLLBACK && canRollBack) {
