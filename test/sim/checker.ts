@@ -49,6 +49,8 @@ export class HistoryChecker {
   readonly #everServices = new Set<string>();
   readonly #everSpecs = new Set<string>();
   readonly #removed = new Set<string>();
+  /** Services of which any version, even a deleted one, starts tasks first. */
+  readonly #startFirst = new Set<string>();
   #revision = 0;
 
   /** `fences` tells which revisions were a leader's. */
@@ -106,13 +108,18 @@ export class HistoryChecker {
     const before = table.get(id);
     table.set(id, object);
     if (kind === "service") this.#everServices.add(id);
-    if (kind === "spec") this.#everSpecs.add(id);
+    if (kind === "spec") this.#noteSpec(id, object as SpecVersion);
     if (kind !== "task") return undefined;
     // The table of kinds says that this is a task.
     const task = object as Task;
     if (before) this.#checkMove(before as Task, task);
     else this.#checkCreated(task);
     return task;
+  }
+
+  #noteSpec(id: string, { serviceId, spec }: SpecVersion): void {
+    this.#everSpecs.add(id);
+    if (spec?.update?.order === UpdateConfig_Order.START_FIRST) this.#startFirst.add(serviceId);
   }
 
   #tableOf(kind: Kind): Map<string, unknown> | undefined {
@@ -186,15 +193,9 @@ export class HistoryChecker {
         each.desiredState === TaskState.RUNNING &&
         !isTerminal(stateOf(each)),
     );
-    const bound = this.#startsFirst(task.serviceId) ? 2 : 1;
+    const bound = this.#startFirst.has(task.serviceId) ? 2 : 1;
     if (wanted.length > bound)
       this.#violated("H3", `slot ${task.slot} of ${task.serviceId} has ${wanted.length} tasks that should run`);
-  }
-
-  #startsFirst(serviceId: string): boolean {
-    return [...this.#specs.values()].some(
-      (spec) => spec.serviceId === serviceId && spec.spec?.update?.order === UpdateConfig_Order.START_FIRST,
-    );
   }
 
   #checkAddress(task: Task): void {
