@@ -5,6 +5,7 @@ import { systemClock } from "../common/base/clock.ts";
 import { type DataDirectory, openDataDirectory } from "../common/base/data-directory.ts";
 import { readBootId } from "../common/base/directory-lock.ts";
 import { SwarmError } from "../common/base/error.ts";
+import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import type { NodeId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { parseOptions } from "../common/base/options.ts";
@@ -18,7 +19,7 @@ import { ClusterImages } from "./cluster-images.ts";
 import { ContainerExecutor } from "./container-executor.ts";
 import { hostPlatform } from "./image/store.ts";
 import { agentDirectories } from "./node-runtime.ts";
-import { type AgentSettings, agentSettings, describeProgram } from "./options.ts";
+import { type AgentSettings, agentSettings, describeProgram, plaintextProblem } from "./options.ts";
 import { type HostFacts, readHostFacts } from "./runtime/host-facts.ts";
 import { type Connect, ManagerList } from "./session.ts";
 import { FileTaskDatabase } from "./task-database.ts";
@@ -52,7 +53,7 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   sparedByOom(logger);
   const managers = new ManagerList(settings.managers);
-  const connect: Connect = (address) => openGrpcTransport({ address });
+  const connect = connectTo(settings);
   const platform = hostPlatform();
   await using clusterImages = new ClusterImages({ connect, managers, platform });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
@@ -76,12 +77,23 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   logger.info({ nodeId }, "agent stopped, its containers run on");
 }
 
+/** Managers tell of each other: those that are elsewhere are not connected to in plaintext either, unless that was asked for. */
+function connectTo({ insecure }: AgentSettings): Connect {
+  return (address) => {
+    const host = parseHostPort(address)?.host;
+    if (!insecure && (host === undefined || !isLoopback(host))) {
+      throw new SwarmError("failed_precondition", plaintextProblem(address));
+    }
+    return openGrpcTransport({ address });
+  };
+}
+
 /** Ends the node's containers and removes what it made on this host; a directory that is not there is no error. */
 async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
   if (!existsSync(settings.dataDirectory)) return;
   const facts = await checkHost();
   const managers = new ManagerList(settings.managers);
-  const connect: Connect = (address) => openGrpcTransport({ address });
+  const connect = connectTo(settings);
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   await using clusterImages = new ClusterImages({ connect, managers, platform: hostPlatform() });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });

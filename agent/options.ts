@@ -1,14 +1,18 @@
 /** What swarm-agent can be told, by flags and environment, and what it makes of it. Pure. */
 import { hostname } from "node:os";
 import { type FieldProblem, invalidFields } from "../common/base/error.ts";
+import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions, type LogLevel } from "../common/base/logger.ts";
-import type { OptionTable, OptionValues, ProgramDescription } from "../common/base/options.ts";
+import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
 
 const OPTIONS = {
   manager: {
     value: "HOST:PORT,…",
     help: "Managers to begin with; the agent learns the others from them",
     default: "127.0.0.1:2377",
+  },
+  insecure: {
+    help: "Allow managers that are not on this machine though connections are neither\nencrypted nor authenticated: only on a network that nobody else uses",
   },
   "data-dir": { value: "PATH", help: "State, images, logs and volumes", default: "/var/lib/swarm/agent" },
   hostname: { value: "NAME", help: "The node's name in the cluster (default: the host's)" },
@@ -46,6 +50,8 @@ export function describeProgram(version: string): ProgramDescription<typeof OPTI
 /** The agent's settings, checked. */
 export interface AgentSettings {
   readonly managers: readonly string[];
+  /** Whether connections may leave this machine in plaintext. */
+  readonly insecure: boolean;
   readonly dataDirectory: string;
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -63,18 +69,16 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   const check = (field: string, holds: boolean, problem: string) => {
     if (!holds) problems.push({ field: `--${field}`, problem });
   };
-  const managers = list(values.manager);
+  const managers = splitList(values.manager);
   check("manager", managers.length > 0, "name at least one manager");
   for (const address of managers) {
-    check(
-      "manager",
-      /^[^\s:/]+:[0-9]{1,5}$|^\[[0-9a-fA-F:]+\]:[0-9]{1,5}$/.test(address),
-      `${address} is not HOST:PORT`,
-    );
+    const parsed = parseHostPort(address);
+    check("manager", parsed !== undefined, `${address} is not HOST:PORT`);
+    check("manager", parsed === undefined || values.insecure || isLoopback(parsed.host), plaintextProblem(address));
   }
   check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
   check("bridge", /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values.bridge), "must be 1 to 15 letters, digits, - or _");
-  const labels = list(values.label).map((label) => {
+  const labels = splitList(values.label).map((label) => {
     check("label", /^[^=\s]+=/.test(label), `${label} is not KEY=VALUE`);
     const equals = label.indexOf("=");
     return [label.slice(0, equals), label.slice(equals + 1)] as const;
@@ -86,10 +90,11 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   if (problems.length > 0) throw invalidFields(problems);
   return {
     managers,
+    insecure: values.insecure,
     dataDirectory: values["data-dir"].replace(/(.)\/+$/, "$1"),
     hostname: values.hostname ?? hostname(),
     labels: Object.fromEntries(labels),
-    insecureRegistries: list(values["insecure-registry"]),
+    insecureRegistries: splitList(values["insecure-registry"]),
     cgroupParent: values["cgroup-parent"],
     bridge: values.bridge,
     purge: values.purge,
@@ -97,10 +102,11 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   };
 }
 
-function logOptions(level: LogLevel, format: string | undefined): LoggerOptions {
-  return { level, ...((format === "json" || format === "pretty") && { format }) };
+/** Why a manager is not connected to without `--insecure`, with the remedy. */
+export function plaintextProblem(address: string): string {
+  return `${address} is not loopback, and connections are not encrypted yet: add --insecure to accept that`;
 }
 
-function list(text: string | undefined): readonly string[] {
-  return (text ?? "").split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
+function logOptions(level: LogLevel, format: string | undefined): LoggerOptions {
+  return { level, ...((format === "json" || format === "pretty") && { format }) };
 }

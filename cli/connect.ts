@@ -1,7 +1,8 @@
 /** Finds a manager that answers. The only file of swarmctl that knows addresses. */
-import { isIP, type NetConnectOpts, connect as openSocket } from "node:net";
+import { type NetConnectOpts, connect as openSocket } from "node:net";
 import { type Clock, withTimeout } from "../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../common/base/error.ts";
+import { isLoopback } from "../common/base/host-port.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
@@ -59,10 +60,6 @@ function parseHost(text: string): Address {
     throw new UsageError(`--host ${text}: only a manager on this machine can be reached without a client certificate`);
   }
   return { text, socket: { host, port: Number(port) }, target: `${name}:${port}` };
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
 }
 
 /** Says at once and in the system's words why nothing answers; gRPC would take its time and tell a story. */

@@ -166,7 +166,7 @@ async function startManager(): Promise<void> {
 function startAgent({ name, namespace }: Host): void {
   if (runningProgram(name)) return;
   const enter = namespace ? ["nsenter", `--net=/run/netns/${namespace}`] : [];
-  const options = ["--manager", MANAGER_ADDRESS, "--data-dir", join(STATE, name), "--hostname", name];
+  const options = ["--manager", MANAGER_ADDRESS, "--insecure", "--data-dir", join(STATE, name), "--hostname", name];
   startProgram(name, [...enter, join(ROOT, "agent/swarm-agent"), ...options]);
 }
 

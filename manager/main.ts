@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { abortReason, systemClock } from "../common/base/clock.ts";
 import { openDataDirectory } from "../common/base/data-directory.ts";
 import { SwarmError } from "../common/base/error.ts";
+import { isLoopback, printHostPort } from "../common/base/host-port.ts";
 import type { ManagerId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { parseOptions } from "../common/base/options.ts";
@@ -18,7 +19,7 @@ import { Content as ContentService, Dispatcher, LogBroker } from "../proto/gen/s
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { Manager, type ManagerServices } from "./manager.ts";
-import { describeProgram, isLoopback, type ManagerSettings, managerSettings, printHostPort } from "./options.ts";
+import { describeProgram, type ManagerSettings, managerSettings } from "./options.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
 
@@ -63,7 +64,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
   const failed = new AbortController();
   const signal = AbortSignal.any([stop, failed.signal]);
   await using etcd = await startEtcd(settings, logger, signal);
-  etcd?.exited.then((reason) => {
+  void etcd?.exited.then((reason) => {
     if (reason) failed.abort(reason);
   });
   const endpoints = etcd ? [etcd.endpoint] : settings.etcd;

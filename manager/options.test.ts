@@ -1,7 +1,7 @@
 // Goal: settings follow from flags as the help says; every bad one is named at once. Method: tables.
 import { describe, expect, test } from "vitest";
 import { parseOptions } from "../common/base/options.ts";
-import { describeProgram, isLoopback, type ManagerSettings, managerSettings, printHostPort } from "./options.ts";
+import { describeProgram, type ManagerSettings, managerSettings } from "./options.ts";
 
 function settings(argv: readonly string[], facts = { isRoot: true, environment: {} }): ManagerSettings {
   const parsed = parseOptions(describeProgram("0"), argv, {});
@@ -61,21 +61,4 @@ describe("managerSettings", () => {
     const refused = () => settings(["--log-level", "loud", "--task-history-limit", "x", "--data-dir", "y"]);
     expect(refused).toThrow(/--data-dir: .*--task-history-limit: .*--log-level: /);
   });
-});
-
-test.each([
-  ["127.0.0.1", true],
-  ["127.1.2.3", true],
-  ["::1", true],
-  ["localhost", true],
-  ["127.evil.example", false],
-  ["0.0.0.0", false],
-  ["::", false],
-])("isLoopback(%s) is %s", (host, expected) => {
-  expect(isLoopback(host)).toBe(expected);
-});
-
-test("an IPv6 address is printed in brackets", () => {
-  expect(printHostPort({ host: "::1", port: 1 })).toBe("[::1]:1");
-  expect(printHostPort({ host: "a", port: 1 })).toBe("a:1");
 });

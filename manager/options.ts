@@ -2,8 +2,9 @@
 import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type FieldProblem, invalidFields } from "../common/base/error.ts";
+import { type HostPort, isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions } from "../common/base/logger.ts";
-import type { OptionTable, OptionValues, ProgramDescription } from "../common/base/options.ts";
+import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
 import type { ClusterDefaults } from "./manager.ts";
 
 const OPTIONS = {
@@ -62,12 +63,6 @@ export interface ManagerSettings {
   readonly log: LoggerOptions;
 }
 
-export interface HostPort {
-  /** Without the brackets of an IPv6 address. */
-  readonly host: string;
-  readonly port: number;
-}
-
 /** What the process is, as far as defaults depend on it. */
 export interface ProcessFacts {
   readonly isRoot: boolean;
@@ -92,7 +87,7 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   }
   const advertise = parseAdvertised(values["advertise-addr"]);
   if (advertise === "bad") bad("advertise-addr", `${values["advertise-addr"]} is not HOST or HOST:PORT`);
-  const etcd = list(values.etcd);
+  const etcd = splitList(values.etcd);
   for (const url of etcd) {
     if (!/^(?:https?:\/\/)?[^\s/,]+:\d{1,5}\/?$|^unix:\/.+$/.test(url)) bad("etcd", `${url} is not HOST:PORT or a URL`);
   }
@@ -101,16 +96,6 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
   const name = values.hostname ?? hostname();
   return { dataDirectory, socket, listen, advertise, etcd, hostname: name, cluster, log };
-}
-
-/** Whether only this machine can reach `host`. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
-}
-
-/** "host:port" with the brackets that an IPv6 address needs. */
-export function printHostPort({ host, port }: HostPort): string {
-  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 type Complain = (flag: keyof typeof OPTIONS, problem: string) => void;
@@ -146,13 +131,6 @@ function dataDirectoryOf({ isRoot, environment }: ProcessFacts): string {
   return `${environment.XDG_STATE_HOME || `${environment.HOME ?? ""}/.local/state`}/swarm/manager`;
 }
 
-function parseHostPort(text: string): HostPort | undefined {
-  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^\s:/[\]]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  return host !== undefined && port <= 65_535 ? { host, port } : undefined;
-}
-
 function parseAdvertised(text: string | undefined): ManagerSettings["advertise"] | "bad" {
   if (text === undefined) return undefined;
   const whole = parseHostPort(text);
@@ -169,8 +147,4 @@ function parseDuration(text: string): number | undefined {
 
 function trimmed(path: string): string {
   return path.replace(/(.)\/+$/, "$1");
-}
-
-function list(text: string | undefined): readonly string[] {
-  return (text ?? "").split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
 }

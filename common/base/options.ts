@@ -68,6 +68,11 @@ export function parseOptions<T extends OptionTable>(
   return { type: "options", values: values as OptionValues<T> };
 }
 
+/** The parts of a value like "a, b": without blanks around them, and none empty. */
+export function splitList(text: string | undefined): readonly string[] {
+  return (text ?? "").split(",").flatMap((part) => (part.trim() === "" ? [] : [part.trim()]));
+}
+
 /** What to print for options that were understood but make no sense. */
 export function usageProblem<T extends OptionTable>(
   program: Pick<ProgramDescription<T>, "name">,

@@ -211,7 +211,15 @@ export class TestCluster implements AsyncDisposable {
 
   startAgent(host: Host): Program {
     const managers = this.managers.map((_, number) => this.managerAddress(number)).join(",");
-    const args = ["--manager", managers, "--data-dir", join(this.directory, host.name), "--hostname", host.name];
+    const args = [
+      "--manager",
+      managers,
+      "--insecure",
+      "--data-dir",
+      join(this.directory, host.name),
+      "--hostname",
+      host.name,
+    ];
     args.push("--insecure-registry", `${this.fabric.address}:5000`, "--log-format", "json", "--log-level", "debug");
     const program = this.#start(host.name, host, [
       join(ROOT, "agent/swarm-agent"),
