@@ -10,6 +10,7 @@ import type { NodeId, SessionId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import { pick, type Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
+import { HEARTBEAT_PERIOD_MS_DEFAULT } from "../common/model/defaults.ts";
 import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
 import { Dispatcher, LogBroker, type SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { NodeDescription } from "../proto/gen/swarm/v1/types_pb.js";
@@ -18,7 +19,6 @@ import type { NodeDescription } from "../proto/gen/swarm/v1/types_pb.js";
 const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
 /** How long a manager may take to register the node before another one is tried. */
 const REGISTER_TIMEOUT_MS = 5_000;
-const HEARTBEAT_PERIOD_MS_DEFAULT = 1_000;
 /** Missed beats that end a session at the manager; a beat that takes longer than these is pointless. */
 const BEATS_MISSED_MAX = 3;
 

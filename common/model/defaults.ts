@@ -3,9 +3,6 @@
  * read through here. The values are Docker's (docker service create, moby daemon/cluster/convert, SwarmKit api/defaults).
  */
 import {
-  EndpointSpec_Mode,
-  type HealthConfig,
-  type Mount,
   RestartPolicy_Condition,
   type ServiceSpec,
   type TaskSpec,
@@ -22,7 +19,7 @@ export const STOP_SIGNAL_DEFAULT = "SIGTERM";
 /** Dead tasks kept per slot. */
 export const TASK_HISTORY_LIMIT_DEFAULT = 5;
 /** How often an agent beats. */
-export const HEARTBEAT_PERIOD_MS_DEFAULT = 1000;
+export const HEARTBEAT_PERIOD_MS_DEFAULT = 1_000;
 /** The pool of task addresses. */
 export const ADDRESS_POOL_DEFAULT = "10.224.0.0/12";
 /** Ports given to `published_port: 0`. */
@@ -56,26 +53,6 @@ export function restartMaxAttempts(task: TaskSpec | undefined): number {
 /** The ms in which attempts count; Infinity unless the user bounds it. */
 export function restartWindowMs(task: TaskSpec | undefined): number {
   return durationMs(task?.restart?.window) || Number.POSITIVE_INFINITY;
-}
-
-/** A health check with nothing left open. */
-export interface HealthDefaults {
-  readonly intervalMs: number;
-  readonly timeoutMs: number;
-  readonly retries: number;
-  readonly startPeriodMs: number;
-  readonly startIntervalMs: number;
-}
-
-/** The times of a health check: what the service says, else the image (`inherited`), else Docker's. 0 counts as absent. */
-export function healthDefaults(config: HealthConfig | undefined, inherited?: Partial<HealthDefaults>): HealthDefaults {
-  return {
-    intervalMs: durationMs(config?.interval) || inherited?.intervalMs || 30_000,
-    timeoutMs: durationMs(config?.timeout) || inherited?.timeoutMs || 30_000,
-    retries: config?.retries || inherited?.retries || 3,
-    startPeriodMs: durationMs(config?.startPeriod) || inherited?.startPeriodMs || 0,
-    startIntervalMs: durationMs(config?.startInterval) || inherited?.startIntervalMs || 5000,
-  };
 }
 
 /** Slots updated at once; Infinity for 0, which means all. */
@@ -119,14 +96,4 @@ export function replicasOf(spec: ServiceSpec | undefined): number {
 /** Tasks of one service that a node may hold; Infinity for 0 and for none. */
 export function replicasMaxPerNode(task: TaskSpec | undefined): number {
   return Number(task?.placement?.maxReplicas ?? 0n) || Number.POSITIVE_INFINITY;
-}
-
-/** How clients find the service's tasks. */
-export function endpointMode(spec: ServiceSpec | undefined): EndpointSpec_Mode {
-  return spec?.endpoint?.mode ?? EndpointSpec_Mode.VIP;
-}
-
-/** A tmpfs's permission bits. */
-export function tmpfsMode(mount: Mount): number {
-  return mount.tmpfsMode || 0o1777;
 }

@@ -23,14 +23,6 @@ export function offeredBy(node: NodeDescription | undefined): ResourceAmounts {
   return { nanoCpus: Number(offered.nanoCpus), memoryBytes: Number(offered.memoryBytes) };
 }
 
-export function addResources(left: ResourceAmounts, right: ResourceAmounts): ResourceAmounts {
-  return { nanoCpus: left.nanoCpus + right.nanoCpus, memoryBytes: left.memoryBytes + right.memoryBytes };
-}
-
-export function subtractResources(left: ResourceAmounts, right: ResourceAmounts): ResourceAmounts {
-  return { nanoCpus: left.nanoCpus - right.nanoCpus, memoryBytes: left.memoryBytes - right.memoryBytes };
-}
-
 /** Which of `wanted` is more than `available`, in the scheduler's words; empty when it fits. What is not asked for always fits. */
 export function lacking(wanted: ResourceAmounts, available: ResourceAmounts): readonly ("cpu" | "memory")[] {
   const lacks: ("cpu" | "memory")[] = [];
