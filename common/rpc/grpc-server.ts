@@ -148,18 +148,21 @@ export class GrpcServer implements AsyncDisposable {
     switch (method.methodKind) {
       case "unary": {
         const run = implementation as (request: Message, context: CallContext) => Promise<Answer>;
-        return (call: ServerUnaryCall<Message, Answer>, callback: sendUnaryData<Answer>) =>
-          this.#answer(method, call, callback, (context) => run(call.request, context));
+        return (call: ServerUnaryCall<Message, Answer>, callback: sendUnaryData<Answer>) => {
+          void this.#answer(method, call, callback, (context) => run(call.request, context));
+        };
       }
       case "client_streaming": {
         const run = implementation as (requests: AsyncIterable<Message>, context: CallContext) => Promise<Answer>;
-        return (call: ServerReadableStream<Message, Answer>, callback: sendUnaryData<Answer>) =>
-          this.#answer(method, call, callback, (context) => run(readAll(call, context.signal), context));
+        return (call: ServerReadableStream<Message, Answer>, callback: sendUnaryData<Answer>) => {
+          void this.#answer(method, call, callback, (context) => run(readAll(call, context.signal), context));
+        };
       }
       case "server_streaming": {
         const run = implementation as (request: Message, context: CallContext) => AsyncIterable<Answer>;
-        return (call: ServerWritableStream<Message, Answer>) =>
-          this.#stream(method, call, (context) => run(call.request, context));
+        return (call: ServerWritableStream<Message, Answer>) => {
+          void this.#stream(method, call, (context) => run(call.request, context));
+        };
       }
       case "bidi_streaming":
         throw new SwarmError("unimplemented", `${method.name}: no bidirectional streams`);
