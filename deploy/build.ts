@@ -45,6 +45,9 @@ const OPTIONS = {
   target: "node24",
   format: "cjs",
   charset: "ascii",
+  // V8 keeps the text in memory; names stay, for stacks.
+  minifyWhitespace: true,
+  legalComments: "none",
   logLevel: "warning",
 } satisfies BuildOptions;
 
