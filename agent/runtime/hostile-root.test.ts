@@ -2,6 +2,7 @@
  * Goal: nothing that an image holds lets a container reach the host (docs of CVE-2019-5736, 2024-21626, 2024-45310,
  * 2025-31133, 2026-41579). Method: real containers whose root holds links to a bait directory of the host.
  */
+import { execFileSync } from "node:child_process";
 import { chmod, mkdir, open, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
@@ -103,6 +104,8 @@ rootTest("readFile stays inside the layers and reads regular files only", async 
   await writeFile(join(host, "secret"), "host");
   await writeFile(join(layer, "etc/passwd"), "root:x:0:0::/root:/bin/sh\n");
   await symlink(join(host, "secret"), join(layer, "etc/out"));
+  execFileSync("mkfifo", [join(layer, "etc/fifo")]);
+  execFileSync("mknod", [join(layer, "etc/endless"), "c", "1", "5"]);
   await symlink("../../../../../../etc/passwd", join(layer, "etc/up"));
   const read = (path: string, layers: readonly HostPath[], maxBytes = 1000) =>
     containers.runner.readFile({ layers, path: path as ContainerPath, maxBytes }, NEVER).then(String);
@@ -111,6 +114,10 @@ rootTest("readFile stays inside the layers and reads regular files only", async 
     expect(await read("/etc/up", layers)).toContain("root:x:0:0");
     await expect(read("/etc/out", layers)).rejects.toMatchObject({ code: "not_found" });
     await expect(read("/etc/passwd", layers, 5)).rejects.toMatchObject({ code: "out_of_range" });
+    // Nobody waits for a FIFO's writer, nor reads a device without end.
+    for (const path of ["/etc/fifo", "/etc/endless"]) {
+      await expect(read(path, layers)).rejects.toMatchObject({ code: "failed_precondition" });
+    }
     await expect(read("/etc", layers)).rejects.toMatchObject({ code: "failed_precondition" });
   }
   expect((await read("/bin/busybox", [layer, containers.layer], 4 << 20)).length).toBeGreaterThan(1000);
