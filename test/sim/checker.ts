@@ -305,10 +305,11 @@ export class HistoryChecker {
     return this.#tasks.has(taskId);
   }
 
-  /** Whether the store says that a task runs, and should go on. */
+  /** Whether the store says that a task runs, and should go on: not when its service is gone. */
   shouldRun(taskId: string): boolean {
     const task = this.#tasks.get(taskId);
-    return task !== undefined && task.desiredState <= TaskState.RUNNING && !isTerminal(stateOf(task));
+    if (!task || !this.#services.has(task.serviceId)) return false;
+    return task.desiredState <= TaskState.RUNNING && !isTerminal(stateOf(task));
   }
 
   /** The ids of tasks that should run on a node, for comparing with what its executor really runs. */
