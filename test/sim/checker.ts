@@ -49,6 +49,8 @@ export class HistoryChecker {
   readonly #everServices = new Set<string>();
   readonly #everSpecs = new Set<string>();
   readonly #removed = new Set<string>();
+  /** Nodes that were ever out of reach: tasks were made elsewhere without waiting for theirs. */
+  readonly #everDown = new Set<string>();
   /** Services of which any version, even a deleted one, starts tasks first. */
   readonly #startFirst = new Set<string>();
   #revision = 0;
@@ -108,6 +110,7 @@ export class HistoryChecker {
     const before = table.get(id);
     table.set(id, object);
     if (kind === "service") this.#everServices.add(id);
+    if (kind === "node" && (object as Node).status?.state === NodeStatus_State.DOWN) this.#everDown.add(id);
     if (kind === "spec") this.#noteSpec(id, object as SpecVersion);
     if (kind !== "task") return undefined;
     // The table of kinds says that this is a task.
@@ -310,6 +313,15 @@ export class HistoryChecker {
     const task = this.#tasks.get(taskId);
     if (!task || !this.#services.has(task.serviceId)) return false;
     return task.desiredState <= TaskState.RUNNING && !isTerminal(stateOf(task));
+  }
+
+  /** Whether a task must not start while another one runs: of the same slot, stopped first, and on a node in reach. */
+  mustNotOverlap(taskId: string, otherId: string): boolean {
+    const task = this.#tasks.get(taskId);
+    const other = this.#tasks.get(otherId);
+    if (!task || !other || task.serviceId !== other.serviceId || this.#startFirst.has(task.serviceId)) return false;
+    if (task.slot !== other.slot || (task.slot === 0 && task.nodeId !== other.nodeId)) return false;
+    return !this.#everDown.has(other.nodeId);
   }
 
   /** The ids of tasks that should run on a node, for comparing with what its executor really runs. */

@@ -168,7 +168,6 @@ export class Nemesis {
   #skew(member: ManagerMember | NodeMember | undefined): void {
     if (!member) return;
     const mostMs = chance(this.#random, 0.5) ? 5_000 : HOUR_MS;
-    member.wallOffsetMs = Math.round(between(this.#random, -mostMs, mostMs));
-    this.#world.log.add(member.name, `clock is off by ${member.wallOffsetMs} ms`);
+    this.#world.skew(member, Math.round(between(this.#random, -mostMs, mostMs)));
   }
 }

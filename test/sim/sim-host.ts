@@ -50,6 +50,8 @@ export interface HostOptions {
   readonly faults: HostFaults;
   readonly log: (what: string) => void;
   readonly violated: (what: string) => void;
+  /** A container has begun to run. */
+  readonly started: (taskId: string) => void;
   /** Whether the store says that this task should still run. */
   readonly shouldRun: (taskId: string) => boolean;
 }
@@ -192,6 +194,7 @@ export class SimHost {
     this.#everStarted.add(taskId);
     container.state = "running";
     this.#options.log(`started ${taskId} (${container.image})`);
+    this.#options.started(taskId);
     this.#fate(container);
     return { pid: this.#pid };
   }

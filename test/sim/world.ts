@@ -80,6 +80,7 @@ export class World {
   readonly #processes = new Map<string, SimProcess>();
   readonly #violations: string[] = [];
   readonly #over = new AbortController();
+  #skewed = false;
 
   constructor({ clock, random, log }: WorldOptions) {
     this.clock = clock;
@@ -190,6 +191,13 @@ export class World {
     });
   }
 
+  /** Sets a host's clock wrong. Waits for tasks to stop are then cut short, which X3 allows. */
+  skew(member: Member, offsetMs: number): void {
+    this.#skewed = true;
+    member.wallOffsetMs = offsetMs;
+    this.log.add(member.name, `clock is off by ${offsetMs} ms`);
+  }
+
   /** Forgets history that everybody may have read, and some that not everybody has. */
   compact(): void {
     const revision = Math.floor(between(this.random, Math.max(1, this.kv.revision - 20), this.kv.revision));
@@ -216,9 +224,22 @@ export class World {
       faults: this.hostFaults,
       log: (what) => this.log.add(name, what),
       violated: (what) => this.violated(what),
+      started: (taskId) => this.#checkAlone(taskId),
       shouldRun: (taskId) => this.checker.shouldRun(taskId),
     });
     this.nodes.push({ kind: "node", host, name, process: undefined, wallOffsetMs: 0, terminate: async () => {} });
+  }
+
+  /** X3: in a slot only one container runs at a time, unless its service wants it so or the other's node is out of reach. */
+  #checkAlone(taskId: string): void {
+    if (this.#skewed) return;
+    for (const { host, name } of this.nodes) {
+      for (const other of host.running) {
+        if (other !== taskId && this.checker.mustNotOverlap(taskId, other)) {
+          this.violated(`X3: task ${taskId} starts while ${other} of its slot runs on ${name}`);
+        }
+      }
+    }
   }
 
   async #runManager(member: ManagerMember, process: SimProcess, stop: AbortController): Promise<void> {
