@@ -186,3 +186,15 @@ test("a failed task is replaced in its slot, and its history is kept to the limi
     expect([...store.view.tasksOfService(serviceId)].map(({ attempt }) => attempt).sort()).toEqual([4n, 5n]),
   );
 });
+
+test("of many spec versions the newest ten stay, and the one that a task names", async () => {
+  await addNode("a");
+  const serviceId = await addService("web", 1);
+  await eventually(() => expect(running(serviceId)).toHaveLength(1));
+  const specs = Array.from({ length: 12 }, (_, index) =>
+    create(SpecVersionSchema, { serviceId, version: BigInt(index + 2), spec: { name: "web" } }),
+  );
+  await commit(specs.map((object) => ({ type: "create", kind: "spec", object })));
+  const kept = [1n, 4n, 5n, 6n, 7n, 8n, 9n, 10n, 11n, 12n, 13n];
+  await eventually(() => expect(store.view.specVersions(serviceId).map(({ version }) => version)).toEqual(kept));
+});

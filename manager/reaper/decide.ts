@@ -1,6 +1,6 @@
-/** Which tasks may be forgotten. */
+/** Which tasks and spec versions may be forgotten. */
 import { isTerminal } from "../../common/model/task-state.ts";
-import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 
 /**
@@ -32,4 +32,24 @@ export function decideReaped(
     reaped.push(...dead.slice(0, dead.length - options.historyLimit));
   }
   return reaped;
+}
+
+/** Newest spec versions of a service that are kept as its history: more only fill the store, fewer cannot be gone back to. */
+export const SPEC_HISTORY_LIMIT = 10;
+
+/**
+ * The spec versions of one service (oldest first) that go: all but the newest, those the service names, and those a task
+ * names, dead ones too, since `service ps` shows what they ran. Of a service that is gone only its tasks' versions stay.
+ */
+export function decideTrimmedSpecs(
+  versions: readonly bigint[],
+  service: Service | undefined,
+  tasks: Iterable<Task>,
+): readonly bigint[] {
+  const old = service ? versions.slice(0, -SPEC_HISTORY_LIMIT) : versions;
+  if (old.length === 0) return [];
+  const named = new Set<bigint>();
+  if (service) for (const it of [service.specVersion, service.previousSpecVersion, service.taskVersion]) named.add(it);
+  for (const { specVersion } of tasks) named.add(specVersion);
+  return old.filter((version) => !named.has(version));
 }
