@@ -321,7 +321,7 @@ export class HistoryChecker {
     const other = this.#tasks.get(otherId);
     if (!task || !other || task.serviceId !== other.serviceId || this.#startFirst.has(task.serviceId)) return false;
     if (task.slot !== other.slot || (task.slot === 0 && task.nodeId !== other.nodeId)) return false;
-    return !this.#everDown.has(other.nodeId);
+    return !this.#everDown.has(task.nodeId) && !this.#everDown.has(other.nodeId);
   }
 
   /** The ids of tasks that should run on a node, for comparing with what its executor really runs. */

@@ -110,6 +110,8 @@ export class SimHost {
           await takes(1, 10);
           if (chance(random, faults.stepFailsForNow)) throw new SwarmError("unavailable", "nft: resource busy");
         }, signal),
+      // Nobody else is on a simulated host.
+      async *portProblems() {},
       collect: (live, signal) =>
         step(async () => {
           await takes(1, 50);
