@@ -15,7 +15,7 @@ import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
 import { ContainerController } from "./container-controller.ts";
-import type { AssignedTask, Executor, PublishedEndpoint, TaskController } from "./executor.ts";
+import type { AssignedTask, Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
 import { RegistryClient } from "./image/registry.ts";
 import { Turnstile } from "./image/shared-work.ts";
 import type { ImageSource } from "./image/source.ts";
@@ -140,6 +140,13 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     await network.setPublished(endpoints.map(publishedPort), signal);
   }
 
+  async *portProblems(signal: AbortSignal): AsyncGenerator<readonly PortProblem[], void, undefined> {
+    const network = await this.#node.network(signal);
+    for await (const problems of network.problems(signal)) {
+      yield problems.map(({ protocol, port, message }) => ({ protocol: WIRE_PROTOCOLS[protocol], port, message }));
+    }
+  }
+
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     const { directories, cgroups, logger } = this.#options;
     const dead = new Set<string>([...(await readdir(directories.containers)), ...(await cgroups.list())]);
@@ -191,6 +198,12 @@ const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
   [PortConfig_Protocol.TCP]: "tcp",
   [PortConfig_Protocol.UDP]: "udp",
   [PortConfig_Protocol.SCTP]: "sctp",
+};
+
+const WIRE_PROTOCOLS: Readonly<Record<Protocol, PortConfig_Protocol>> = {
+  tcp: PortConfig_Protocol.TCP,
+  udp: PortConfig_Protocol.UDP,
+  sctp: PortConfig_Protocol.SCTP,
 };
 
 function publishedPort({ port, targets }: PublishedEndpoint): PublishedPort {

@@ -6,7 +6,7 @@ import type { TaskId } from "../common/base/id.ts";
 import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, Task } from "../proto/gen/swarm/v1/objects_pb.js";
-import type { NodeDescription, PortConfig } from "../proto/gen/swarm/v1/types_pb.js";
+import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 
 /** A task as its node needs it: the task and the spec version that it names. */
 export interface AssignedTask {
@@ -53,6 +53,14 @@ export interface PublishedEndpoint {
   readonly targets: readonly { readonly taskId: TaskId; readonly address: string }[];
 }
 
+/** A published port that somebody else on the host holds. */
+export interface PortProblem {
+  readonly port: number;
+  readonly protocol: PortConfig_Protocol;
+  /** In words for the user: "published port 80/tcp: already in use on this node". */
+  readonly message: string;
+}
+
 /** A node's way of running tasks. */
 export interface Executor {
   /** What this node is and has; asked again from time to time. */
@@ -66,6 +74,8 @@ export interface Executor {
   controller(assigned: AssignedTask): TaskController;
   /** The published ports as they should be now, in full. Never overlaps itself; not called before the first complete set. */
   publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
+  /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */
+  portProblems(signal: AbortSignal): AsyncIterable<readonly PortProblem[]>;
   /** Frees whatever belongs to tasks other than `live`: what a crash left behind. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

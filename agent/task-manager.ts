@@ -43,6 +43,8 @@ const CLEANUP_RETRY: BackoffOptions = { delayMsMin: 200, delayMsMax: 10_000 };
 export interface TaskManagerHooks {
   /** A status that is on disk and may be told to the managers. */
   report(taskId: TaskId, status: TaskStatus): void;
+  /** Why not all ports of a service can be reached on this node, for the status of its running tasks; empty when they can. */
+  portProblem(serviceId: string): string;
   /** `serving` changed; resolves once the published ports say so (or that failed: it never rejects). */
   servingChanged(serviceId: string): Promise<void>;
   /** The task is gone from this node. */
@@ -100,6 +102,16 @@ export class TaskManager {
     const desiredState = Math.max(task.desiredState, this.#task.desiredState);
     this.#task = create(TaskSchema, { ...task, desiredState });
     this.#reconsider();
+  }
+
+  /** What `hooks.portProblem` says may have changed: a running task tells it, and goes on. */
+  portProblemsChanged(): void {
+    if (this.#status.state !== TaskState.RUNNING) return;
+    const error = this.#options.hooks.portProblem(this.#task.serviceId);
+    if (error === this.#status.error) return;
+    this.#status = create(TaskStatusSchema, { ...this.#status, error });
+    this.#options.record.status = this.#status;
+    this.#options.hooks.report(this.id, this.#status);
   }
 
   /** The assignment was taken back: stop the task and forget it. */
@@ -292,7 +304,7 @@ export class TaskManager {
       state: outcome.state,
       timestamp,
       message: outcome.message,
-      error: outcome.error ?? "",
+      error: outcome.error ?? (outcome.state === TaskState.RUNNING ? hooks.portProblem(this.#task.serviceId) : ""),
       container: this.#containerStatus(outcome, started),
     });
     record.task = this.#task;

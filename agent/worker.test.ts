@@ -19,7 +19,7 @@ import {
   AssignmentsMessageSchema,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { TaskSchema } from "../proto/gen/swarm/v1/objects_pb.js";
-import { TaskState, type TaskStatus } from "../proto/gen/swarm/v1/types_pb.js";
+import { PortConfig_Protocol, TaskState, type TaskStatus } from "../proto/gen/swarm/v1/types_pb.js";
 import { FakeExecutor } from "../test/fake-executor.ts";
 import { Reporter } from "./reporter.ts";
 import { MemoryTaskDatabase } from "./task-database.ts";
@@ -237,4 +237,19 @@ test("a started task of which there is no record is failed, never started twice"
     error: "task: its node lost the record of it",
   });
   expect(executor.calls).not.toContain(`start ${A}`);
+});
+
+test("a port that somebody else holds stands in the status of running tasks until he lets go", async () => {
+  const { executor, reporter, clock, apply } = await startWorker();
+  await apply([TEMPLATE, ENDPOINT, taskChange(A)]);
+  const message = "published port 8080/tcp: already in use on this node";
+  const other = { port: 9090, protocol: PortConfig_Protocol.TCP, message: "another service's" };
+  executor.setPortProblems([{ port: 8080, protocol: PortConfig_Protocol.TCP, message }, other]);
+  await clock.advance(0);
+  expect(reporter.last.get(A)).toMatchObject({ state: TaskState.RUNNING, error: message, message: "started" });
+  await apply([taskChange(B)]);
+  expect(reporter.last.get(B)).toMatchObject({ state: TaskState.RUNNING, error: message });
+  executor.setPortProblems([other]);
+  await clock.advance(0);
+  for (const id of [A, B]) expect(reporter.last.get(id)).toMatchObject({ state: TaskState.RUNNING, error: "" });
 });

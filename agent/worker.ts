@@ -22,7 +22,7 @@ import {
 import type { LogSelector, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { EndpointPublisher } from "./endpoint-publisher.ts";
-import type { Executor, PublishedEndpoint, TaskController } from "./executor.ts";
+import type { Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
 import type { Reporter } from "./reporter.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { TaskManager } from "./task-manager.ts";
@@ -59,6 +59,7 @@ export class Worker {
   readonly #templates = new Map<string, TaskTemplate>();
   readonly #endpoints = new Map<ServiceId, ServiceEndpoint>();
   readonly #publisher: EndpointPublisher;
+  #portProblems: readonly PortProblem[] = [];
   readonly #taskListeners = new Set<(manager: TaskManager) => void>();
   #sequence = "";
   #epoch = 0n;
@@ -85,6 +86,7 @@ export class Worker {
     await executor.collect(new Set(this.#managers.keys()), signal);
     if (records.length > 0) logger.info({ tasks: this.#managers.size }, "tasks of an earlier run taken up");
     this.#scope.spawn("publish ports", (inner) => this.#publisher.run(inner));
+    this.#scope.spawn("port problems", (inner) => this.#followPortProblems(inner));
     for (const manager of this.#managers.values()) this.#launch(manager);
   }
 
@@ -195,6 +197,7 @@ export class Worker {
       controller: executor.controller({ task, template }),
       hooks: {
         report: (taskId, status) => reporter.report(taskId, status),
+        portProblem: (serviceId) => this.#portProblem(serviceId as ServiceId),
         servingChanged: (serviceId) => this.#servingChanged(serviceId as ServiceId),
         removed: (taskId) => {
           this.#managers.delete(taskId);
@@ -213,6 +216,22 @@ export class Worker {
   #servingChanged(serviceId: ServiceId): Promise<void> {
     if (!this.#complete || !this.#endpoints.get(serviceId)?.ports.length) return Promise.resolve();
     return this.#publisher.changed();
+  }
+
+  async #followPortProblems(signal: AbortSignal): Promise<void> {
+    for await (const problems of this.#options.executor.portProblems(signal)) {
+      this.#portProblems = problems;
+      for (const manager of this.#managers.values()) manager.portProblemsChanged();
+    }
+  }
+
+  /** Why not all ports of a service can be reached on this node; empty when they can. */
+  #portProblem(serviceId: ServiceId): string {
+    const ports = this.#endpoints.get(serviceId)?.ports ?? [];
+    return this.#portProblems
+      .filter((problem) => ports.some((it) => it.publishedPort === problem.port && it.protocol === problem.protocol))
+      .map(({ message }) => message)
+      .join("; ");
   }
 
   #published(): PublishedEndpoint[] {

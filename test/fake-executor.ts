@@ -1,8 +1,16 @@
 import { create } from "@bufbuild/protobuf";
-import type { AssignedTask, Executor, ExitStatus, PublishedEndpoint, TaskController } from "../agent/executor.ts";
+import type {
+  AssignedTask,
+  Executor,
+  ExitStatus,
+  PortProblem,
+  PublishedEndpoint,
+  TaskController,
+} from "../agent/executor.ts";
 import { abortable } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
+import { Wakeup } from "../common/base/wakeup.ts";
 import { type LogMessage, LogMessage_Stream, LogMessageSchema } from "../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeDescriptionSchema } from "../proto/gen/swarm/v1/types_pb.js";
@@ -31,6 +39,8 @@ export class FakeExecutor implements Executor {
   /** A step named here waits until the promise resolves. */
   readonly gates = new Map<string, Promise<void>>();
   #pid = 100;
+  #portProblems: readonly PortProblem[] = [];
+  readonly #portProblemsChanged = new Wakeup();
 
   async describe() {
     return create(NodeDescriptionSchema, { hostname: "fake" });
@@ -46,6 +56,18 @@ export class FakeExecutor implements Executor {
       ({ port, targets }) => `${port.publishedPort}→${targets.map(({ address }) => address).join(",")}`,
     );
     this.calls.push(`publish ${shown.join(" ")}`.trimEnd());
+  }
+
+  setPortProblems(problems: readonly PortProblem[]): void {
+    this.#portProblems = problems;
+    this.#portProblemsChanged.wake();
+  }
+
+  async *portProblems(signal: AbortSignal) {
+    while (true) {
+      await this.#portProblemsChanged.wait(signal);
+      yield this.#portProblems;
+    }
   }
 
   async collect(live: ReadonlySet<TaskId>) {

@@ -7,10 +7,11 @@ import type { Clock } from "../../common/base/clock.ts";
 import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
+import { Wakeup } from "../../common/base/wakeup.ts";
 import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
 import { type Attachment, type AttachOp, bridgeOps, loopbackOps, vethGroup, vethName } from "./attach.ts";
 import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
-import { forgetConnections } from "./conntrack.ts";
+import { ConnectionSweeper } from "./conntrack.ts";
 import type { Netlink } from "./netlink.ts";
 import { PortPublisher, type PublishProblem } from "./port-publisher.ts";
 import {
@@ -77,6 +78,7 @@ export class NetworkManager implements AsyncDisposable {
   readonly #options: Required<Pick<NetworkOptions, "pool" | "bridge" | "table">> & Pick<NetworkOptions, "mtu">;
   readonly #table: RuleTable;
   readonly #publisher: PortPublisher;
+  readonly #sweeper: ConnectionSweeper;
   /** The host's ends of the veths of live tasks: attached here, or named by `cleanup`. */
   readonly #live = new Set<string>();
   /** The link group of this bridge's veths. */
@@ -87,6 +89,7 @@ export class NetworkManager implements AsyncDisposable {
   /** Undefined until the agent said what is published: until then a table that exists is right. */
   #published: readonly PublishedPort[] | undefined;
   #problems: readonly PublishProblem[] = [];
+  readonly #problemsChanged = new Wakeup();
   /** The end of the queue of work: start, publish and reconcile never overlap. */
   #tail: Promise<unknown> = Promise.resolve();
 
@@ -98,6 +101,7 @@ export class NetworkManager implements AsyncDisposable {
     assert(Buffer.byteLength(this.#options.bridge) <= 15, "a link's name has at most 15 bytes");
     this.#table = new RuleTable(world.rules, world.netlink);
     this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
+    this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
   }
 
   /**
@@ -176,8 +180,7 @@ export class NetworkManager implements AsyncDisposable {
     const name = vethName(taskId);
     this.#live.delete(name);
     await removeLink(this.#world.netlink, { name }, signal);
-    const filter = { replySource: attachment.address.address };
-    await forgetConnections(this.#world.netlink, filter, () => true, signal);
+    await this.#sweeper.forget(attachment.address.address, signal);
   }
 
   /**
@@ -191,6 +194,14 @@ export class NetworkManager implements AsyncDisposable {
       await this.#publish(signal);
       return this.#problems;
     });
+  }
+
+  /** The ports of `setPublished` that somebody else holds, each time that set changed, until the signal aborts. One reader. */
+  async *problems(signal: AbortSignal): AsyncGenerator<readonly PublishProblem[], never, undefined> {
+    while (true) {
+      await this.#problemsChanged.wait(signal);
+      yield this.#problems;
+    }
   }
 
   /** Looks whether bridge, ports and table are as they should be, and mends what is not. */
@@ -230,6 +241,7 @@ export class NetworkManager implements AsyncDisposable {
 
   /** Stops listening on loopback. Bridge, rules and links stay as they are. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sweeper[Symbol.asyncDispose]();
     await this.#inTurn(() => this.#publisher[Symbol.asyncDispose]());
   }
 
@@ -246,7 +258,9 @@ export class NetworkManager implements AsyncDisposable {
     for (const problem of problems) {
       if (!known.has(problem.message)) this.#logger.warn({ ...problem }, "port not published");
     }
+    const changed = problems.length !== known.size || problems.some(({ message }) => !known.has(message));
     this.#problems = problems;
+    if (changed) this.#problemsChanged.wake();
   }
 
   async #ensureBridge(signal: AbortSignal): Promise<void> {

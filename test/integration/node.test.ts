@@ -6,6 +6,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect } from "vitest";
 import { writeDemoImage } from "../../deploy/demo/image.ts";
+import { eventually } from "../eventually.ts";
 import { isRoot, rootTest } from "../privileges.ts";
 import { TestCluster } from "./cluster.ts";
 
@@ -57,4 +58,21 @@ describe("log drivers", () => {
     expect(answer.code).toBe(1);
     expect(answer.stderr).toContain('log driver "syslog" is not supported: json-file, local or none');
   });
+});
+
+rootTest("a published port that another process holds is told in `service ps` until it lets go", async () => {
+  const host = cluster.host("node-1");
+  const holder = cluster.startProgram("holder", host, "busybox", "httpd", "-f", "-p", "8081");
+  await eventually(async () => {
+    expect((await cluster.exec("curl", "-s", `http://${host.address}:8081/`)).code).toBe(0);
+  });
+  await cluster.swarmctl("service", "create", "--name", "web", "-p", "8081:80", "demo/web:1");
+  const listing = () =>
+    cluster.swarmctl("service", "ps", "web", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}");
+  await eventually(async () =>
+    expect(await listing()).toMatch(/^Running .*"published port 8081\/tcp: already in use on this node"/),
+  );
+  await cluster.end(holder, "SIGTERM");
+  await eventually(async () => expect(await listing()).not.toContain("already in use"), { timeoutMs: 30_000 });
+  expect(await cluster.fetch(`http://${host.address}:8081/`)).toContain("version 1");
 });
