@@ -1,4 +1,7 @@
 /** Forgetting tracked connections, so that packets of one that leads nowhere are looked at afresh by the rules. */
+import { abortable, type Clock } from "../../common/base/clock.ts";
+import { SwarmError } from "../../common/base/error.ts";
+import type { Ipv4 } from "./address.ts";
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import {
   type ConnectionFilter,
@@ -29,4 +32,66 @@ export async function forgetConnections(
     await exchange(netlink, { protocol, message, label: "forget a connection", tolerated: ["ENOENT"] }, signal);
   }
   return found.length;
+}
+
+/** The least time between two looks: one costs as much as the table is large (10 ms of a processor are usual). */
+const PAUSE_MS = 100;
+
+/** Those who wait for one look. */
+interface Sweep {
+  readonly addresses: Set<Ipv4>;
+  readonly done: Promise<void>;
+}
+
+/** Forgets the connections of addresses that are no more. The first is looked for at once, those that follow together. */
+export class ConnectionSweeper implements AsyncDisposable {
+  readonly #netlink: Netlink;
+  readonly #clock: Clock;
+  readonly #disposal = new AbortController();
+  /** The sweep that has not begun. */
+  #next: Sweep | undefined;
+  /** When the one before may be followed by another. */
+  #ready: Promise<unknown> = Promise.resolve();
+
+  constructor(netlink: Netlink, clock: Clock) {
+    this.#netlink = netlink;
+    this.#clock = clock;
+  }
+
+  /** Forgets what `address` answers; resolves once a look that began after this call has found nothing more. */
+  forget(address: Ipv4, signal: AbortSignal): Promise<void> {
+    this.#next ??= this.#prepare();
+    this.#next.addresses.add(address);
+    return abortable(this.#next.done, signal);
+  }
+
+  #prepare(): Sweep {
+    const { signal } = this.#disposal;
+    const addresses = new Set<Ipv4>();
+    const done = this.#ready.then(() => {
+      this.#next = undefined;
+      return this.#sweep(addresses, signal);
+    });
+    // The failure is of those who wait; the next sweep only waits for the end.
+    this.#ready = done.then(() => this.#clock.sleep(PAUSE_MS, signal)).catch(() => {});
+    return { addresses, done };
+  }
+
+  async #sweep(addresses: ReadonlySet<Ipv4>, signal: AbortSignal): Promise<void> {
+    try {
+      await forgetConnections(this.#netlink, { replySources: addresses }, () => true, signal);
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError) || addresses.size === 1) throw reason;
+      // All connections of a busy host together may be more than an answer holds.
+      for (const address of addresses) {
+        await forgetConnections(this.#netlink, { replySources: new Set([address]) }, () => true, signal);
+      }
+    }
+  }
+
+  /** Ends the work; who waits for it is told. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposal.abort(new SwarmError("canceled", "the network is closed"));
+    await this.#ready;
+  }
 }

@@ -33,15 +33,17 @@ describe("netfilter's netlink", () => {
 
   test("filters connections again, for kernels that do not", () => {
     const { messages } = decodeAnswer(Buffer.concat([flow(17, 5353, TARGET), flow(6, 5353, TARGET), flow(17, 53, 1)]));
-    expect(decodeConnections(messages, { replySource: TARGET })).toHaveLength(2);
+    expect(decodeConnections(messages, { replySources: new Set([TARGET]) })).toHaveLength(2);
     expect(decodeConnections(messages, { protocol: 17, destinationPort: 5353 })).toHaveLength(1);
     expect(decodeConnections(messages, { protocol: 17, destinationPort: 54 })).toEqual([]);
   });
 
   test("asks for the connections of an address, and deletes by what it was told", () => {
-    const dump = Buffer.from(dumpConnections({ replySource: TARGET })).toString("hex");
+    const dump = Buffer.from(dumpConnections({ replySources: new Set([TARGET]) })).toString("hex");
     expect(dump).toContain(`0c000180${"08000100"}0ae00007`);
-    const [found] = decodeConnections(decodeAnswer(flow(17, 5353, TARGET)).messages, { replySource: TARGET });
+    const [found] = decodeConnections(decodeAnswer(flow(17, 5353, TARGET)).messages, {
+      replySources: new Set([TARGET]),
+    });
     const sent = Buffer.from(found === undefined ? [] : deleteConnection(found)).toString("hex");
     expect(sent).toContain("c0000202");
     expect(sent).toContain("08000c0001020304");

@@ -5,6 +5,7 @@
  */
 import { type Ipv4, ipv4Bytes, ipv4FromBytes } from "./address.ts";
 import {
+  type Attribute,
   bytes,
   decodeAttributes,
   encodeMessage,
@@ -69,31 +70,38 @@ export function decodeGeneration(messages: readonly NetlinkMessage[]): number | 
   return undefined;
 }
 
-/** Which connections a dump is asked for: those that an address answers, or those of a protocol to a port. */
+/** Which connections a dump is asked for: those that one of some addresses answers, or those of a protocol to a port. */
 export type ConnectionFilter =
-  | { readonly replySource: Ipv4 }
+  | { readonly replySources: ReadonlySet<Ipv4> }
   | { readonly protocol: number; readonly destinationPort: number };
 
-/** A dump of tracked IPv4 connections. Kernels before 5.8 ignore the filter and send all of them: filter again. */
+/**
+ * A dump of tracked IPv4 connections. The kernel filters by one address only, and not at all before 5.8: filter again.
+ */
 export function dumpConnections(filter: ConnectionFilter): Uint8Array {
-  const bySource = "replySource" in filter;
-  const flags = bySource
-    ? [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC)]
-    : [u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT), u32(CTA_FILTER_REPLY_FLAGS, 0)];
-  const tuple = bySource
-    ? nested(CTA_TUPLE_REPLY, [nested(CTA_TUPLE_IP, [bytes(CTA_IP_V4_SRC, ipv4Bytes(filter.replySource))])])
-    : nested(CTA_TUPLE_ORIG, [
-        nested(CTA_TUPLE_PROTO, [
-          u8(CTA_PROTO_NUM, filter.protocol),
-          bytes(CTA_PROTO_DST_PORT, Uint8Array.of(filter.destinationPort >> 8, filter.destinationPort & 255)),
-        ]),
-      ]);
   return encodeMessage({
     type: CT_GET,
     flags: NLM_F.REQUEST | NLM_F.DUMP,
     header: nfgenmsg(AF_INET),
-    attributes: [tuple, nested(CTA_FILTER, flags)],
+    attributes: filterAttributes(filter),
   });
+}
+
+function filterAttributes(filter: ConnectionFilter): Attribute[] {
+  if (!("replySources" in filter)) {
+    const port = Uint8Array.of(filter.destinationPort >> 8, filter.destinationPort & 255);
+    const tuple = nested(CTA_TUPLE_PROTO, [u8(CTA_PROTO_NUM, filter.protocol), bytes(CTA_PROTO_DST_PORT, port)]);
+    const flags = [
+      u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT),
+      u32(CTA_FILTER_REPLY_FLAGS, 0),
+    ];
+    return [nested(CTA_TUPLE_ORIG, [tuple]), nested(CTA_FILTER, flags)];
+  }
+  const [source, ...others] = filter.replySources;
+  if (source === undefined || others.length > 0) return [];
+  const tuple = nested(CTA_TUPLE_IP, [bytes(CTA_IP_V4_SRC, ipv4Bytes(source))]);
+  const flags = [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC)];
+  return [nested(CTA_TUPLE_REPLY, [tuple]), nested(CTA_FILTER, flags)];
 }
 
 /** The connections of a dump that match `filter`. */
@@ -117,8 +125,8 @@ export function decodeConnections(
     };
   });
   return connections.filter((connection) =>
-    "replySource" in filter
-      ? connection.replySource === filter.replySource
+    "replySources" in filter
+      ? filter.replySources.has(connection.replySource)
       : connection.protocol === filter.protocol && connection.destinationPort === filter.destinationPort,
   );
 }
