@@ -78,7 +78,7 @@ int op_bind_root(struct reader *reader) {
 }
 
 /* A detached mount of a new file system; `options` holds key, value pairs where an empty value means a flag. */
-static int new_filesystem(const char *type, const char *source, struct reader *options, uint32_t attributes) {
+int new_filesystem(const char *type, const char *source, struct reader *options, uint32_t attributes) {
   cleanup_close int context = TRY(CHECK(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)));
   if (*source) TRY(CHECK(syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", source, 0)));
   for (uint32_t count = options ? get_u32(options) : 0; count; count--) {
