@@ -68,11 +68,11 @@ export class ContainerController implements TaskController {
   }
 
   async prepare(signal: AbortSignal): Promise<void> {
-    // Made before the agent's restart: then it stands ready.
-    if (await this.#connect(signal)) return;
-    // It is made before all else of a task and goes last: without it there is nothing to free, and freeing takes locks of
-    // the kernel's that the starts of other tasks wait for.
+    // It is made before all else of a task and goes last: without it there is nothing to find and nothing to free, and
+    // freeing takes locks of the kernel's that the starts of other tasks wait for.
     if (existsSync(this.#directory)) {
+      // Made before the agent's restart: then it stands ready.
+      if (await this.#connect(signal)) return;
       await this.#release(signal);
       await this.#node.runner.removeTree(this.#directory, signal);
     }

@@ -2,7 +2,8 @@
  * The client of one container's supervisor, over `control.sock` in the container's state directory. Any number of
  * clients may come and go; the exit record in the same directory is the truth about the end.
  */
-import { open, readFile } from "node:fs/promises";
+import { closeSync, openSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { connect as connectSocket, type Socket } from "node:net";
 import { abortable, abortReason } from "../../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
@@ -84,11 +85,11 @@ export class Supervisor implements AsyncDisposable {
     if (signal.aborted) throw abortReason(signal);
     const path = `${stateDirectory}/control.sock`;
     if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX) return Supervisor.#dial(path, stateDirectory, signal);
-    const directory = await open(stateDirectory);
+    const directory = openSync(stateDirectory, "r");
     try {
-      return await Supervisor.#dial(`/proc/self/fd/${directory.fd}/control.sock`, stateDirectory, signal);
+      return await Supervisor.#dial(`/proc/self/fd/${directory}/control.sock`, stateDirectory, signal);
     } finally {
-      await directory.close();
+      closeSync(directory);
     }
   }
 
