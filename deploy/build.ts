@@ -14,7 +14,7 @@
 import { execFile } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:http2";
-import { join, relative } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
@@ -92,9 +92,12 @@ function sourcesOf({ inputs }: Metafile): [path: string, mtimeMs: number][] {
 }
 
 /** Runs the bundle once for the code that V8 makes of it: what most people call most, or else as far as needs no host. */
-async function warmUp({ name }: Program, directory: string): Promise<void> {
+async function warmUp({ name, entry }: Program, directory: string): Promise<void> {
+  // V8 takes code only from itself with the same flags: those of the wrapper.
+  const wrapper = readFileSync(join(ROOT, dirname(entry), name), "utf8");
+  const flags = /^flags='(.*)'$/m.exec(wrapper)?.[1]?.split(" ") ?? [];
   const run = (...args: readonly string[]) =>
-    execute(process.execPath, [join(ROOT, "deploy/warm-up.ts"), directory, name, ...args]);
+    execute(process.execPath, [...flags, join(ROOT, "deploy/warm-up.ts"), directory, name, ...args]);
   if (name !== "swarmctl") {
     await run("--help");
     return;

@@ -6,8 +6,8 @@ if [ -e "$root/deploy/out/$program.cjs" ]; then
 elif [ -z "${NODE_COMPILE_CACHE:-}" ] && [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
   export NODE_COMPILE_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/swarm/compile"
 fi
-# The arenas of V8's and libuv's threads would hold 4 MB more.
-: "${MALLOC_ARENA_MAX:=1}"
-export MALLOC_ARENA_MAX
+# Without arenas of V8's and libuv's threads, and with what a burst left given back, a manager of 10,000 tasks is 30 MB smaller.
+: "${MALLOC_ARENA_MAX:=1}" "${MALLOC_TRIM_THRESHOLD_:=131072}" "${MALLOC_MMAP_THRESHOLD_:=131072}"
+export MALLOC_ARENA_MAX MALLOC_TRIM_THRESHOLD_ MALLOC_MMAP_THRESHOLD_
 # shellcheck disable=SC2086 # flags are words
-exec "$root/node_modules/.bin/node" --disable-warning=ExperimentalWarning ${flags:-} "$root/$entry" "$@"
+exec "$root/node_modules/.bin/node" --disable-warning=ExperimentalWarning $flags "$root/$entry" "$@"
