@@ -1,9 +1,8 @@
 # Sourced by the wrappers of the three programs, which set root, program, entry and flags. Runs the program with the checkout's
 # own Node: the bundle of `npm run build` when there is one (it looks whether the sources changed), else the sources, whose
 # compiled code is kept in the user's own cache, never where somebody else could put code.
-if [ -e "$root/deploy/out/$program.cjs" ]; then
-  entry=deploy/out/$program.cjs
-elif [ -z "${NODE_COMPILE_CACHE:-}" ] && [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
+if [ -e "$root/deploy/out/$program.cjs" ]; then entry=deploy/out/$program.cjs; fi
+if [ -z "${NODE_COMPILE_CACHE:-}" ] && [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
   export NODE_COMPILE_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/swarm/compile"
 fi
 # Without arenas of V8's and libuv's threads, and with what a burst left given back, a manager of 10,000 tasks is 30 MB smaller.
