@@ -2,7 +2,8 @@
  * Runs tasks as containers of this host: composes image/, runtime/, cgroup/ and network/ into the agent's Executor. It
  * knows nothing of sessions and managers.
  */
-import { mkdir, readdir } from "node:fs/promises";
+import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { mkdir, readdir, readFile } from "node:fs/promises";
 import { create } from "@bufbuild/protobuf";
 import type { Clock } from "../common/base/clock.ts";
 import { abortable } from "../common/base/clock.ts";
@@ -117,16 +118,45 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     const pool = parsePrefix(addressPool);
     if (this.#pool) {
       const same = formatPrefix(this.#pool) === formatPrefix(pool);
-      if (!same) this.#options.logger.error({ addressPool }, "the cluster's address pool changed: restart this agent");
+      if (same) return;
+      this.#recordPool(addressPool);
+      this.#options.logger.error({ addressPool }, "the cluster's address pool changed: restart this agent");
       return;
     }
+    await this.#startNetwork(pool, this.#controllers.keys(), signal);
+    this.#recordPool(addressPool);
+  }
+
+  async #startNetwork(pool: Ipv4Prefix, live: Iterable<TaskId>, signal: AbortSignal): Promise<void> {
     const network = this.#networkOf(pool);
     await network.start(signal);
-    await network.cleanup(this.#controllers.keys(), signal);
+    await network.cleanup(live, signal);
     this.#pool = pool;
     this.#network = network;
     this.#networkReady.resolve(network);
     this.#scope.spawn("network", (inner) => network.run(inner));
+  }
+
+  /** What an earlier session told is good enough until a manager is there; what fails now is told when one is. */
+  async #resumeNetwork(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
+    const { directories, logger } = this.#options;
+    if (!existsSync(directories.addressPool)) return;
+    try {
+      await this.#startNetwork(parsePrefix(await readFile(directories.addressPool, "utf8")), live, signal);
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      logger.warn({ err: reason }, "network not taken up again: waiting for a manager");
+    }
+  }
+
+  #recordPool(addressPool: string): void {
+    const path = this.#options.directories.addressPool;
+    try {
+      writeFileSync(`${path}.new`, addressPool, { mode: 0o600 });
+      renameSync(`${path}.new`, path);
+    } catch (reason) {
+      this.#options.logger.warn({ path, err: reason }, "address pool not recorded");
+    }
   }
 
   controller(assigned: AssignedTask): TaskController {
@@ -148,6 +178,11 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
+    await this.#free(live, signal);
+    await this.#resumeNetwork(live, signal);
+  }
+
+  async #free(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     const { directories, cgroups, logger } = this.#options;
     const dead = new Set<string>([...(await readdir(directories.containers)), ...(await cgroups.list())]);
     for (const id of dead) {
@@ -161,12 +196,11 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
         logger.warn({ taskId: id, err: reason }, "could not free what was left of a task");
       }
     }
-    await this.#network?.cleanup(live, signal);
   }
 
   /** Ends every container and frees all that the node's tasks held on the host: for leaving a cluster for good. */
   async purge(signal: AbortSignal): Promise<void> {
-    await this.collect(new Set(), signal);
+    await this.#free(new Set(), signal);
     const network = this.#network ?? this.#networkOf(parsePrefix(ADDRESS_POOL_DEFAULT));
     await network.removeAll(signal);
     await this.#options.cgroups.removeParent();

@@ -66,8 +66,8 @@ export interface Executor {
   /** What this node is and has; asked again from time to time. */
   describe(): Promise<NodeDescription>;
   /**
-   * Told by each session: the cluster's address pool. Controllers of tasks from before the agent's restart are made, and
-   * may be driven, earlier: their `prepare` waits for this.
+   * Told by each session: the cluster's address pool. Controllers of tasks from before the agent's restart are made and
+   * driven earlier, with the pool that an earlier session told; before the very first one `prepare` waits for this.
    */
   configure(options: { readonly addressPool: string }, signal: AbortSignal): Promise<void>;
   /** The controller of a task, new or known from before the agent's restart. */
@@ -76,6 +76,6 @@ export interface Executor {
   publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
   /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */
   portProblems(signal: AbortSignal): AsyncIterable<readonly PortProblem[]>;
-  /** Frees whatever belongs to tasks other than `live`: what a crash left behind. */
+  /** Called once, before any step: frees what belongs to tasks other than `live`, and takes up what serves those. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

@@ -65,7 +65,7 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
     logger,
     connect,
     executor,
-    database: new FileTaskDatabase(agentDirectories(directory.path).tasks, logger),
+    database: new FileTaskDatabase(agentDirectories(directory.path), logger),
     bootId: readBootId(),
   });
   const { id: nodeId } = directory;

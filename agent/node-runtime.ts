@@ -17,7 +17,7 @@ import type { Runner } from "./runtime/runner.ts";
 /**
  * The agent's data directory, every part of it 0700:
  *
- *   node-id  lock
+ *   node-id  lock  address-pool  endpoints.pb
  *   tasks/<task id>.pb
  *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
  *   root/                   empty: where every container mounts its root, in its own mount namespace
@@ -25,6 +25,10 @@ import type { Runner } from "./runtime/runner.ts";
  */
 export interface AgentDirectories {
   readonly tasks: string;
+  /** File: the published ports as a manager last told them. */
+  readonly endpoints: string;
+  /** File: the cluster's address pool as a manager last told it. */
+  readonly addressPool: string;
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
@@ -35,6 +39,8 @@ export interface AgentDirectories {
 export function agentDirectories(dataDirectory: string): AgentDirectories {
   return {
     tasks: `${dataDirectory}/tasks`,
+    endpoints: `${dataDirectory}/endpoints.pb`,
+    addressPool: `${dataDirectory}/address-pool`,
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,

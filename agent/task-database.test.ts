@@ -1,11 +1,12 @@
 /** Goal: records come back as they were, and a damaged file is set aside. Method: each file is cut at many lengths. */
-import { mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { create, equals } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import type { TaskId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
 import { TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import { ServiceEndpointSchema } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { FileTaskDatabase, MemoryTaskDatabase, type TaskDatabase } from "./task-database.ts";
 
@@ -17,15 +18,20 @@ const RECORD = create(TaskRecordSchema, {
   bootId: "8c2b1c86-65a8-4d1b-9d6c-1b0a4f3a2c11",
 });
 
+let root = "";
 let directory = "";
 
+const openFiles = () => new FileTaskDatabase({ tasks: directory, endpoints: `${root}/endpoints.pb` }, silentLogger);
+
 beforeEach(async () => {
-  directory = await mkdtemp(`${tmpdir()}/swarm-tasks-`);
-  onTestFinished(() => rm(directory, { recursive: true }));
+  root = await mkdtemp(`${tmpdir()}/swarm-tasks-`);
+  directory = `${root}/tasks`;
+  await mkdir(directory);
+  onTestFinished(() => rm(root, { recursive: true }));
 });
 
 describe.each<[string, () => TaskDatabase]>([
-  ["files", () => new FileTaskDatabase(directory, silentLogger)],
+  ["files", openFiles],
   ["memory", () => new MemoryTaskDatabase()],
 ])("%s", (_name, open) => {
   test("keeps, replaces and forgets", async () => {
@@ -36,6 +42,10 @@ describe.each<[string, () => TaskDatabase]>([
     await database.put(newer);
     const [read] = await database.load();
     expect(read && equals(TaskRecordSchema, read, newer)).toBe(true);
+    expect(await database.loadEndpoints()).toBeUndefined();
+    const endpoint = create(ServiceEndpointSchema, { serviceId: "web", ports: [{ publishedPort: 80 }] });
+    await database.putEndpoints([endpoint]);
+    expect(await database.loadEndpoints()).toEqual([endpoint]);
     await database.delete(ID);
     await database.delete(ID);
     expect(await database.load()).toEqual([]);
@@ -43,7 +53,7 @@ describe.each<[string, () => TaskDatabase]>([
 });
 
 test("a file cut anywhere, or garbage, is set aside", async () => {
-  const database = new FileTaskDatabase(directory, silentLogger);
+  const database = openFiles();
   const path = `${directory}/${ID}.pb`;
   await database.put(RECORD);
   const { length } = await readFile(path);
@@ -65,6 +75,6 @@ test("a file cut anywhere, or garbage, is set aside", async () => {
 });
 
 test("an id is checked before it becomes a path", async () => {
-  const database = new FileTaskDatabase(directory, silentLogger);
+  const database = openFiles();
   await expect(database.delete("../x" as TaskId)).rejects.toThrow("not a task id");
 });

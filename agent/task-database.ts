@@ -4,13 +4,15 @@
  */
 import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { isId, type TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
-import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import { EndpointsRecordSchema, type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import type { ServiceEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { AgentDirectories } from "./node-runtime.ts";
 
-/** Where task records are kept. Every method throws a SwarmError that names the file. */
+/** Where task records, and the endpoints of their services, are kept. Every method throws a SwarmError that names the file. */
 export interface TaskDatabase {
   /** All records that can be read; what cannot is set aside. */
   load(): Promise<readonly TaskRecord[]>;
@@ -18,15 +20,20 @@ export interface TaskDatabase {
   put(record: TaskRecord): Promise<void>;
   /** Forgets a task; one that is not there is fine. */
   delete(taskId: TaskId): Promise<void>;
+  /** The endpoints as they were last put; undefined when there are none yet or they are damaged. */
+  loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined>;
+  putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void>;
 }
 
-/** Records as files `<directory>/<task id>.pb`. */
+/** Records as files `<tasks>/<task id>.pb`. */
 export class FileTaskDatabase implements TaskDatabase {
   readonly #directory: string;
+  readonly #endpointsPath: string;
   readonly #logger: Logger;
 
-  constructor(directory: string, logger: Logger) {
-    this.#directory = directory;
+  constructor({ tasks, endpoints }: Pick<AgentDirectories, "tasks" | "endpoints">, logger: Logger) {
+    this.#directory = tasks;
+    this.#endpointsPath = endpoints;
     this.#logger = logger;
   }
 
@@ -63,9 +70,28 @@ export class FileTaskDatabase implements TaskDatabase {
       rmSync(path, { force: true });
       renameSync(`${path}.new`, path);
     } catch (reason) {
-      throw new SwarmError("resource_exhausted", `write task record ${path}: ${errnoOf(reason) ?? String(reason)}`, {
-        cause: reason,
-      });
+      throw notWritten(path, reason);
+    }
+  }
+
+  async loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined> {
+    const path = this.#endpointsPath;
+    try {
+      return fromBinary(EndpointsRecordSchema, await readFile(path)).endpoints;
+    } catch (reason) {
+      if (errnoOf(reason) !== "ENOENT") this.#logger.warn({ path, err: reason }, "endpoints not read");
+      return undefined;
+    }
+  }
+
+  async putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void> {
+    const path = this.#endpointsPath;
+    try {
+      const record = create(EndpointsRecordSchema, { endpoints: [...endpoints] });
+      writeFileSync(`${path}.new`, toBinary(EndpointsRecordSchema, record), { mode: 0o600 });
+      renameSync(`${path}.new`, path);
+    } catch (reason) {
+      throw notWritten(path, reason);
     }
   }
 
@@ -77,6 +103,10 @@ export class FileTaskDatabase implements TaskDatabase {
     if (!isId(taskId)) throw new SwarmError("invalid_argument", `not a task id: ${JSON.stringify(taskId)}`);
     return `${this.#directory}/${taskId}.pb`;
   }
+}
+
+function notWritten(path: string, reason: unknown): SwarmError {
+  return new SwarmError("resource_exhausted", `write ${path}: ${errnoOf(reason) ?? String(reason)}`, { cause: reason });
 }
 
 /** Undefined for anything but a whole record whose id is the file's name. */
@@ -94,6 +124,7 @@ function decode(bytes: Uint8Array, name: string): TaskRecord | undefined {
 /** Records in memory, as bytes so that nobody shares them: for simulations. It survives a simulated crash of its agent. */
 export class MemoryTaskDatabase implements TaskDatabase {
   readonly #records = new Map<string, Uint8Array>();
+  #endpoints: Uint8Array | undefined;
 
   async load(): Promise<readonly TaskRecord[]> {
     return [...this.#records.values()].map((bytes) => fromBinary(TaskRecordSchema, bytes));
@@ -105,5 +136,13 @@ export class MemoryTaskDatabase implements TaskDatabase {
 
   async delete(taskId: TaskId): Promise<void> {
     this.#records.delete(taskId);
+  }
+
+  async loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined> {
+    return this.#endpoints && fromBinary(EndpointsRecordSchema, this.#endpoints).endpoints;
+  }
+
+  async putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void> {
+    this.#endpoints = toBinary(EndpointsRecordSchema, create(EndpointsRecordSchema, { endpoints: [...endpoints] }));
   }
 }

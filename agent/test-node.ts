@@ -121,7 +121,7 @@ export class TestNode implements AsyncDisposable {
     this.#worker = new Worker(
       {
         ...{ clock: systemClock, random: systemRandom, logger, executor: this.#executor, reporter: this.#reporter },
-        database: new FileTaskDatabase(directories.tasks, logger),
+        database: new FileTaskDatabase(directories, logger),
         bootId: "boot",
       },
       this.#scope,

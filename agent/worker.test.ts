@@ -214,9 +214,9 @@ test("a restarted agent finds its containers running, tells exits that it missed
   expect(second.reporter.seen).toEqual(["a running", "b running", "b failed"]);
   expect(second.reporter.last.get(B)?.error).toBe("task: non-zero exit (7)");
   expect([...executor.containers.keys()]).toEqual([A, B]);
-  expect(executor.calls).toEqual([]);
+  expect(executor.calls.at(-1)).toBe("publish 8080→10.0.0.1");
   await second.apply([TEMPLATE, ENDPOINT, taskChange(A), taskChange(B)]);
-  expect(executor.calls).toEqual(["publish 8080→10.0.0.1"]);
+  expect(executor.calls.at(-1)).toBe("publish 8080→10.0.0.1");
 });
 
 test("after a reboot what ran is dead, and what had not started begins again", async () => {
@@ -252,4 +252,18 @@ test("a port that somebody else holds stands in the status of running tasks unti
   executor.setPortProblems([other]);
   await clock.advance(0);
   for (const id of [A, B]) expect(reporter.last.get(id)).toMatchObject({ state: TaskState.RUNNING, error: "" });
+});
+
+test("an agent that starts again without a manager publishes what it knew, and follows its tasks", async () => {
+  const shared = { executor: new FakeExecutor(), database: new MemoryTaskDatabase() };
+  const first = await startWorker(shared);
+  await first.apply([TEMPLATE, ENDPOINT, taskChange(A), taskChange(B)]);
+  await first.scope[Symbol.asyncDispose]();
+  shared.executor.calls.length = 0;
+  const { clock } = await startWorker(shared);
+  await clock.advance(0);
+  expect(shared.executor.calls).toEqual(["publish 8080→10.0.0.1,10.0.0.2"]);
+  shared.executor.container(A).end({ exitCode: 1 });
+  await clock.advance(0);
+  expect(shared.executor.calls.at(-1)).toBe("publish 8080→10.0.0.2");
 });

@@ -5,7 +5,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../common/base/clock.ts";
-import { assert } from "../common/base/error.ts";
+import { assert, SwarmError } from "../common/base/error.ts";
 import type { ServiceId, TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
@@ -63,8 +63,9 @@ export class Worker {
   readonly #taskListeners = new Set<(manager: TaskManager) => void>();
   #sequence = "";
   #epoch = 0n;
-  /** Before the first complete set the published ports of an earlier run stand as they are. */
   #complete = false;
+  /** Until a manager or the record of an earlier run told the endpoints, the published ports stand as they are. */
+  #knowsEndpoints = false;
 
   /** `scope` owns the task managers' loops: its end stops them, not their containers. */
   constructor(options: WorkerOptions, scope: Scope) {
@@ -83,11 +84,13 @@ export class Worker {
       const manager = this.#resume(record, recover(status.state, record.bootId === bootId));
       reporter.report(manager.id, manager.status);
     }
+    await this.#loadEndpoints();
     await executor.collect(new Set(this.#managers.keys()), signal);
     if (records.length > 0) logger.info({ tasks: this.#managers.size }, "tasks of an earlier run taken up");
     this.#scope.spawn("publish ports", (inner) => this.#publisher.run(inner));
     this.#scope.spawn("port problems", (inner) => this.#followPortProblems(inner));
     for (const manager of this.#managers.values()) this.#launch(manager);
+    if (this.#knowsEndpoints) void this.#publisher.changed();
   }
 
   /** Applies one message of the assignments stream. */
@@ -102,8 +105,12 @@ export class Worker {
     const portsBefore = this.#endpoints.size;
     for (const change of message.changes) this.#change(change);
     const ports = message.changes.some((change) => change.item.case === "endpoint");
-    if (!this.#complete || ports || this.#endpoints.size !== portsBefore) void this.#publisher.changed();
+    if (!this.#complete || ports || this.#endpoints.size !== portsBefore) {
+      void this.#publisher.changed();
+      this.#scope.spawn("record endpoints", () => this.#recordEndpoints());
+    }
     this.#complete = true;
+    this.#knowsEndpoints = true;
     return "applied";
   }
 
@@ -214,8 +221,25 @@ export class Worker {
   }
 
   #servingChanged(serviceId: ServiceId): Promise<void> {
-    if (!this.#complete || !this.#endpoints.get(serviceId)?.ports.length) return Promise.resolve();
+    if (!this.#knowsEndpoints || !this.#endpoints.get(serviceId)?.ports.length) return Promise.resolve();
     return this.#publisher.changed();
+  }
+
+  async #loadEndpoints(): Promise<void> {
+    const endpoints = await this.#options.database.loadEndpoints();
+    if (!endpoints) return;
+    for (const endpoint of endpoints) this.#endpoints.set(endpoint.serviceId as ServiceId, endpoint);
+    this.#knowsEndpoints = true;
+  }
+
+  async #recordEndpoints(): Promise<void> {
+    try {
+      await this.#options.database.putEndpoints([...this.#endpoints.values()]);
+    } catch (reason) {
+      // Only an agent that starts again while no manager is there would miss them.
+      if (!(reason instanceof SwarmError)) throw reason;
+      this.#options.logger.warn({ err: reason }, "endpoints not recorded");
+    }
   }
 
   async #followPortProblems(signal: AbortSignal): Promise<void> {

@@ -76,3 +76,32 @@ rootTest("a published port that another process holds is told in `service ps` un
   await eventually(async () => expect(await listing()).not.toContain("already in use"), { timeoutMs: 30_000 });
   expect(await cluster.fetch(`http://${host.address}:8081/`)).toContain("version 1");
 });
+
+rootTest("an agent that starts again without a manager publishes, heals and follows its tasks", async () => {
+  const host = cluster.host("node-1");
+  await cluster.swarmctl("service", "create", "--name", "web", "--replicas", "2", "-p", "8082:80", "demo/web:1");
+  const before = await cluster.containers("node-1");
+  const [manager] = cluster.managers;
+  if (!manager) throw new Error("no manager");
+  await cluster.end(manager, "SIGTERM");
+  await cluster.end(cluster.agent("node-1"), "SIGKILL");
+  await cluster.execOn(host, "nft", "flush", "ruleset");
+  cluster.startAgent(host);
+  await eventually(async () => {
+    const local = await cluster.execOn(host, "curl", "-sf", "--max-time", "2", "http://localhost:8082/");
+    expect(local.stdout).toContain("version 1");
+    expect(await cluster.fetch(`http://${host.address}:8082/`)).toContain("version 1");
+  });
+  const [pid = ""] = before[0]?.split(" ") ?? [];
+  process.kill(Number(pid), "SIGKILL");
+  await eventually(async () => {
+    for (let round = 0; round < 8; round++) await cluster.fetch(`http://${host.address}:8082/`);
+  });
+  await cluster.startManager(0);
+  await cluster.nodesReady(1);
+  await eventually(async () => {
+    const states = (await cluster.tasks("web")).map((task) => task.split(" ")[2]);
+    expect(states).toEqual(["Running", "Running"]);
+    expect(await cluster.containers("node-1")).toContain(before[1]);
+  });
+});

@@ -133,6 +133,8 @@ export class SimHost {
       load: () => process.deliver(this.#disk.load()),
       put: (record: TaskRecord) => write(() => this.#disk.put(record)),
       delete: (taskId: TaskId) => write(() => this.#disk.delete(taskId)),
+      loadEndpoints: () => process.deliver(this.#disk.loadEndpoints()),
+      putEndpoints: (endpoints) => write(() => this.#disk.putEndpoints(endpoints)),
     };
   }
 

@@ -7,7 +7,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Task } from "./objects_pb.js";
-import type { TaskTemplate } from "./dispatcher_pb.js";
+import type { ServiceEndpoint, TaskTemplate } from "./dispatcher_pb.js";
 import type { TaskStatus } from "./types_pb.js";
 
 /**
@@ -52,4 +52,22 @@ export declare type TaskRecord = Message<"swarm.v1.TaskRecord"> & {
  * Use `create(TaskRecordSchema)` to create a new message.
  */
 export declare const TaskRecordSchema: GenMessage<TaskRecord>;
+
+/**
+ * What an agent must know of services to keep ports published while no manager is there: <data-dir>/endpoints.pb.
+ *
+ * @generated from message swarm.v1.EndpointsRecord
+ */
+export declare type EndpointsRecord = Message<"swarm.v1.EndpointsRecord"> & {
+  /**
+   * @generated from field: repeated swarm.v1.ServiceEndpoint endpoints = 1;
+   */
+  endpoints: ServiceEndpoint[];
+};
+
+/**
+ * Describes the message swarm.v1.EndpointsRecord.
+ * Use `create(EndpointsRecordSchema)` to create a new message.
+ */
+export declare const EndpointsRecordSchema: GenMessage<EndpointsRecord>;
 

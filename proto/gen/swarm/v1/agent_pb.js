@@ -13,7 +13,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/agent.proto.
  */
 export const file_swarm_v1_agent = /*@__PURE__*/
-  fileDesc("ChRzd2FybS92MS9hZ2VudC5wcm90bxIIc3dhcm0udjEiiwEKClRhc2tSZWNvcmQSHAoEdGFzaxgBIAEoCzIOLnN3YXJtLnYxLlRhc2sSKAoIdGVtcGxhdGUYAiABKAsyFi5zd2FybS52MS5UYXNrVGVtcGxhdGUSJAoGc3RhdHVzGAMgASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cxIPCgdib290X2lkGAQgASgJYgZwcm90bzM", [file_swarm_v1_dispatcher, file_swarm_v1_objects, file_swarm_v1_types]);
+  fileDesc("ChRzd2FybS92MS9hZ2VudC5wcm90bxIIc3dhcm0udjEiiwEKClRhc2tSZWNvcmQSHAoEdGFzaxgBIAEoCzIOLnN3YXJtLnYxLlRhc2sSKAoIdGVtcGxhdGUYAiABKAsyFi5zd2FybS52MS5UYXNrVGVtcGxhdGUSJAoGc3RhdHVzGAMgASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cxIPCgdib290X2lkGAQgASgJIj8KD0VuZHBvaW50c1JlY29yZBIsCgllbmRwb2ludHMYASADKAsyGS5zd2FybS52MS5TZXJ2aWNlRW5kcG9pbnRiBnByb3RvMw", [file_swarm_v1_dispatcher, file_swarm_v1_objects, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.TaskRecord.
@@ -21,4 +21,11 @@ export const file_swarm_v1_agent = /*@__PURE__*/
  */
 export const TaskRecordSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_agent, 0);
+
+/**
+ * Describes the message swarm.v1.EndpointsRecord.
+ * Use `create(EndpointsRecordSchema)` to create a new message.
+ */
+export const EndpointsRecordSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_agent, 1);
 
