@@ -45,7 +45,7 @@ export async function createContainer(
     try {
       const network = await attach(assigned, settings, node, signal);
       const spec = specOf(assigned, settings, image, directory, node);
-      const record: ContainerRecord = { life, process: spec.process };
+      const record: ContainerRecord = { image: image.manifestDigest, life, process: spec.process };
       makeDirectory(directory, settings, network);
       writeContainerRecord(directory, record);
       await ensureMountSources(settings.mounts);

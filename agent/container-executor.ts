@@ -21,6 +21,7 @@ import { RegistryClient } from "./image/registry.ts";
 import { Turnstile } from "./image/shared-work.ts";
 import type { ImageSource } from "./image/source.ts";
 import { ImageStore } from "./image/store.ts";
+import { runImageCollector } from "./image-collector.ts";
 import { formatPrefix, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { NetworkManager } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
@@ -50,6 +51,8 @@ export interface ContainerExecutorOptions {
   /** Images loaded into the cluster: asked before any registry. */
   readonly clusterImages: ImageSource;
   readonly insecureRegistries: readonly string[];
+  /** How long an image stays that no container uses, in ms; 0 keeps all. */
+  readonly imageRetentionMs: number;
   /** Name of the host's bridge and of the nftables table; agents that share a network namespace need different ones. */
   readonly bridge: string;
 }
@@ -149,6 +152,12 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     }
   }
 
+  #collectImages(signal: AbortSignal): Promise<void> {
+    const { clock, logger, directories, imageRetentionMs: retentionMs } = this.#options;
+    const { images } = this.#node;
+    return runImageCollector({ clock, logger, images, containers: directories.containers, retentionMs }, signal);
+  }
+
   #recordPool(addressPool: string): void {
     const path = this.#options.directories.addressPool;
     try {
@@ -180,6 +189,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     await this.#free(live, signal);
     await this.#resumeNetwork(live, signal);
+    this.#scope.spawn("collect images", (inner) => this.#collectImages(inner));
   }
 
   async #free(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {

@@ -7,8 +7,10 @@ import type { OciProcess } from "./runtime/oci.ts";
 
 const VERSION = 1;
 
-/** How the container lives, and as whom health checks run in it. */
+/** What the container is made of, how it lives, and as whom health checks run in it. */
 export interface ContainerRecord {
+  /** Its image's manifest digest: what must not be removed under it. */
+  readonly image: string;
   readonly life: LifeSettings;
   readonly process: OciProcess;
 }

@@ -128,6 +128,7 @@ async function openExecutor(parts: {
       cgroups,
       clusterImages,
       insecureRegistries: settings.insecureRegistries,
+      imageRetentionMs: settings.imageRetentionMs,
       bridge: settings.bridge,
     },
     hostPlatform(),

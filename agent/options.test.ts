@@ -27,6 +27,14 @@ test("a manager elsewhere is not talked to in plaintext unasked", () => {
   expect(settings(["--manager", "10.0.0.1:2377", "--insecure"]).insecure).toBe(true);
 });
 
+test("images are kept for a day, for as long as it is said, or for ever", () => {
+  expect(settings([]).imageRetentionMs).toBe(86_400_000);
+  expect(settings(["--image-retention", "90m"]).imageRetentionMs).toBe(5_400_000);
+  expect(settings(["--image-retention", "0"]).imageRetentionMs).toBe(0);
+  for (const bad of ["1m", "-1h", "day"])
+    expect(() => settings(["--image-retention", bad])).toThrow("--image-retention");
+});
+
 test("bad options", () => {
   const bad = [
     "--manager",

@@ -4,6 +4,10 @@ import { type FieldProblem, invalidFields } from "../common/base/error.ts";
 import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions, type LogLevel } from "../common/base/logger.ts";
 import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
+import { parseDurationMs } from "../common/model/units.ts";
+
+/** Far longer than a task needs from its image's arrival to its container. */
+const RETENTION_MS_MIN = 10 * 60_000;
 
 const OPTIONS = {
   manager: {
@@ -20,6 +24,11 @@ const OPTIONS = {
   "insecure-registry": {
     value: "HOST[:PORT],…",
     help: "Registries that may speak plain HTTP or have any certificate; those on this\nmachine may anyway",
+  },
+  "image-retention": {
+    value: "DURATION",
+    help: "Remove images that no container has used for so long; 0 keeps all",
+    default: "24h",
   },
   "cgroup-parent": { value: "PATH", help: "Cgroup of all tasks (default: /swarm-<start of the node's id>)" },
   bridge: {
@@ -56,6 +65,8 @@ export interface AgentSettings {
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly insecureRegistries: readonly string[];
+  /** 0 keeps all. */
+  readonly imageRetentionMs: number;
   readonly cgroupParent: string | undefined;
   readonly bridge: string;
   /** Undo everything instead of running. */
@@ -83,6 +94,11 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     const equals = label.indexOf("=");
     return [label.slice(0, equals), label.slice(equals + 1)] as const;
   });
+  const retention = parseDurationMs(values["image-retention"]);
+  const retentionMs = retention.ok ? retention.value : 0;
+  check("image-retention", retention.ok, retention.ok ? "" : retention.problem);
+  // A task that is being prepared does not use its image yet.
+  check("image-retention", retentionMs === 0 || retentionMs >= RETENTION_MS_MIN, "must be 0 or at least 10m");
   const level = LOG_LEVELS.find((known) => known === values["log-level"]);
   check("log-level", level !== undefined, `must be one of ${LOG_LEVELS.join(", ")}`);
   const format = values["log-format"];
@@ -95,6 +111,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     hostname: values.hostname ?? hostname(),
     labels: Object.fromEntries(labels),
     insecureRegistries: splitList(values["insecure-registry"]),
+    imageRetentionMs: retentionMs,
     cgroupParent: values["cgroup-parent"],
     bridge: values.bridge,
     purge: values.purge,

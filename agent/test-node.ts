@@ -108,6 +108,7 @@ export class TestNode implements AsyncDisposable {
       {
         ...{ clock: systemClock, random: systemRandom, logger, directories, cgroups: this.#cgroups },
         ...{ nodeId: "n".repeat(25), hostname: "test-node", version: "test", labels: {}, insecureRegistries: [] },
+        imageRetentionMs: 0,
         facts: await readHostFacts((path) => readFile(path, "utf8"), process.arch),
         shimPath: buildShim(),
         clusterImages: this.source,

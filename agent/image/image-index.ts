@@ -5,7 +5,7 @@
  *   images/<hex of manifest>.json      an image whose layers are all unpacked
  *   references/<hash of name>.json     a name that points to one
  */
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { SwarmError } from "../../common/base/error.ts";
 import { newId } from "../../common/base/id.ts";
@@ -44,6 +44,8 @@ export class ImageIndex {
   readonly #options: ImageIndexOptions;
   readonly #images = new Map<string, ImageRecord>();
   readonly #references = new Map<string, string>();
+  /** When each image was used last, in wall time: over a restart the modification time of its record. */
+  readonly #usedMs = new Map<string, number>();
 
   private constructor(options: ImageIndexOptions) {
     this.#options = options;
@@ -55,10 +57,11 @@ export class ImageIndex {
     for (const name of ["images", "references", "blobs/sha256", "blobs/sha512"]) {
       await mkdir(join(options.directory, name), { recursive: true, mode: 0o700 });
     }
-    await index.#load("images", (value) => {
+    await index.#load("images", (value, modifiedMs) => {
       const image = decodeImageRecord(value);
       if (!image.diffIds.every(hasLayer)) throw new SwarmError("data_loss", "a layer is missing");
       index.#images.set(image.manifestDigest, image);
+      index.#usedMs.set(image.manifestDigest, modifiedMs);
     });
     await index.#load("references", (value) => {
       const { name, manifestDigest } = decodeReferenceRecord(value);
@@ -88,6 +91,21 @@ export class ImageIndex {
     return [...this.#references].filter(([, digest]) => digest === manifestDigest).map(([name]) => name);
   }
 
+  /** When an image was used last, in wall time. */
+  usedMs(manifestDigest: string): number {
+    return this.#usedMs.get(manifestDigest) ?? 0;
+  }
+
+  /** Says that an image is used now; `recordUse` brings that to the disk. */
+  use(manifestDigest: string, nowMs: number): void {
+    this.#usedMs.set(manifestDigest, nowMs);
+  }
+
+  async recordUse(manifestDigest: string): Promise<void> {
+    const seconds = this.usedMs(manifestDigest) / 1_000;
+    await utimes(this.#imagePath(manifestDigest), seconds, seconds);
+  }
+
   async putImage(image: ImageRecord): Promise<void> {
     await this.#replace(this.#imagePath(image.manifestDigest), JSON.stringify(image));
     this.#images.set(image.manifestDigest, image);
@@ -108,6 +126,7 @@ export class ImageIndex {
 
   async removeImage({ manifestDigest }: ImageRecord): Promise<void> {
     this.#images.delete(manifestDigest);
+    this.#usedMs.delete(manifestDigest);
     for (const name of this.namesOf(manifestDigest)) await this.removeName(name);
     await rm(this.#imagePath(manifestDigest), { force: true });
   }
@@ -136,12 +155,12 @@ export class ImageIndex {
     }
   }
 
-  async #load(name: string, take: (value: unknown) => void): Promise<void> {
+  async #load(name: string, take: (value: unknown, modifiedMs: number) => void): Promise<void> {
     const directory = join(this.#options.directory, name);
     for (const file of await readdir(directory)) {
       const path = join(directory, file);
       try {
-        take(JSON.parse(await readFile(path, "utf8")));
+        take(JSON.parse(await readFile(path, "utf8")), (await stat(path)).mtimeMs);
       } catch (err) {
         this.#options.log.warn({ err, path }, "forgetting a damaged image record");
         await rm(path, { force: true });

@@ -6,6 +6,7 @@ import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync, writeFile
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
+import { FakeClock } from "../../common/base/fake-clock.ts";
 import { eventually } from "../../test/eventually.ts";
 import { buildParts, busyboxFiles, descriptorOf, jsonBlob } from "../../test/images.ts";
 import { rootTest } from "../../test/privileges.ts";
@@ -187,18 +188,28 @@ describe("the store", () => {
     expect(source.streamed).toHaveLength(2);
   });
 
-  rootTest("collects what neither a name nor a task needs", async () => {
+  rootTest("collects what nobody has used for long, also over a restart", async () => {
     await using at = new TestDirectory();
-    const store = await at.open();
+    const clock = new FakeClock();
+    let store = await at.open({ clock });
     const other = buildParts({ name: "demo/other:1", layers: [{ files: [file("other", "")] }] });
     const source = new MemorySource().add("demo/web:1", twoLayers).add("demo/other:1", other);
     const web = await store.ensureImage(reference("demo/web:1"), source, NEVER);
     await store.ensureImage(reference("demo/other:1"), source, NEVER);
     expect(await store.remove(reference("demo/web:1"))).toBe(true);
     expect(await store.remove(reference("demo/web:1"))).toBe(false);
-    await store.collect(new Set([web.manifestDigest]));
+    const hour = 3_600_000;
+    await store.collect(new Set(), hour);
     expect(readdirSync(join(at.images, "layers"))).toHaveLength(3);
-    await store.collect(new Set());
+    clock.jump(0.9 * hour);
+    await store.collect(new Set([web.manifestDigest]), hour);
+    store = await at.open({ clock });
+    clock.jump(0.9 * hour);
+    await store.ensureImage(reference("demo/other:1"), source, NEVER);
+    await store.collect(new Set(), hour);
+    expect(readdirSync(join(at.images, "layers"))).toHaveLength(3);
+    clock.jump(0.2 * hour);
+    await store.collect(new Set(), hour);
     expect(store.list()).toMatchObject([{ references: ["docker.io/demo/other:1"] }]);
     expect(readdirSync(join(at.images, "layers"))).toHaveLength(1);
     expect(readdirSync(join(at.images, "blobs/sha256"))).toHaveLength(2);

@@ -94,6 +94,7 @@ export class ImageStore {
     const name = canonicalName(reference);
     const pinned = reference.digest === undefined ? undefined : this.#index.byDigest(reference.digest);
     if (pinned) {
+      this.#use(pinned);
       await this.#index.putName(name, pinned.manifestDigest);
       return this.#info(name, pinned);
     }
@@ -120,19 +121,31 @@ export class ImageStore {
     }));
   }
 
-  /** Forgets a name; the image goes at the next `collect` unless it has another. False when there is no such name. */
+  /** Forgets a name; the image goes once it was unused for long enough. False when there is no such name. */
   remove(reference: ImageReference): Promise<boolean> {
     return this.#index.removeName(canonicalName(reference));
   }
 
   /**
-   * Removes images that neither a name nor `inUse` (manifest digests that tasks hold) needs, then layers and blobs that no
-   * image and no running pull needs.
+   * Removes images that neither `inUse` (manifest digests that containers hold) nor `ensureImage` has named for
+   * `retentionMs`, with their names; then layers and blobs that no image and no running pull needs. Nobody may rely on an
+   * image for `retentionMs` after `ensureImage` without being in `inUse`.
    */
-  async collect(inUse: ReadonlySet<string>): Promise<void> {
+  async collect(inUse: ReadonlySet<string>, retentionMs: number): Promise<void> {
     for (const image of this.#index.images()) {
-      const isNeeded = inUse.has(image.manifestDigest) || this.#index.namesOf(image.manifestDigest).length > 0;
-      if (!isNeeded && !this.#busy.has(image.manifestDigest)) await this.#index.removeImage(image);
+      const { manifestDigest } = image;
+      if (inUse.has(manifestDigest) || this.#busy.has(manifestDigest)) this.#use(image);
+      // Judged and forgotten in one turn of the event loop: `ensureImage` comes before, or pulls it again.
+      const unusedMs = this.#options.clock.nowMs() - this.#index.usedMs(manifestDigest);
+      if (unusedMs < retentionMs) {
+        await this.#index.recordUse(manifestDigest);
+        continue;
+      }
+      this.#options.log.info(
+        { image: manifestDigest, names: this.#index.namesOf(manifestDigest) },
+        "removing an unused image",
+      );
+      await this.#index.removeImage(image);
     }
     const needed = () =>
       new Set([...this.#index.images().flatMap(({ diffIds }) => diffIds), ...this.#busy.keys()].map(hexOf));
@@ -145,6 +158,7 @@ export class ImageStore {
   async #pull(reference: ImageReference, source: ImageSource, signal: AbortSignal): Promise<ImageRecord> {
     const name = canonicalName(reference);
     const local = this.#index.byName(name);
+    if (local) this.#use(local);
     const remote = await this.#resolve(reference, source, local, signal);
     if (remote === "local") return local ?? missing(reference);
     const chosen = await chooseImage(remote, this.#options.platform, familiarName(reference), signal);
@@ -156,6 +170,7 @@ export class ImageStore {
       if (!known) await this.#bring(remote, chosen, signal);
       const image = await this.#record(chosen, remote.content.digest, known);
       await this.#index.putName(name, manifestDigest);
+      this.#use(image);
       return image;
     } finally {
       this.#release(digests);
@@ -270,6 +285,10 @@ export class ImageStore {
       if (facts.isRootOpaque) break;
     }
     return stack;
+  }
+
+  #use({ manifestDigest }: ImageRecord): void {
+    this.#index.use(manifestDigest, this.#options.clock.nowMs());
   }
 
   #hold(digests: readonly string[]): void {
