@@ -8,7 +8,7 @@ import { SwarmError } from "../common/base/error.ts";
 import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import type { NodeId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
-import { parseOptions } from "../common/base/options.ts";
+import { dieOfBugs, runProgram } from "../common/base/program.ts";
 import { systemRandom } from "../common/base/random.ts";
 import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
@@ -29,23 +29,13 @@ const OOM_SCORE_ADJUST = "-500";
 
 const SHIM_PATH = new URL("shim/build/swarm-shim", import.meta.url).pathname;
 
-async function main(): Promise<number> {
-  const parsed = parseOptions(describeProgram(projectVersion()), process.argv.slice(2), process.env);
-  if (parsed.type !== "options") {
-    const usage = parsed.type === "usage";
-    (usage ? process.stderr : process.stdout).write(parsed.text);
-    return usage ? 2 : 0;
-  }
-  try {
-    const settings = agentSettings(parsed.values);
+function main(): Promise<number> {
+  return runProgram(describeProgram(projectVersion()), async (values) => {
+    const settings = agentSettings(values);
     const logger = openLogger("swarm-agent", settings.log);
+    dieOfBugs(logger);
     await (settings.purge ? purge(settings, logger) : run(settings, logger));
-    return 0;
-  } catch (reason) {
-    if (!(reason instanceof SwarmError)) throw reason;
-    process.stderr.write(`swarm-agent: ${reason.message}\n`);
-    return reason.code === "invalid_argument" ? 2 : 1;
-  }
+  });
 }
 
 async function run(settings: AgentSettings, logger: Logger): Promise<void> {

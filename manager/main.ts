@@ -3,11 +3,10 @@ import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { abortReason, systemClock } from "../common/base/clock.ts";
 import { openDataDirectory } from "../common/base/data-directory.ts";
-import { SwarmError } from "../common/base/error.ts";
 import { isLoopback, printHostPort } from "../common/base/host-port.ts";
 import type { ManagerId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
-import { parseOptions } from "../common/base/options.ts";
+import { dieOfBugs, runProgram } from "../common/base/program.ts";
 import { systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { stopSignal } from "../common/base/stop-signal.ts";
@@ -28,18 +27,9 @@ const CONNECTION_AGE_MS_MAX = 60 * 60_000;
 
 const parts = { clock: systemClock, random: systemRandom };
 
-async function main(): Promise<number> {
-  const parsed = parseOptions(describeProgram(projectVersion()), process.argv.slice(2), process.env);
-  if (parsed.type !== "options") {
-    const usage = parsed.type === "usage";
-    (usage ? process.stderr : process.stdout).write(parsed.text);
-    return usage ? 2 : 0;
-  }
-  try {
-    const settings = managerSettings(parsed.values, {
-      isRoot: process.getuid?.() === 0,
-      environment: process.env,
-    });
+function main(): Promise<number> {
+  return runProgram(describeProgram(projectVersion()), async (values) => {
+    const settings = managerSettings(values, { isRoot: process.getuid?.() === 0, environment: process.env });
     const logger = openLogger("swarm-manager", settings.log);
     dieOfBugs(logger);
     const stop = stopSignal(logger, "manager stops");
@@ -49,12 +39,7 @@ async function main(): Promise<number> {
       if (!stop.aborted) throw reason;
     }
     logger.info("manager stopped");
-    return 0;
-  } catch (reason) {
-    if (!(reason instanceof SwarmError)) throw reason;
-    process.stderr.write(`swarm-manager: ${reason.message}\n`);
-    return reason.code === "invalid_argument" ? 2 : 1;
-  }
+  });
 }
 
 async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal): Promise<void> {
@@ -145,16 +130,6 @@ function reachable(host: string): string {
   if (host !== "0.0.0.0" && host !== "::") return host;
   const addresses = Object.values(networkInterfaces()).flatMap((of) => of ?? []);
   return addresses.find(({ internal, family }) => !internal && family === "IPv4")?.address ?? "127.0.0.1";
-}
-
-/** A promise that nobody owns, or an error that nobody caught, is a bug: better a new process than a half-dead one. */
-function dieOfBugs(logger: Logger): void {
-  for (const event of ["unhandledRejection", "uncaughtException"] as const) {
-    process.on(event, (reason: unknown) => {
-      logger.error({ err: reason, event }, "manager ends: a bug");
-      process.exit(70);
-    });
-  }
 }
 
 void main().then((code) => process.exit(code));
