@@ -12,6 +12,11 @@ import type { TaskStatus } from "../proto/gen/swarm/v1/types_pb.js";
 
 /** How long the first status waits for others: long enough to skip the short states of a fast start, too short to see. */
 const GATHER_MS = 5;
+/**
+ * From one call to the next: each costs the managers a transaction and all their loops a look, so a node that starts many
+ * tasks at once tells of several together. More would be felt at the end of a `service create`.
+ */
+const PAUSE_MS = 20;
 /** Updates per call: more would make one call's transaction in the store too large. */
 const BATCH_MAX = 500;
 
@@ -51,6 +56,7 @@ export class Reporter {
       if (this.#pending.size === 0) await this.#wakeup.wait(signal);
       await this.#clock.sleep(GATHER_MS, signal);
       await this.#send(channel, signal);
+      await this.#clock.sleep(PAUSE_MS, signal);
     }
   }
 
