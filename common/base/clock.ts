@@ -58,6 +58,9 @@ export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<
   });
 }
 
+/** Why a timer that nobody waits for any more is called off: one for all, since an error is dear to make (its stack). */
+const WAIT_OVER = new SwarmError("canceled", "nobody waits for it any more");
+
 /**
  * Runs `work` with a signal that aborts when `signal` does or after `timeoutMs`; a time-out is a `deadline_exceeded`
  * that names `operation`.
@@ -78,6 +81,6 @@ export async function withTimeout<T>(
     const either = AbortSignal.any([signal, deadline.signal]);
     return await abortable(work(either), either);
   } finally {
-    timer.abort();
+    timer.abort(WAIT_OVER);
   }
 }

@@ -48,6 +48,9 @@ const STREAMS_PER_CONNECTION_MAX = 200;
 /** How long calls in flight get to see their signal and finish once the server stops. */
 const STOP_GRACE_MS = 500;
 
+/** Why the signal of a call that is over aborts: one for all, since an error is dear to make (its stack). */
+const CALL_ENDED = new SwarmError("canceled", "call ended");
+
 /** What a method answers with: a message, or what makes one. */
 type Answer = MessageInitShape<DescMessage>;
 
@@ -227,7 +230,7 @@ export class GrpcServer implements AsyncDisposable {
     });
     const end = () => {
       this.#stopping.signal.removeEventListener("abort", stop);
-      controller.abort(new SwarmError("canceled", "call ended"));
+      controller.abort(CALL_ENDED);
     };
     const context: CallContext = { signal: controller.signal, peer: peerOf(call) };
     return { context, end };
