@@ -24,16 +24,13 @@ static int seal(char **argv, char **env) {
 }
 
 int main(int argc, char **argv, char **env) {
-  int result = -EINVAL;
-  if (argc == 2 && strcmp(argv[1], "runner") == 0) {
-    result = seal(argv, env);
-    if (result == 0) result = runner_main();
-  } else if (argc >= 2 && strcmp(argv[1], "unpack") == 0) {
-    return unpack_main(argc, argv);
-  } else {
+  if (argc >= 2 && strcmp(argv[1], "unpack") == 0) return unpack_main(argc, argv);
+  if (argc != 2 || strcmp(argv[1], "runner") != 0) {
     dprintf(2, "usage: swarm-shim runner|unpack\n");
     return 2;
   }
+  int result = seal(argv, env);
+  if (result == 0) result = runner_main();
   if (result < 0) dprintf(2, "swarm-shim: %s\n", strerror(-result));
   return result < 0;
 }
