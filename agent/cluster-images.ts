@@ -4,7 +4,9 @@
  * of their own so that a large layer never holds up heartbeats.
  */
 import { createHash } from "node:crypto";
+import type { Clock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
+import { withinSilence } from "../common/base/within-silence.ts";
 import { canonicalName, type ImageReference } from "../common/model/image-reference.ts";
 import { type Descriptor, MEDIA_TYPE, type Platform } from "../common/model/oci-image.ts";
 import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
@@ -12,8 +14,12 @@ import { Content, type ResolveImageResponse } from "../proto/gen/swarm/v1/dispat
 import type { ImageSource, RemoteImage } from "./image/source.ts";
 import type { Connect, ManagerList } from "./session.ts";
 
+/** A holder that sends nothing for this long is given up for the next: a task must not prepare for ever. */
+const SILENCE_MS_MAX = 30_000;
+
 /** What the source needs. */
 export interface ClusterImagesOptions {
+  readonly clock: Clock;
   readonly connect: Connect;
   readonly managers: ManagerList;
   readonly platform: Platform;
@@ -92,12 +98,14 @@ export class ClusterImages implements ImageSource, AsyncDisposable {
     offset: number,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array, void, undefined> {
+    const silence = { clock: this.#options.clock, timeoutMs: SILENCE_MS_MAX, operation: "wait for more of it" };
     let at = offset;
     let failure: SwarmError | undefined;
     for (const holder of holders) {
       try {
         const request = { digest: descriptor.digest, offset: BigInt(at) };
-        for await (const { data } of this.#content(holder).getBlob(request, { signal })) {
+        const parts = this.#content(holder).getBlob(request, { signal });
+        for await (const { data } of withinSilence(parts, silence, signal)) {
           at += data.length;
           yield data;
         }

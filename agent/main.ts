@@ -45,7 +45,7 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   const managers = new ManagerList(settings.managers);
   const connect = connectTo(settings);
   const platform = hostPlatform();
-  await using clusterImages = new ClusterImages({ connect, managers, platform });
+  await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
   const agent = new Agent({
     nodeId: directory.id,
@@ -85,7 +85,7 @@ async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
   const managers = new ManagerList(settings.managers);
   const connect = connectTo(settings);
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
-  await using clusterImages = new ClusterImages({ connect, managers, platform: hostPlatform() });
+  await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform: hostPlatform() });
   await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
   const signal = stopSignal(logger, "agent stops");
   await executor.purge(signal);

@@ -1,6 +1,7 @@
 /** Brings blobs here that only other managers hold. */
-import { abortable, abortReason, type Clock, withTimeout } from "../../common/base/clock.ts";
+import { abortable, abortReason, type Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
+import { withinSilence } from "../../common/base/within-silence.ts";
 import { decodeImageDocument, MANIFEST_BYTES_MAX } from "../../common/model/oci-image.ts";
 import { createClient, type Transport } from "../../common/rpc/service.ts";
 import { Content } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
@@ -114,16 +115,7 @@ export class BlobFetcher implements AsyncDisposable {
   /** The answer's bytes; a holder that falls silent is given up. */
   async *#parts(answer: AsyncIterable<{ readonly data: Uint8Array }>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const options = { clock: this.#options.clock, timeoutMs: SILENCE_MS_MAX, operation: "wait for more of it" };
-    const iterator = answer[Symbol.asyncIterator]();
-    try {
-      while (true) {
-        const next = await withTimeout(options, signal, () => iterator.next());
-        if (next.done) return;
-        yield next.value.data;
-      }
-    } finally {
-      iterator.return?.()?.catch(() => {});
-    }
+    for await (const { data } of withinSilence(answer, options, signal)) yield data;
   }
 
   /** A blob's size as its image's manifest, which is here, says it. */
