@@ -34,6 +34,8 @@ const SIGKILL = 9;
 const GRACE_MS_DEFAULT = 10_000;
 /** What of a health check's output is kept; Docker's 4 KiB. */
 const CHECK_OUTPUT_BYTES_MAX = 4096;
+/** How long a supervisor may take for an answer, which costs it microseconds. */
+const ANSWER_TIMEOUT_MS = 5_000;
 /** From SIGKILL to the end of a process that can die; longer means it hangs in the kernel (D state). */
 const KILL_TIMEOUT_MS = 10_000;
 
@@ -200,12 +202,13 @@ export class ContainerController implements TaskController {
     const life = (await this.#readRecord())?.life;
     const end = this.#end ?? Promise.resolve();
     try {
-      const { status } = await supervisor.state(signal);
+      const { status } = await this.#ask((inner) => supervisor.state(inner), signal);
       if (status === "running") {
-        await supervisor.signal({ number: life?.stopSignal ?? SIGTERM, all: false }, signal);
+        const stop = { number: life?.stopSignal ?? SIGTERM, all: false };
+        await this.#ask((inner) => supervisor.signal(stop, inner), signal);
         if (await this.#within(life?.gracePeriodMs ?? GRACE_MS_DEFAULT, end, signal)) return;
       }
-      await supervisor.signal({ number: SIGKILL, all: true }, signal);
+      await this.#ask((inner) => supervisor.signal({ number: SIGKILL, all: true }, inner), signal);
     } catch (reason) {
       if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
       // It ended meanwhile, or does not answer: the cgroup is killed without its help.
@@ -213,6 +216,12 @@ export class ContainerController implements TaskController {
     }
     if (await this.#within(KILL_TIMEOUT_MS, end, signal)) return;
     throw new SwarmError("unavailable", `stop container ${this.id}: it still runs after SIGKILL`);
+  }
+
+  /** Asks the supervisor; one that was stopped itself must not hold up the end of its container. */
+  #ask<T>(question: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    const options = { clock: this.#node.clock, timeoutMs: ANSWER_TIMEOUT_MS, operation: "ask the shim" };
+    return withTimeout(options, signal, question);
   }
 
   /** Whether `end` comes within the time. */
