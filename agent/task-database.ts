@@ -29,6 +29,8 @@ export interface TaskDatabase {
 export class FileTaskDatabase implements TaskDatabase {
   readonly #directory: string;
   readonly #endpointsPath: string;
+  /** The records that were written or read: a new one has none to take away. */
+  readonly #written = new Set<string>();
   readonly #logger: Logger;
 
   constructor({ tasks, endpoints }: Pick<AgentDirectories, "tasks" | "endpoints">, logger: Logger) {
@@ -50,6 +52,7 @@ export class FileTaskDatabase implements TaskDatabase {
       const record = isNew && names.has(finalName) ? undefined : decode(await readFile(path), finalName);
       if (record) {
         if (isNew) await rename(path, `${this.#directory}/${finalName}`);
+        this.#written.add(`${this.#directory}/${finalName}`);
         records.push(record);
       } else if (isNew) {
         await rm(path);
@@ -67,8 +70,9 @@ export class FileTaskDatabase implements TaskDatabase {
       // Without the thread pool, whose queue is long when many tasks start. The old file goes first, since ext4 flushes
       // a file that replaces another one (1 ms); a crash in between leaves the new one, whole, to `load`.
       writeFileSync(`${path}.new`, toBinary(TaskRecordSchema, record), { mode: 0o600 });
-      rmSync(path, { force: true });
+      if (this.#written.has(path)) rmSync(path, { force: true });
       renameSync(`${path}.new`, path);
+      this.#written.add(path);
     } catch (reason) {
       throw notWritten(path, reason);
     }
@@ -96,7 +100,9 @@ export class FileTaskDatabase implements TaskDatabase {
   }
 
   async delete(taskId: TaskId): Promise<void> {
-    await rm(this.#pathOf(taskId), { force: true });
+    const path = this.#pathOf(taskId);
+    await rm(path, { force: true });
+    this.#written.delete(path);
   }
 
   #pathOf(taskId: string): string {
