@@ -259,7 +259,8 @@ export class TaskManager {
         const failure = SwarmError.from(reason);
         if (attempt < ATTEMPTS_MAX && TRANSIENT.has(failure.code)) {
           logger.debug({ taskId: this.id, err: failure, attempt }, "task step failed, trying again");
-          await this.#observe({ state: this.#status.state, message: `trying again: ${failure.message}` });
+          const again = { state: this.#status.state, message: `trying again: ${failure.message}` };
+          await this.#observe({ ...again, error: failure.message });
           await clock.sleep(backoff.nextDelayMs(), signal);
           continue;
         }
