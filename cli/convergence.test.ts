@@ -60,12 +60,22 @@ describe("verdicts", () => {
     [
       "update paused",
       verdict(service(1, UpdateStatus_State.PAUSED), [task(1, FAILED)]),
-      "failed: service update paused: because",
+      "failed: service update paused: because; task web.1 failed with exit code 3",
     ],
     [
       "rolled back",
       verdict(service(1, UpdateStatus_State.ROLLBACK_COMPLETED), [task(1, RUNNING)]),
       "failed: service rolled back: because",
+    ],
+    [
+      "rolled back after failures",
+      verdict(service(5, UpdateStatus_State.ROLLBACK_COMPLETED), [
+        task(1, FAILED, { version: 1, error: "task: non-zero exit (1)" }),
+        task(1, REJECTED, { attempt: 2, error: "no such image: nope:1" }),
+        task(1, RUNNING, { attempt: 3, version: 3 }),
+        ...[2, 3, 4].map((slot) => task(slot, FAILED)),
+      ]),
+      "failed: service rolled back: because; task web.1 rejected: no such image: nope:1; task web.2 failed with exit code 3; task web.3 failed with exit code 3",
     ],
     [
       "rolled back as asked",

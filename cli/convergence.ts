@@ -12,6 +12,9 @@ import { TaskState, UpdateStatus_State } from "../proto/gen/swarm/v1/types_pb.js
 /** A slot that ends so often while it is watched will not run: Docker would wait for ever. */
 const FAILURES_MAX = 3;
 
+/** More of them say the same again. */
+const FAILURES_SHOWN_MAX = 3;
+
 /** One slot as progress shows it. */
 export interface SlotProgress {
   /** The slot's number, or the node of a global service. */
@@ -51,7 +54,7 @@ export function assess(picture: Picture): Verdict {
   const slots = wantedSlots(picture, groups);
   const desired = Number(picture.service.desiredTasks);
   const running = slots.filter(({ done }) => done).length >= desired;
-  const update = updateVerdict(picture, running);
+  const update = updateVerdict(picture, running, groups);
   if (update !== undefined)
     return update === "done" ? { kind: "converged", slots } : { ...update, slots, provisional: false };
   if (running) return { kind: isUpdating(picture) ? "waiting" : "converged", slots };
@@ -135,23 +138,44 @@ function isUpdating({ service }: Picture): boolean {
 
 /** What the update's own status says; undefined when it says nothing yet. */
 function updateVerdict(
-  { service, rollback }: Picture,
+  picture: Picture,
   running: boolean,
+  groups: SlotTasks,
 ): "done" | { readonly kind: "failed"; readonly reason: string } | undefined {
-  const status = service.service?.updateStatus;
+  const status = picture.service.service?.updateStatus;
+  const failed = (what: string) => {
+    return {
+      kind: "failed" as const,
+      reason: [`${what}: ${status?.message}`, ...failures(picture, groups)].join("; "),
+    };
+  };
   switch (status?.state) {
     case UpdateStatus_State.PAUSED:
-      return { kind: "failed", reason: `service update paused: ${status.message}` };
+      return failed("service update paused");
     case UpdateStatus_State.ROLLBACK_PAUSED:
-      return { kind: "failed", reason: `service rollback paused: ${status.message}` };
+      return failed("service rollback paused");
     case UpdateStatus_State.ROLLBACK_COMPLETED:
-      if (!rollback) return { kind: "failed", reason: `service rolled back: ${status.message}` };
+      if (!picture.rollback) return failed("service rolled back");
       return running ? "done" : undefined;
     case UpdateStatus_State.COMPLETED:
       return running ? "done" : undefined;
     default:
       return undefined;
   }
+}
+
+/** How tasks failed since the change, which is why it was paused or undone: the last one of the first few slots. */
+function failures({ service, before }: Picture, groups: SlotTasks): readonly string[] {
+  const said: string[] = [];
+  for (const [key, tasks] of groups) {
+    const last = tasks.findLast(({ task }) => {
+      const state = task?.status?.state ?? TaskState.NEW;
+      return (state === TaskState.FAILED || state === TaskState.REJECTED) && !before.has(task?.id ?? "");
+    });
+    if (last !== undefined) said.push(`task ${service.service?.name}.${key} ${describeEnd(last)}`);
+    if (said.length === FAILURES_SHOWN_MAX) break;
+  }
+  return said;
 }
 
 /** Why a slot will not run: it gets no further task, or it failed too often. Not while an update may still pause it. */

@@ -217,7 +217,7 @@ class Wait {
 
   #timeoutReason(): string {
     const stuck = this.#verdict?.slots.find(({ reason }) => reason !== "");
-    const why = stuck === undefined ? "" : `: ${stuck.name}: ${stuck.reason}`;
+    const why = stuck === undefined ? "" : `: task ${this.#target.name}.${stuck.name}: ${stuck.reason}`;
     return `not converged within --timeout; the change stays and goes on in the background${why}`;
   }
 
