@@ -1,5 +1,5 @@
 /** The process as commands see it: streams, terminal, environment, files. Handed in, so that tests run commands whole. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { errnoOf } from "../common/base/error.ts";
 import { UsageError } from "./usage-error.ts";
@@ -16,6 +16,7 @@ export interface Io {
   readonly columns: number;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readFile(path: string): string;
+  exists(path: string): boolean;
   readonly stdin: Readable & { readonly isTTY?: boolean };
 }
 
@@ -40,6 +41,7 @@ export function processIo(): Io {
         throw new UsageError(`${path}: ${errnoOf(reason) ?? String(reason)}`);
       }
     },
+    exists: (path) => existsSync(path),
     stdin: process.stdin,
   };
 }

@@ -12,6 +12,8 @@ export function registryAuthFor(image: string, io: Io): string | undefined {
   if (!parsed.ok) return undefined;
   const folder = io.environment.DOCKER_CONFIG ?? `${io.environment.HOME ?? ""}/.docker`;
   const path = `${folder}/config.json`;
+  // As with Docker: whoever never logged in anywhere has no such file, and pulls what is public.
+  if (!io.exists(path)) return undefined;
   const auths = readAuths(path, io.readFile(path));
   const { domain } = parsed.reference;
   const keys = domain === "docker.io" ? [HUB, "docker.io", "index.docker.io"] : [domain, `https://${domain}`];

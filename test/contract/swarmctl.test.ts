@@ -56,6 +56,7 @@ async function swarmctl(
     columns: 80,
     environment: { SWARM_HOST: plane.host, HOME: folder },
     readFile: () => "",
+    exists: () => false,
     stdin: Readable.from([]),
   };
   const signal = options.signal ?? new AbortController().signal;
