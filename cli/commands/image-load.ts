@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { SwarmError } from "../../common/base/error.ts";
 import { familiarName, parseImageReference } from "../../common/model/image-reference.ts";
 import type { PutBlobRequestSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, ControlClient, Invocation } from "../command.ts";
@@ -31,7 +32,12 @@ async function run(invocation: Invocation): Promise<number> {
   if (path !== undefined && path !== "-") return await load(path, invocation);
   if (io.stdin.isTTY) throw new UsageError("requested load from stdin, but stdin is empty: name a file");
   await using spool = await spoolStdin(io, signal);
-  return await load(spool.path, invocation);
+  try {
+    return await load(spool.path, invocation);
+  } catch (reason) {
+    if (!(reason instanceof SwarmError)) throw reason;
+    throw new SwarmError(reason.code, reason.message.replaceAll(spool.path, "stdin"), { cause: reason });
+  }
 }
 
 async function load(path: string, { flags, io, signal, connect }: Invocation): Promise<number> {
