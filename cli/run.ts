@@ -5,6 +5,7 @@
 import type { Clock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import { nearest } from "../common/base/nearest.ts";
+import { projectVersion } from "../common/base/version.ts";
 import { escapeControls } from "../common/model/text.ts";
 import type { Command, ControlClient } from "./command.ts";
 import { ALIASES, COMMANDS, GROUPS } from "./command-table.ts";
@@ -40,7 +41,10 @@ export async function run(argv: readonly string[], context: RunContext): Promise
 
 async function dispatch(argv: readonly string[], context: RunContext): Promise<number> {
   const global = parseArguments(argv, GLOBAL_FLAGS, { interspersed: false });
-  if (global.flags.on("version")) return await runCommand("version", [], global.flags, context);
+  if (global.flags.on("version")) {
+    context.io.out(`swarmctl version ${projectVersion()}\n`);
+    return 0;
+  }
   const [first, second] = global.words;
   if (first === undefined || first === "help") {
     context.io.out(programHelp());
@@ -68,7 +72,8 @@ async function runCommand(
   const { command } = (await COMMANDS[name]?.load()) ?? {};
   if (command === undefined) throw new UsageError(`unknown command: ${name}`);
   // A command's own flags win over the global ones: `service create --host` is a line of /etc/hosts.
-  const table = { ...GLOBAL_FLAGS, ...command.flags };
+  const { version: _, ...shared } = GLOBAL_FLAGS;
+  const table = { ...shared, ...command.flags };
   const { flags, words } = parseArguments(argv, table, { interspersed: command.interspersed ?? true });
   if (flags.on("help") || globals.on("help")) {
     io.out(commandHelp(command));
