@@ -93,7 +93,8 @@ function field(value: unknown, name: string): unknown {
 }
 
 function startFailure(name: string, reason: unknown): SwarmError {
-  if (errnoOf(reason) !== "ENOENT") return SwarmError.wrap(`run ${name}`, reason);
+  // EACCES: a folder of PATH that this user may not enter stands before the end of the search.
+  if (errnoOf(reason) !== "ENOENT" && errnoOf(reason) !== "EACCES") return SwarmError.wrap(`run ${name}`, reason);
   return new SwarmError("failed_precondition", `run ${name}: not installed (apt-get install nftables)`, {
     cause: reason,
   });
