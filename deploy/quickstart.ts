@@ -189,6 +189,15 @@ function makeHosts(): void {
     execute("ip", "-n", namespace, "link", "set", "eth0", "up");
     execute("ip", "-n", namespace, "route", "add", "default", "via", `${NETWORK}.1`);
   }
+  letHostsOut();
+}
+
+/** What leaves the namespaces for the world, an image's pull or a task's own, leaves as this machine's (agents forward). */
+function letHostsOut(): void {
+  if (succeeds("nft", "list", "table", "ip", BRIDGE)) return;
+  const rule = `ip saddr ${NETWORK}.0/24 oifname != { "${BRIDGE}", "swarm0" } masquerade`;
+  const chain = "chain outgoing { type nat hook postrouting priority srcnat;";
+  execute("nft", `table ip ${BRIDGE} { ${chain} ${rule}; }; }`);
 }
 
 function removeHosts(): void {
@@ -199,6 +208,7 @@ function removeHosts(): void {
     if (existsSync(`/sys/class/net/${link}`)) succeeds("ip", "link", "delete", link);
   }
   if (existsSync(`/sys/class/net/${BRIDGE}`)) execute("ip", "link", "delete", BRIDGE);
+  succeeds("nft", "delete", "table", "ip", BRIDGE);
 }
 
 async function requireFree(port: number, address: string, what: string): Promise<void> {
