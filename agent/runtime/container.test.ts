@@ -98,7 +98,7 @@ describe("life", () => {
     const plan = await containers.plan(["nonesuch"]);
     await expect(containers.start(plan)).rejects.toMatchObject({
       code: "not_found",
-      message: 'exec "nonesuch": ENOENT',
+      message: 'exec: "nonesuch": executable file not found in $PATH',
     });
     await eventually(async () => expect(await readExitRecord(plan.stateDirectory)).toMatchObject({ code: 127 }));
     await expect(containers.start(await containers.plan(["/dev"]))).rejects.toMatchObject({
@@ -115,7 +115,9 @@ describe("life", () => {
     await eventually(async () => expect((await readLog(plan)).join()).toContain("up"));
     await supervisor.signal({ number: 15, all: false }, NEVER);
     expect(await supervisor.ended).toMatchObject({ record: { code: 7 } });
-    expect((await containers.run(["nonesuch"], { init: true }).catch(String)) as unknown).toContain("ENOENT");
+    expect((await containers.run(["nonesuch"], { init: true }).catch(String)) as unknown).toContain(
+      "executable file not found",
+    );
   });
 
   rootTest("killing the supervisor kills the container", async () => {

@@ -197,5 +197,10 @@ function decodeExit(payload: Buffer): ExitRecord {
 function opError(ops: readonly ContainerOp[], answer: Extract<Answer, { kind: "error" }>): SwarmError {
   const { stage, index, errno } = answer.failure;
   const op = stage === "container" ? ops[index] : undefined;
-  return errnoError(op ? describeOp(op) : "run in container", errno);
+  const error = errnoError(op ? describeOp(op) : "run in container", errno);
+  // What people search for.
+  if (op?.op !== "exec" || error.code !== "not_found") return error;
+  return new SwarmError(error.code, `exec: ${JSON.stringify(op.args[0] ?? "")}: executable file not found in $PATH`, {
+    cause: error,
+  });
 }
