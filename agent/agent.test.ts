@@ -9,7 +9,6 @@ import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { NodeId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
-import { Mailbox } from "../common/base/mailbox.ts";
 import { seededRandom } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { MemoryNetwork } from "../common/rpc/memory-transport.ts";
@@ -24,6 +23,7 @@ import {
 import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
 import { FakeExecutor } from "../test/fake-executor.ts";
+import { Mailbox } from "../test/mailbox.ts";
 import { Agent } from "./agent.ts";
 import { ManagerList } from "./session.ts";
 import { MemoryTaskDatabase } from "./task-database.ts";

@@ -25,10 +25,6 @@ export class ClusterState {
   readonly #byService = new Map<string, Set<NodeInfo>>();
   #run = 0;
 
-  get size(): number {
-    return this.#nodes.size;
-  }
-
   node(id: string): NodeInfo | undefined {
     return this.#nodes.get(id);
   }

@@ -1,5 +1,4 @@
 /** A node as the scheduler sees it: what it is, and what its tasks already take. */
-import type { ResourceAmounts } from "../../common/model/resources.ts";
 import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
 
 /** A service whose tasks failed this often on a node lately is placed there last; SwarmKit's figures. */
@@ -34,13 +33,6 @@ export class NodeInfo {
 
   serviceCount(serviceId: string): number {
     return this.services.get(serviceId) ?? 0;
-  }
-
-  available(): ResourceAmounts {
-    return {
-      nanoCpus: this.totalNanoCpus - this.usedNanoCpus,
-      memoryBytes: this.totalMemoryBytes - this.usedMemoryBytes,
-    };
   }
 
   /** Whether the service fails here again and again. */

@@ -1,5 +1,5 @@
-import { abortReason } from "./clock.ts";
-import { SwarmError } from "./error.ts";
+import { abortReason } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
 
 /**
  * A bounded first-in-first-out queue between one or more senders and one receiver that iterates it.
@@ -14,10 +14,6 @@ export class Mailbox<T> {
 
   constructor(limit: number) {
     this.#limit = limit;
-  }
-
-  get size(): number {
-    return this.#items.length;
   }
 
   /** Adds an item; a closed mailbox ignores it. */
@@ -35,11 +31,6 @@ export class Mailbox<T> {
     this.#closed = true;
     this.#failure ??= failure;
     this.#wake?.();
-  }
-
-  /** Everything that is queued now, without waiting. */
-  drain(): T[] {
-    return this.#items.splice(0);
   }
 
   /** Reads until `close` or abort (which throws the abort reason). */
