@@ -165,6 +165,8 @@ export class Worker {
         if (removed) this.#managers.get(item.value.id as TaskId)?.remove();
         else this.#assign(item.value);
         return;
+      case "content":
+      case "volume":
       case undefined:
         return;
     }

@@ -26,7 +26,7 @@ import {
   UpdateStatus_State,
   UpdateStatusSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
-import { specVersionId } from "../store/kinds.ts";
+import { versionId } from "../store/kinds.ts";
 import type { Proposal } from "../store/proposal.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { serviceLookup } from "./lookups.ts";
@@ -116,7 +116,7 @@ export async function removeService(
     const remove = (version: bigint): Proposal => ({
       type: "delete",
       kind: "spec",
-      id: specVersionId(service.id, version),
+      id: versionId(service.id, version),
     });
     // The oldest go first: until the service itself goes, its tasks still need the newest.
     const old = versions.slice(0, -SPECS_PER_TRANSACTION).map(remove);

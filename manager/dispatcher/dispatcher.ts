@@ -262,6 +262,13 @@ export class Dispatcher {
       case "spec":
       case "image":
       case "logs":
+      case "secret":
+      case "config":
+      case "content":
+      case "volume":
+      case "nodevolumes":
+      case "stack":
+      case "stackrevision":
         return;
       default:
         change satisfies never;

@@ -5,7 +5,7 @@ import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Loop, LoopDecision } from "../loop.ts";
 import type { Change } from "../store/changes.ts";
-import { specVersionId } from "../store/kinds.ts";
+import { versionId } from "../store/kinds.ts";
 import type { ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { decideReaped, decideTrimmedSpecs, SPEC_HISTORY_LIMIT } from "./decide.ts";
@@ -52,7 +52,7 @@ export class Reaper implements Loop {
 function trimmedSpecs(view: View, serviceId: string): ProposalGroup[] {
   const versions = view.specVersions(serviceId).map(({ version }) => version);
   const trimmed = decideTrimmedSpecs(versions, view.services.get(serviceId), view.tasksOfService(serviceId));
-  return trimmed.map((version) => ({ type: "delete", kind: "spec", id: specVersionId(serviceId, version) }));
+  return trimmed.map((version) => ({ type: "delete", kind: "spec", id: versionId(serviceId, version) }));
 }
 
 function hasOldSpecs(view: View, of: { readonly serviceId: string } | undefined): boolean {

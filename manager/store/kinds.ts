@@ -4,6 +4,10 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import {
   type Cluster,
   ClusterSchema,
+  type Config,
+  ConfigSchema,
+  type ContentVersion,
+  ContentVersionSchema,
   type Image,
   ImageSchema,
   type LogSubscription,
@@ -12,14 +16,24 @@ import {
   ManagerInfoSchema,
   type Node,
   NodeSchema,
+  type NodeVolumes,
+  NodeVolumesSchema,
+  type Secret,
+  SecretSchema,
   type Service,
   ServiceSchema,
   type Session,
   SessionSchema,
   type SpecVersion,
   SpecVersionSchema,
+  type Stack,
+  type StackRevision,
+  StackRevisionSchema,
+  StackSchema,
   type Task,
   TaskSchema,
+  type Volume,
+  VolumeSchema,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type Meta, MetaSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 
@@ -30,6 +44,13 @@ export interface Objects {
   readonly task: Task;
   readonly node: Node;
   readonly image: Image;
+  readonly secret: Secret;
+  readonly config: Config;
+  readonly content: ContentVersion;
+  readonly volume: Volume;
+  readonly nodevolumes: NodeVolumes;
+  readonly stack: Stack;
+  readonly stackrevision: StackRevision;
   readonly cluster: Cluster;
   readonly session: Session;
   readonly manager: ManagerInfo;
@@ -37,6 +58,12 @@ export interface Objects {
 }
 
 export type Kind = keyof Objects;
+
+/** The kinds whose names are unique: `View.byName` finds their objects. */
+export type NamedKind = "service" | "secret" | "config" | "volume" | "stack";
+
+/** The kinds of which each object is one version of a parent: `View.versionsOf` lists them. */
+export type VersionKind = "spec" | "content" | "stackrevision";
 
 /** What the store knows of a kind. */
 export interface KindInfo<T> {
@@ -63,17 +90,32 @@ export interface Stamps {
 }
 
 const ID = /^[a-z0-9]{25}$/;
+/** A parent's id and a version in ten digits. */
+const VERSION_ID = /^[a-z0-9]{25}\/[0-9]{10}$/;
 
 /** The table of kinds. A new kind is a row here, a field in `Objects`, and an index in view.ts if it needs one. */
 export const kinds: { readonly [K in Kind]: KindInfo<Objects[K]> } = {
   service: withMeta(ServiceSchema, { nameOf: ({ name }) => name }),
   spec: bare(SpecVersionSchema, {
-    idOf: ({ serviceId, version }) => specVersionId(serviceId, version),
-    idPattern: /^[a-z0-9]{25}\/[0-9]{10}$/,
+    idOf: ({ serviceId, version }) => versionId(serviceId, version),
+    idPattern: VERSION_ID,
   }),
   task: withMeta(TaskSchema, {}),
   node: withMeta(NodeSchema, {}),
   image: withMeta(ImageSchema, { idPattern: /^[a-f0-9]{64}$/ }),
+  secret: withMeta(SecretSchema, { nameOf: ({ name }) => name }),
+  config: withMeta(ConfigSchema, { nameOf: ({ name }) => name }),
+  content: bare(ContentVersionSchema, {
+    idOf: ({ objectId, version }) => versionId(objectId, version),
+    idPattern: VERSION_ID,
+  }),
+  volume: withMeta(VolumeSchema, { nameOf: ({ name }) => name }),
+  nodevolumes: bare(NodeVolumesSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
+  stack: withMeta(StackSchema, { nameOf: ({ name }) => name }),
+  stackrevision: bare(StackRevisionSchema, {
+    idOf: ({ stackId, revision }) => versionId(stackId, revision),
+    idPattern: VERSION_ID,
+  }),
   cluster: withMeta(ClusterSchema, { idPattern: /^default$/ }),
   session: bare(SessionSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
   manager: bare(ManagerInfoSchema, { idOf: ({ id }) => id, idPattern: ID }),
@@ -88,9 +130,9 @@ export function isKind(word: string): word is Kind {
   return Object.hasOwn(kinds, word);
 }
 
-/** The id under which a spec version is stored: the version is padded so that keys sort by it. */
-export function specVersionId(serviceId: string, version: bigint): string {
-  return `${serviceId}/${String(version).padStart(10, "0")}`;
+/** The id under which a version of `parentId` is stored: the version is padded so that keys sort by it. */
+export function versionId(parentId: string, version: bigint): string {
+  return `${parentId}/${String(version).padStart(10, "0")}`;
 }
 
 type WithMeta = Message & { readonly id: string; meta?: Meta | undefined };

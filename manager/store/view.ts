@@ -1,20 +1,26 @@
 import { abortReason } from "../../common/base/clock.ts";
 import type {
   Cluster,
+  Config,
   Image,
   LogSubscription,
   ManagerInfo,
   Node,
+  NodeVolumes,
+  Secret,
   Service,
   Session,
   SpecVersion,
+  Stack,
   Task,
+  Volume,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type Change, ChangeFeed } from "./changes.ts";
 import { objectKey } from "./keys.ts";
-import { KINDS, type Kind, kinds, type Objects, specVersionId } from "./kinds.ts";
+import { KINDS, type Kind, kinds, type NamedKind, type Objects, type VersionKind, versionId } from "./kinds.ts";
 import type { LeaderView } from "./leader.ts";
 import { type Slot, TaskIndex } from "./task-index.ts";
+import { VersionIndex } from "./version-index.ts";
 
 /**
  * The whole store in memory, for synchronous reads. Between two awaits it stands still at `revision`. Objects are
@@ -31,13 +37,25 @@ export interface View {
   readonly sessions: ReadonlyMap<string, Session>;
   readonly managers: ReadonlyMap<string, ManagerInfo>;
   readonly logSubscriptions: ReadonlyMap<string, LogSubscription>;
+  readonly secrets: ReadonlyMap<string, Secret>;
+  readonly configs: ReadonlyMap<string, Config>;
+  readonly volumes: ReadonlyMap<string, Volume>;
+  /** By node id. */
+  readonly nodeVolumes: ReadonlyMap<string, NodeVolumes>;
+  readonly stacks: ReadonlyMap<string, Stack>;
   readonly cluster: Cluster | undefined;
   /** Who leads, as far as this view has come. */
   readonly leader: LeaderView | undefined;
   get<K extends Kind>(kind: K, id: string): Objects[K] | undefined;
   /** The mod_revision of an object, also of kinds that carry no Meta; undefined: there is none. */
   version(kind: Kind, id: string): bigint | undefined;
+  /** The object of a kind that bears a unique name. */
+  byName<K extends NamedKind>(kind: K, name: string): Objects[K] | undefined;
   serviceByName(name: string): Service | undefined;
+  /** One version of a parent: of a service's spec, a secret's content, a stack. */
+  versionOf<K extends VersionKind>(kind: K, parentId: string, version: bigint): Objects[K] | undefined;
+  /** All versions of a parent, oldest first. */
+  versionsOf<K extends VersionKind>(kind: K, parentId: string): readonly Objects[K][];
   specVersion(serviceId: string, version: bigint): SpecVersion | undefined;
   /** A service's spec versions, oldest first. */
   specVersions(serviceId: string): readonly SpecVersion[];
@@ -69,6 +87,13 @@ export class ViewState implements View {
     task: new Map(),
     node: new Map(),
     image: new Map(),
+    secret: new Map(),
+    config: new Map(),
+    content: new Map(),
+    volume: new Map(),
+    nodevolumes: new Map(),
+    stack: new Map(),
+    stackrevision: new Map(),
     cluster: new Map(),
     session: new Map(),
     manager: new Map(),
@@ -77,8 +102,9 @@ export class ViewState implements View {
   /** Versions of objects that carry no Meta, by kind and id. */
   readonly #versions = new Map<string, number>();
   readonly #taskIndex = new TaskIndex();
-  readonly #serviceByName = new Map<string, Service>();
-  readonly #specsOfService = new Map<string, SpecVersion[]>();
+  /** Ids by kind and unique name. */
+  readonly #idByName = new Map<string, string>();
+  readonly #versionIndex = new VersionIndex();
   readonly #nodesByHostname = new Map<string, readonly Node[]>();
   readonly #imagesByName = new Map<string, readonly Image[]>();
   readonly #feeds = new Set<ChangeFeed>();
@@ -110,6 +136,21 @@ export class ViewState implements View {
   get logSubscriptions(): ReadonlyMap<string, LogSubscription> {
     return this.#tables.logs;
   }
+  get secrets(): ReadonlyMap<string, Secret> {
+    return this.#tables.secret;
+  }
+  get configs(): ReadonlyMap<string, Config> {
+    return this.#tables.config;
+  }
+  get volumes(): ReadonlyMap<string, Volume> {
+    return this.#tables.volume;
+  }
+  get nodeVolumes(): ReadonlyMap<string, NodeVolumes> {
+    return this.#tables.nodevolumes;
+  }
+  get stacks(): ReadonlyMap<string, Stack> {
+    return this.#tables.stack;
+  }
   get cluster(): Cluster | undefined {
     return this.#tables.cluster.get("default");
   }
@@ -128,16 +169,30 @@ export class ViewState implements View {
     return version ?? BigInt(this.#versions.get(`${kind}/${id}`) ?? 0);
   }
 
+  byName<K extends NamedKind>(kind: K, name: string): Objects[K] | undefined {
+    const id = this.#idByName.get(`${kind}/${name}`);
+    return id === undefined ? undefined : this.#tables[kind].get(id);
+  }
+
   serviceByName(name: string): Service | undefined {
-    return this.#serviceByName.get(name);
+    return this.byName("service", name);
+  }
+
+  versionOf<K extends VersionKind>(kind: K, parentId: string, version: bigint): Objects[K] | undefined {
+    return this.#tables[kind].get(versionId(parentId, version));
+  }
+
+  versionsOf<K extends VersionKind>(kind: K, parentId: string): readonly Objects[K][] {
+    const versions = this.#versionIndex.of(kind, parentId);
+    return versions.flatMap((version) => this.versionOf(kind, parentId, version) ?? []);
   }
 
   specVersion(serviceId: string, version: bigint): SpecVersion | undefined {
-    return this.#tables.spec.get(specVersionId(serviceId, version));
+    return this.versionOf("spec", serviceId, version);
   }
 
   specVersions(serviceId: string): readonly SpecVersion[] {
-    return this.#specsOfService.get(serviceId) ?? [];
+    return this.versionsOf("spec", serviceId);
   }
 
   tasksOfService(serviceId: string): Iterable<Task> {
@@ -247,11 +302,18 @@ export class ViewState implements View {
         this.#taskIndex.replace(change.before, change.after);
         break;
       case "service":
-        if (change.before) this.#serviceByName.delete(change.before.name);
-        if (change.after) this.#serviceByName.set(change.after.name, change.after);
+      case "secret":
+      case "config":
+      case "volume":
+      case "stack":
+        if (change.before) this.#idByName.delete(`${change.kind}/${change.before.name}`);
+        if (change.after) this.#idByName.set(`${change.kind}/${change.after.name}`, change.id);
         break;
       case "spec":
-        this.#indexSpec(change.before, change.after);
+      case "content":
+      case "stackrevision":
+        if (change.after) this.#versionIndex.add(change.kind, change.id);
+        else this.#versionIndex.delete(change.kind, change.id);
         break;
       case "node":
         moveInto(this.#nodesByHostname, change, ({ description }) => [description?.hostname ?? ""]);
@@ -259,6 +321,7 @@ export class ViewState implements View {
       case "image":
         moveInto(this.#imagesByName, change, ({ names }) => names);
         break;
+      case "nodevolumes":
       case "cluster":
       case "session":
       case "manager":
@@ -268,15 +331,6 @@ export class ViewState implements View {
         change satisfies never;
     }
     for (const feed of this.#feeds) feed.add(change);
-  }
-
-  #indexSpec(before: SpecVersion | undefined, after: SpecVersion | undefined): void {
-    const serviceId = (after ?? before)?.serviceId ?? "";
-    const others = this.specVersions(serviceId).filter((spec) => spec !== before);
-    if (after) others.push(after);
-    others.sort((left, right) => Number(left.version - right.version));
-    if (others.length > 0) this.#specsOfService.set(serviceId, others);
-    else this.#specsOfService.delete(serviceId);
   }
 }
 

@@ -12,7 +12,7 @@ import { equals } from "@bufbuild/protobuf";
 import { offeredBy, reservedBy } from "../../common/model/resources.ts";
 import { isTerminal, mayMove } from "../../common/model/task-state.ts";
 import { parseKey } from "../../manager/store/keys.ts";
-import { type Kind, kinds, specVersionId } from "../../manager/store/kinds.ts";
+import { type Kind, kinds, versionId } from "../../manager/store/kinds.ts";
 import type { WatchEvent } from "../../manager/store/kv.ts";
 import type { Node, Service, SpecVersion, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
@@ -243,7 +243,7 @@ export class HistoryChecker {
     const isThere = () => {
       if (done.type === "created") return this.#everServices.has(serviceId);
       if (done.type === "removed") return this.#removed.has(serviceId);
-      return this.#everSpecs.has(specVersionId(serviceId, done.version));
+      return this.#everSpecs.has(versionId(serviceId, done.version));
     };
     if (!isThere()) this.#violated("H10", `service ${serviceId} was ${done.type}, but not in the store`);
   }
@@ -300,7 +300,7 @@ export class HistoryChecker {
   }
 
   #specOf(serviceId: string, version: bigint): ServiceSpec | undefined {
-    return this.#specs.get(specVersionId(serviceId, version))?.spec;
+    return this.#specs.get(versionId(serviceId, version))?.spec;
   }
 
   /** Whether the store knows of a task. */

@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus } from "./types_pb.js";
+import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus } from "./types_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, Task } from "./objects_pb.js";
 import type { LogMessage } from "./control_pb.js";
@@ -229,6 +229,18 @@ export declare type AssignmentChange = Message<"swarm.v1.AssignmentChange"> & {
      */
     value: ServiceEndpoint;
     case: "endpoint";
+  } | {
+    /**
+     * @generated from field: swarm.v1.PinnedContent content = 5;
+     */
+    value: PinnedContent;
+    case: "content";
+  } | {
+    /**
+     * @generated from field: swarm.v1.VolumeAssignment volume = 6;
+     */
+    value: VolumeAssignment;
+    case: "volume";
   } | { case: undefined; value?: undefined };
 };
 
@@ -257,6 +269,39 @@ export enum AssignmentChange_Action {
  * Describes the enum swarm.v1.AssignmentChange.Action.
  */
 export declare const AssignmentChange_ActionSchema: GenEnum<AssignmentChange_Action>;
+
+/**
+ * A volume by name that a task on the node mounts: its definition. REMOVE with `purge` set asks the node to delete its data.
+ *
+ * @generated from message swarm.v1.VolumeAssignment
+ */
+export declare type VolumeAssignment = Message<"swarm.v1.VolumeAssignment"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string driver = 2;
+   */
+  driver: string;
+
+  /**
+   * @generated from field: map<string, string> options = 3;
+   */
+  options: { [key: string]: string };
+
+  /**
+   * @generated from field: bool purge = 4;
+   */
+  purge: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.VolumeAssignment.
+ * Use `create(VolumeAssignmentSchema)` to create a new message.
+ */
+export declare const VolumeAssignmentSchema: GenMessage<VolumeAssignment>;
 
 /**
  * The part of a spec version that an agent needs, sent once however many tasks name it.
@@ -288,6 +333,13 @@ export declare type TaskTemplate = Message<"swarm.v1.TaskTemplate"> & {
    * @generated from field: swarm.v1.TaskSpec spec = 5;
    */
   spec?: TaskSpec | undefined;
+
+  /**
+   * The content that tasks of this version have now. Sent again when content changes in place.
+   *
+   * @generated from field: repeated swarm.v1.ContentPin pins = 6;
+   */
+  pins: ContentPin[];
 };
 
 /**
@@ -295,6 +347,42 @@ export declare type TaskTemplate = Message<"swarm.v1.TaskTemplate"> & {
  * Use `create(TaskTemplateSchema)` to create a new message.
  */
 export declare const TaskTemplateSchema: GenMessage<TaskTemplate>;
+
+/**
+ * One version of a secret or config that a task on the node uses. It comes before the template that pins it, and goes with
+ * the last one that does.
+ *
+ * @generated from message swarm.v1.PinnedContent
+ */
+export declare type PinnedContent = Message<"swarm.v1.PinnedContent"> & {
+  /**
+   * @generated from field: string object_id = 1;
+   */
+  objectId: string;
+
+  /**
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * @generated from field: bytes data = 3;
+   */
+  data: Uint8Array;
+
+  /**
+   * "golang": expand it for each task.
+   *
+   * @generated from field: string template_driver = 4;
+   */
+  templateDriver: string;
+};
+
+/**
+ * Describes the message swarm.v1.PinnedContent.
+ * Use `create(PinnedContentSchema)` to create a new message.
+ */
+export declare const PinnedContentSchema: GenMessage<PinnedContent>;
 
 /**
  * The published ports of a service that has tasks on the node, as allocated.

@@ -4,9 +4,9 @@
 // @generated from file swarm/v1/objects.proto (package swarm.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, ServiceSpec, TaskState, TaskStatus, UpdateStatus } from "./types_pb.js";
+import type { ConfigSpec, ContentPin, JobStatus, ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, SecretSpec, ServiceSpec, TaskState, TaskStatus, UpdateStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -76,6 +76,25 @@ export declare type Service = Message<"swarm.v1.Service"> & {
    * @generated from field: swarm.v1.UpdateStatus update_status = 9;
    */
   updateStatus?: UpdateStatus | undefined;
+
+  /**
+   * The newest spec version whose depends_on were met; below spec_version no task is made or replaced for it.
+   *
+   * @generated from field: uint64 released_version = 10;
+   */
+  releasedVersion: bigint;
+
+  /**
+   * @generated from field: swarm.v1.JobStatus job_status = 11;
+   */
+  jobStatus?: JobStatus | undefined;
+
+  /**
+   * `service stop`: no task should run, until `service start`; the spec keeps its replicas.
+   *
+   * @generated from field: bool stopped = 12;
+   */
+  stopped: boolean;
 };
 
 /**
@@ -109,6 +128,13 @@ export declare type SpecVersion = Message<"swarm.v1.SpecVersion"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 4;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * The versions of secrets and configs that this version was made with: rolling back a service rolls back what it reads.
+   *
+   * @generated from field: repeated swarm.v1.ContentPin pins = 5;
+   */
+  pins: ContentPin[];
 };
 
 /**
@@ -307,6 +333,412 @@ export declare type Image = Message<"swarm.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export declare const ImageSchema: GenMessage<Image>;
+
+/**
+ * A secret: /swarm/secret/<id>. Its content lies in ContentVersions, sealed.
+ *
+ * @generated from message swarm.v1.Secret
+ */
+export declare type Secret = Message<"swarm.v1.Secret"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.SecretSpec spec = 4;
+   */
+  spec?: SecretSpec | undefined;
+
+  /**
+   * The newest ContentVersion, from 1.
+   *
+   * @generated from field: uint64 content_version = 5;
+   */
+  contentVersion: bigint;
+
+  /**
+   * @generated from field: uint64 size_bytes = 6;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.Secret.
+ * Use `create(SecretSchema)` to create a new message.
+ */
+export declare const SecretSchema: GenMessage<Secret>;
+
+/**
+ * A config: /swarm/config/<id>.
+ *
+ * @generated from message swarm.v1.Config
+ */
+export declare type Config = Message<"swarm.v1.Config"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.ConfigSpec spec = 4;
+   */
+  spec?: ConfigSpec | undefined;
+
+  /**
+   * @generated from field: uint64 content_version = 5;
+   */
+  contentVersion: bigint;
+
+  /**
+   * @generated from field: uint64 size_bytes = 6;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.Config.
+ * Use `create(ConfigSchema)` to create a new message.
+ */
+export declare const ConfigSchema: GenMessage<Config>;
+
+/**
+ * One version of a secret's or config's content, never changed: /swarm/content/<object id>/<version>.
+ *
+ * @generated from message swarm.v1.ContentVersion
+ */
+export declare type ContentVersion = Message<"swarm.v1.ContentVersion"> & {
+  /**
+   * @generated from field: string object_id = 1;
+   */
+  objectId: string;
+
+  /**
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * A config's bytes as they are; a secret's sealed under the cluster key.
+   *
+   * @generated from field: bytes data = 3;
+   */
+  data: Uint8Array;
+
+  /**
+   * @generated from field: bool sealed = 4;
+   */
+  sealed: boolean;
+
+  /**
+   * Tells equal content: SHA-256 of a config's, HMAC-SHA-256 under the cluster key of a secret's.
+   *
+   * @generated from field: bytes fingerprint = 5;
+   */
+  fingerprint: Uint8Array;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 6;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.ContentVersion.
+ * Use `create(ContentVersionSchema)` to create a new message.
+ */
+export declare const ContentVersionSchema: GenMessage<ContentVersion>;
+
+/**
+ * A volume by name, cluster-wide: /swarm/volume/<id>. Its data lies on the nodes that used it.
+ *
+ * @generated from message swarm.v1.Volume
+ */
+export declare type Volume = Message<"swarm.v1.Volume"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.VolumeSpec spec = 4;
+   */
+  spec?: VolumeSpec | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.Volume.
+ * Use `create(VolumeSchema)` to create a new message.
+ */
+export declare const VolumeSchema: GenMessage<Volume>;
+
+/**
+ * The volumes that a node has: /swarm/nodevolumes/<node id>. Written when the node tells of a change.
+ *
+ * @generated from message swarm.v1.NodeVolumes
+ */
+export declare type NodeVolumes = Message<"swarm.v1.NodeVolumes"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.NodeVolume volumes = 2;
+   */
+  volumes: NodeVolume[];
+};
+
+/**
+ * Describes the message swarm.v1.NodeVolumes.
+ * Use `create(NodeVolumesSchema)` to create a new message.
+ */
+export declare const NodeVolumesSchema: GenMessage<NodeVolumes>;
+
+/**
+ * @generated from message swarm.v1.NodeVolume
+ */
+export declare type NodeVolume = Message<"swarm.v1.NodeVolume"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 3;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * Tasks on the node that mount it.
+   *
+   * @generated from field: uint32 tasks = 4;
+   */
+  tasks: number;
+};
+
+/**
+ * Describes the message swarm.v1.NodeVolume.
+ * Use `create(NodeVolumeSchema)` to create a new message.
+ */
+export declare const NodeVolumeSchema: GenMessage<NodeVolume>;
+
+/**
+ * A stack that was deployed: /swarm/stack/<id>.
+ *
+ * @generated from message swarm.v1.Stack
+ */
+export declare type Stack = Message<"swarm.v1.Stack"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * The newest StackRevision, from 1.
+   *
+   * @generated from field: uint64 revision = 4;
+   */
+  revision: bigint;
+
+  /**
+   * @generated from field: swarm.v1.Stack.State state = 5;
+   */
+  state: Stack_State;
+};
+
+/**
+ * Describes the message swarm.v1.Stack.
+ * Use `create(StackSchema)` to create a new message.
+ */
+export declare const StackSchema: GenMessage<Stack>;
+
+/**
+ * @generated from enum swarm.v1.Stack.State
+ */
+export enum Stack_State {
+  /**
+   * @generated from enum value: STATE_UNKNOWN = 0;
+   */
+  UNKNOWN = 0,
+
+  /**
+   * Revision `revision` is being written to the services; the leader goes on where a manager stopped.
+   *
+   * @generated from enum value: STATE_APPLYING = 1;
+   */
+  APPLYING = 1,
+
+  /**
+   * @generated from enum value: STATE_APPLIED = 2;
+   */
+  APPLIED = 2,
+}
+
+/**
+ * Describes the enum swarm.v1.Stack.State.
+ */
+export declare const Stack_StateSchema: GenEnum<Stack_State>;
+
+/**
+ * One deploy of a stack, never changed: /swarm/stackrevision/<stack id>/<revision>.
+ *
+ * @generated from message swarm.v1.StackRevision
+ */
+export declare type StackRevision = Message<"swarm.v1.StackRevision"> & {
+  /**
+   * @generated from field: string stack_id = 1;
+   */
+  stackId: string;
+
+  /**
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 3;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * A StackContent, gzipped.
+   *
+   * @generated from field: bytes content = 4;
+   */
+  content: Uint8Array;
+
+  /**
+   * What made it: "deploy", "rollback to 3".
+   *
+   * @generated from field: string message = 5;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message swarm.v1.StackRevision.
+ * Use `create(StackRevisionSchema)` to create a new message.
+ */
+export declare const StackRevisionSchema: GenMessage<StackRevision>;
+
+/**
+ * All of a stack, as it was deployed.
+ *
+ * @generated from message swarm.v1.StackContent
+ */
+export declare type StackContent = Message<"swarm.v1.StackContent"> & {
+  /**
+   * Names carry the stack's prefix. Registry tokens are left out.
+   *
+   * @generated from field: repeated swarm.v1.ServiceSpec services = 1;
+   */
+  services: ServiceSpec[];
+
+  /**
+   * @generated from field: repeated swarm.v1.StackFile secrets = 2;
+   */
+  secrets: StackFile[];
+
+  /**
+   * @generated from field: repeated swarm.v1.StackFile configs = 3;
+   */
+  configs: StackFile[];
+
+  /**
+   * @generated from field: repeated swarm.v1.VolumeSpec volumes = 4;
+   */
+  volumes: VolumeSpec[];
+};
+
+/**
+ * Describes the message swarm.v1.StackContent.
+ * Use `create(StackContentSchema)` to create a new message.
+ */
+export declare const StackContentSchema: GenMessage<StackContent>;
+
+/**
+ * A secret or config of a stack, and the content that it had.
+ *
+ * @generated from message swarm.v1.StackFile
+ */
+export declare type StackFile = Message<"swarm.v1.StackFile"> & {
+  /**
+   * @generated from field: string object_id = 1;
+   */
+  objectId: string;
+
+  /**
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 4;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: string template_driver = 5;
+   */
+  templateDriver: string;
+};
+
+/**
+ * Describes the message swarm.v1.StackFile.
+ * Use `create(StackFileSchema)` to create a new message.
+ */
+export declare const StackFileSchema: GenMessage<StackFile>;
 
 /**
  * Cluster-wide settings: /swarm/cluster/default.

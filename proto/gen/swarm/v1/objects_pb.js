@@ -4,7 +4,7 @@
 // @generated from file swarm/v1/objects.proto (package swarm.v1, syntax proto3)
 /* eslint-disable */
 
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_swarm_v1_types } from "./types_pb.js";
 
@@ -12,7 +12,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/objects.proto.
  */
 export const file_swarm_v1_objects = /*@__PURE__*/
-  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSL3AQoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMihwEKC1NwZWNWZXJzaW9uEhIKCnNlcnZpY2VfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIjCgRzcGVjGAMgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSLgoKY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAizAIKBFRhc2sSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESEgoKc2VydmljZV9pZBgDIAEoCRIUCgxzcGVjX3ZlcnNpb24YBCABKAQSDAoEc2xvdBgFIAEoDRIPCgdub2RlX2lkGAYgASgJEioKDWRlc2lyZWRfc3RhdGUYByABKA4yEy5zd2FybS52MS5UYXNrU3RhdGUSJAoGc3RhdHVzGAggASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cxIPCgdhZGRyZXNzGAkgASgJEi8KC3N0YXJ0X2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAsgASgEEiwKCHJlc3RhcnRzGAwgAygLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLZAQoETm9kZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIgCgRzcGVjGAMgASgLMhIuc3dhcm0udjEuTm9kZVNwZWMSLgoLZGVzY3JpcHRpb24YBCABKAsyGS5zd2FybS52MS5Ob2RlRGVzY3JpcHRpb24SJAoGc3RhdHVzGAUgASgLMhQuc3dhcm0udjEuTm9kZVN0YXR1cxIvCg5tYW5hZ2VyX3N0YXR1cxgGIAEoCzIXLnN3YXJtLnYxLk1hbmFnZXJTdGF0dXMivgEKBUltYWdlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEg0KBW5hbWVzGAMgAygJEhcKD21hbmlmZXN0X2RpZ2VzdBgEIAEoCRIkCghwbGF0Zm9ybRgFIAEoCzISLnN3YXJtLnYxLlBsYXRmb3JtEhIKCnNpemVfYnl0ZXMYBiABKAQSFAoMYmxvYl9kaWdlc3RzGAcgAygJEhMKC21hbmFnZXJfaWRzGAggAygJIlgKB0NsdXN0ZXISCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESIwoEc3BlYxgDIAEoCzIVLnN3YXJtLnYxLkNsdXN0ZXJTcGVjInQKC0NsdXN0ZXJTcGVjEhoKEnRhc2tfaGlzdG9yeV9saW1pdBgBIAEoDRIzChBoZWFydGJlYXRfcGVyaW9kGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFkZHJlc3NfcG9vbBgDIAEoCSJCCgdTZXNzaW9uEg8KB25vZGVfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRISCgptYW5hZ2VyX2lkGAMgASgJIk0KC01hbmFnZXJJbmZvEgoKAmlkGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSEAoIaG9zdG5hbWUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCSIcCgZMZWFkZXISEgoKbWFuYWdlcl9pZBgBIAEoCSKBAQoPTG9nU3Vic2NyaXB0aW9uEgoKAmlkGAEgASgJEhIKCm1hbmFnZXJfaWQYAiABKAkSJwoIc2VsZWN0b3IYAyABKAsyFS5zd2FybS52MS5Mb2dTZWxlY3RvchIlCgdvcHRpb25zGAQgASgLMhQuc3dhcm0udjEuTG9nT3B0aW9ucyI0CgtMb2dTZWxlY3RvchITCgtzZXJ2aWNlX2lkcxgBIAMoCRIQCgh0YXNrX2lkcxgCIAMoCSJVCgpMb2dPcHRpb25zEg4KBmZvbGxvdxgBIAEoCBIMCgR0YWlsGAIgASgDEikKBXNpbmNlGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
+  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSLLAgoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMSGAoQcmVsZWFzZWRfdmVyc2lvbhgKIAEoBBInCgpqb2Jfc3RhdHVzGAsgASgLMhMuc3dhcm0udjEuSm9iU3RhdHVzEg8KB3N0b3BwZWQYDCABKAgiqwEKC1NwZWNWZXJzaW9uEhIKCnNlcnZpY2VfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIjCgRzcGVjGAMgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSLgoKY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoEcGlucxgFIAMoCzIULnN3YXJtLnYxLkNvbnRlbnRQaW4izAIKBFRhc2sSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESEgoKc2VydmljZV9pZBgDIAEoCRIUCgxzcGVjX3ZlcnNpb24YBCABKAQSDAoEc2xvdBgFIAEoDRIPCgdub2RlX2lkGAYgASgJEioKDWRlc2lyZWRfc3RhdGUYByABKA4yEy5zd2FybS52MS5UYXNrU3RhdGUSJAoGc3RhdHVzGAggASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cxIPCgdhZGRyZXNzGAkgASgJEi8KC3N0YXJ0X2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAsgASgEEiwKCHJlc3RhcnRzGAwgAygLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLZAQoETm9kZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIgCgRzcGVjGAMgASgLMhIuc3dhcm0udjEuTm9kZVNwZWMSLgoLZGVzY3JpcHRpb24YBCABKAsyGS5zd2FybS52MS5Ob2RlRGVzY3JpcHRpb24SJAoGc3RhdHVzGAUgASgLMhQuc3dhcm0udjEuTm9kZVN0YXR1cxIvCg5tYW5hZ2VyX3N0YXR1cxgGIAEoCzIXLnN3YXJtLnYxLk1hbmFnZXJTdGF0dXMivgEKBUltYWdlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEg0KBW5hbWVzGAMgAygJEhcKD21hbmlmZXN0X2RpZ2VzdBgEIAEoCRIkCghwbGF0Zm9ybRgFIAEoCzISLnN3YXJtLnYxLlBsYXRmb3JtEhIKCnNpemVfYnl0ZXMYBiABKAQSFAoMYmxvYl9kaWdlc3RzGAcgAygJEhMKC21hbmFnZXJfaWRzGAggAygJIpEBCgZTZWNyZXQSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIiCgRzcGVjGAQgASgLMhQuc3dhcm0udjEuU2VjcmV0U3BlYxIXCg9jb250ZW50X3ZlcnNpb24YBSABKAQSEgoKc2l6ZV9ieXRlcxgGIAEoBCKRAQoGQ29uZmlnEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIgoEc3BlYxgEIAEoCzIULnN3YXJtLnYxLkNvbmZpZ1NwZWMSFwoPY29udGVudF92ZXJzaW9uGAUgASgEEhIKCnNpemVfYnl0ZXMYBiABKAQilwEKDkNvbnRlbnRWZXJzaW9uEhEKCW9iamVjdF9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEgwKBGRhdGEYAyABKAwSDgoGc2VhbGVkGAQgASgIEhMKC2ZpbmdlcnByaW50GAUgASgMEi4KCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImQKBlZvbHVtZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiIKBHNwZWMYBCABKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjIkUKC05vZGVWb2x1bWVzEg8KB25vZGVfaWQYASABKAkSJQoHdm9sdW1lcxgCIAMoCzIULnN3YXJtLnYxLk5vZGVWb2x1bWUibQoKTm9kZVZvbHVtZRIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdGFza3MYBCABKA0iugEKBVN0YWNrEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSEAoIcmV2aXNpb24YBCABKAQSJAoFc3RhdGUYBSABKA4yFS5zd2FybS52MS5TdGFjay5TdGF0ZSJBCgVTdGF0ZRIRCg1TVEFURV9VTktOT1dOEAASEgoOU1RBVEVfQVBQTFlJTkcQARIRCg1TVEFURV9BUFBMSUVEEAIihQEKDVN0YWNrUmV2aXNpb24SEAoIc3RhY2tfaWQYASABKAkSEAoIcmV2aXNpb24YAiABKAQSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY29udGVudBgEIAEoDBIPCgdtZXNzYWdlGAUgASgJIqoBCgxTdGFja0NvbnRlbnQSJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIkCgdzZWNyZXRzGAIgAygLMhMuc3dhcm0udjEuU3RhY2tGaWxlEiQKB2NvbmZpZ3MYAyADKAsyEy5zd2FybS52MS5TdGFja0ZpbGUSJQoHdm9sdW1lcxgEIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMitgEKCVN0YWNrRmlsZRIRCglvYmplY3RfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIMCgRuYW1lGAMgASgJEi8KBmxhYmVscxgEIAMoCzIfLnN3YXJtLnYxLlN0YWNrRmlsZS5MYWJlbHNFbnRyeRIXCg90ZW1wbGF0ZV9kcml2ZXIYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJYCgdDbHVzdGVyEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEiMKBHNwZWMYAyABKAsyFS5zd2FybS52MS5DbHVzdGVyU3BlYyJ0CgtDbHVzdGVyU3BlYxIaChJ0YXNrX2hpc3RvcnlfbGltaXQYASABKA0SMwoQaGVhcnRiZWF0X3BlcmlvZBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhZGRyZXNzX3Bvb2wYAyABKAkiQgoHU2Vzc2lvbhIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEgoKbWFuYWdlcl9pZBgDIAEoCSJNCgtNYW5hZ2VySW5mbxIKCgJpZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhAKCGhvc3RuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkiHAoGTGVhZGVyEhIKCm1hbmFnZXJfaWQYASABKAkigQEKD0xvZ1N1YnNjcmlwdGlvbhIKCgJpZBgBIAEoCRISCgptYW5hZ2VyX2lkGAIgASgJEicKCHNlbGVjdG9yGAMgASgLMhUuc3dhcm0udjEuTG9nU2VsZWN0b3ISJQoHb3B0aW9ucxgEIAEoCzIULnN3YXJtLnYxLkxvZ09wdGlvbnMiNAoLTG9nU2VsZWN0b3ISEwoLc2VydmljZV9pZHMYASADKAkSEAoIdGFza19pZHMYAiADKAkiVQoKTG9nT3B0aW9ucxIOCgZmb2xsb3cYASABKAgSDAoEdGFpbBgCIAEoAxIpCgVzaW5jZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.Service.
@@ -50,58 +50,140 @@ export const ImageSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_objects, 4);
 
 /**
+ * Describes the message swarm.v1.Secret.
+ * Use `create(SecretSchema)` to create a new message.
+ */
+export const SecretSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 5);
+
+/**
+ * Describes the message swarm.v1.Config.
+ * Use `create(ConfigSchema)` to create a new message.
+ */
+export const ConfigSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 6);
+
+/**
+ * Describes the message swarm.v1.ContentVersion.
+ * Use `create(ContentVersionSchema)` to create a new message.
+ */
+export const ContentVersionSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 7);
+
+/**
+ * Describes the message swarm.v1.Volume.
+ * Use `create(VolumeSchema)` to create a new message.
+ */
+export const VolumeSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 8);
+
+/**
+ * Describes the message swarm.v1.NodeVolumes.
+ * Use `create(NodeVolumesSchema)` to create a new message.
+ */
+export const NodeVolumesSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 9);
+
+/**
+ * Describes the message swarm.v1.NodeVolume.
+ * Use `create(NodeVolumeSchema)` to create a new message.
+ */
+export const NodeVolumeSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 10);
+
+/**
+ * Describes the message swarm.v1.Stack.
+ * Use `create(StackSchema)` to create a new message.
+ */
+export const StackSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 11);
+
+/**
+ * Describes the enum swarm.v1.Stack.State.
+ */
+export const Stack_StateSchema = /*@__PURE__*/
+  enumDesc(file_swarm_v1_objects, 11, 0);
+
+/**
+ * @generated from enum swarm.v1.Stack.State
+ */
+export const Stack_State = /*@__PURE__*/
+  tsEnum(Stack_StateSchema);
+
+/**
+ * Describes the message swarm.v1.StackRevision.
+ * Use `create(StackRevisionSchema)` to create a new message.
+ */
+export const StackRevisionSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 12);
+
+/**
+ * Describes the message swarm.v1.StackContent.
+ * Use `create(StackContentSchema)` to create a new message.
+ */
+export const StackContentSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 13);
+
+/**
+ * Describes the message swarm.v1.StackFile.
+ * Use `create(StackFileSchema)` to create a new message.
+ */
+export const StackFileSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 14);
+
+/**
  * Describes the message swarm.v1.Cluster.
  * Use `create(ClusterSchema)` to create a new message.
  */
 export const ClusterSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 5);
+  messageDesc(file_swarm_v1_objects, 15);
 
 /**
  * Describes the message swarm.v1.ClusterSpec.
  * Use `create(ClusterSpecSchema)` to create a new message.
  */
 export const ClusterSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 6);
+  messageDesc(file_swarm_v1_objects, 16);
 
 /**
  * Describes the message swarm.v1.Session.
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 7);
+  messageDesc(file_swarm_v1_objects, 17);
 
 /**
  * Describes the message swarm.v1.ManagerInfo.
  * Use `create(ManagerInfoSchema)` to create a new message.
  */
 export const ManagerInfoSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 8);
+  messageDesc(file_swarm_v1_objects, 18);
 
 /**
  * Describes the message swarm.v1.Leader.
  * Use `create(LeaderSchema)` to create a new message.
  */
 export const LeaderSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 9);
+  messageDesc(file_swarm_v1_objects, 19);
 
 /**
  * Describes the message swarm.v1.LogSubscription.
  * Use `create(LogSubscriptionSchema)` to create a new message.
  */
 export const LogSubscriptionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 10);
+  messageDesc(file_swarm_v1_objects, 20);
 
 /**
  * Describes the message swarm.v1.LogSelector.
  * Use `create(LogSelectorSchema)` to create a new message.
  */
 export const LogSelectorSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 11);
+  messageDesc(file_swarm_v1_objects, 21);
 
 /**
  * Describes the message swarm.v1.LogOptions.
  * Use `create(LogOptionsSchema)` to create a new message.
  */
 export const LogOptionsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 12);
+  messageDesc(file_swarm_v1_objects, 22);
 

@@ -164,6 +164,14 @@ export declare type ServiceSpec = Message<"swarm.v1.ServiceSpec"> & {
    * @generated from field: swarm.v1.EndpointSpec endpoint = 7;
    */
   endpoint?: EndpointSpec | undefined;
+
+  /**
+   * What must be so before a new version of this service makes or replaces tasks (compose's depends_on). A task that
+   * fails later is restarted without asking again.
+   *
+   * @generated from field: repeated swarm.v1.ServiceDependency depends_on = 8;
+   */
+  dependsOn: ServiceDependency[];
 };
 
 /**
@@ -171,6 +179,67 @@ export declare type ServiceSpec = Message<"swarm.v1.ServiceSpec"> & {
  * Use `create(ServiceSpecSchema)` to create a new message.
  */
 export declare const ServiceSpecSchema: GenMessage<ServiceSpec>;
+
+/**
+ * @generated from message swarm.v1.ServiceDependency
+ */
+export declare type ServiceDependency = Message<"swarm.v1.ServiceDependency"> & {
+  /**
+   * The other service's name.
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * @generated from field: swarm.v1.ServiceDependency.Condition condition = 2;
+   */
+  condition: ServiceDependency_Condition;
+
+  /**
+   * A service that does not exist is waited for, unless this is set: then it is passed over.
+   *
+   * @generated from field: bool optional = 3;
+   */
+  optional: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.ServiceDependency.
+ * Use `create(ServiceDependencySchema)` to create a new message.
+ */
+export declare const ServiceDependencySchema: GenMessage<ServiceDependency>;
+
+/**
+ * @generated from enum swarm.v1.ServiceDependency.Condition
+ */
+export enum ServiceDependency_Condition {
+  /**
+   * Every slot has a task whose process was started.
+   *
+   * @generated from enum value: CONDITION_STARTED = 0;
+   */
+  STARTED = 0,
+
+  /**
+   * Every slot has a task that is RUNNING, which a task with a health check is once it passed.
+   *
+   * @generated from enum value: CONDITION_HEALTHY = 1;
+   */
+  HEALTHY = 1,
+
+  /**
+   * A job: every slot's task has ended with 0.
+   *
+   * @generated from enum value: CONDITION_COMPLETED = 2;
+   */
+  COMPLETED = 2,
+}
+
+/**
+ * Describes the enum swarm.v1.ServiceDependency.Condition.
+ */
+export declare const ServiceDependency_ConditionSchema: GenEnum<ServiceDependency_Condition>;
 
 /**
  * @generated from message swarm.v1.ServiceMode
@@ -459,6 +528,69 @@ export declare type ContainerSpec = Message<"swarm.v1.ContainerSpec"> & {
    * @generated from field: swarm.v1.PullOptions pull_options = 25;
    */
   pullOptions?: PullOptions | undefined;
+
+  /**
+   * @generated from field: repeated swarm.v1.SecretReference secrets = 26;
+   */
+  secrets: SecretReference[];
+
+  /**
+   * @generated from field: repeated swarm.v1.ConfigReference configs = 27;
+   */
+  configs: ConfigReference[];
+
+  /**
+   * All capabilities, all host devices, no seccomp filter, no masked paths: as `docker run --privileged`.
+   *
+   * @generated from field: bool privileged = 28;
+   */
+  privileged: boolean;
+
+  /**
+   * @generated from field: swarm.v1.SecurityOptions security = 29;
+   */
+  security?: SecurityOptions | undefined;
+
+  /**
+   * @generated from field: repeated swarm.v1.Device devices = 30;
+   */
+  devices: Device[];
+
+  /**
+   * Rules of the device cgroup beyond `devices`: "c 81:* rmw".
+   *
+   * @generated from field: repeated string device_cgroup_rules = 31;
+   */
+  deviceCgroupRules: string[];
+
+  /**
+   * Size of /dev/shm; 0 means 64 MiB.
+   *
+   * @generated from field: int64 shm_size_bytes = 32;
+   */
+  shmSizeBytes: bigint;
+
+  /**
+   * "" for a namespace of its own, or "host".
+   *
+   * @generated from field: string pid_mode = 33;
+   */
+  pidMode: string;
+
+  /**
+   * @generated from field: string ipc_mode = 34;
+   */
+  ipcMode: string;
+
+  /**
+   * @generated from field: string uts_mode = 35;
+   */
+  utsMode: string;
+
+  /**
+   * @generated from field: swarm.v1.PullPolicy pull_policy = 36;
+   */
+  pullPolicy: PullPolicy;
 };
 
 /**
@@ -466,6 +598,201 @@ export declare type ContainerSpec = Message<"swarm.v1.ContainerSpec"> & {
  * Use `create(ContainerSpecSchema)` to create a new message.
  */
 export declare const ContainerSpecSchema: GenMessage<ContainerSpec>;
+
+/**
+ * Where a secret or config appears in the container.
+ *
+ * @generated from message swarm.v1.FileTarget
+ */
+export declare type FileTarget = Message<"swarm.v1.FileTarget"> & {
+  /**
+   * Absolute, or relative to /run/secrets (secrets) and / (configs). Empty means the object's name.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Numeric, as Docker has them; empty means 0.
+   *
+   * @generated from field: string uid = 2;
+   */
+  uid: string;
+
+  /**
+   * @generated from field: string gid = 3;
+   */
+  gid: string;
+
+  /**
+   * Permission bits; absent means 0444.
+   *
+   * @generated from field: optional uint32 mode = 4;
+   */
+  mode?: number | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.FileTarget.
+ * Use `create(FileTargetSchema)` to create a new message.
+ */
+export declare const FileTargetSchema: GenMessage<FileTarget>;
+
+/**
+ * @generated from message swarm.v1.SecretReference
+ */
+export declare type SecretReference = Message<"swarm.v1.SecretReference"> & {
+  /**
+   * By the client: id or name; stored with both.
+   *
+   * @generated from field: string secret_id = 1;
+   */
+  secretId: string;
+
+  /**
+   * @generated from field: string secret_name = 2;
+   */
+  secretName: string;
+
+  /**
+   * @generated from field: swarm.v1.FileTarget file = 3;
+   */
+  file?: FileTarget | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.SecretReference.
+ * Use `create(SecretReferenceSchema)` to create a new message.
+ */
+export declare const SecretReferenceSchema: GenMessage<SecretReference>;
+
+/**
+ * @generated from message swarm.v1.ConfigReference
+ */
+export declare type ConfigReference = Message<"swarm.v1.ConfigReference"> & {
+  /**
+   * @generated from field: string config_id = 1;
+   */
+  configId: string;
+
+  /**
+   * @generated from field: string config_name = 2;
+   */
+  configName: string;
+
+  /**
+   * @generated from field: swarm.v1.FileTarget file = 3;
+   */
+  file?: FileTarget | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.ConfigReference.
+ * Use `create(ConfigReferenceSchema)` to create a new message.
+ */
+export declare const ConfigReferenceSchema: GenMessage<ConfigReference>;
+
+/**
+ * One version of a secret's or config's content, as a spec version or a task uses it.
+ *
+ * @generated from message swarm.v1.ContentPin
+ */
+export declare type ContentPin = Message<"swarm.v1.ContentPin"> & {
+  /**
+   * The secret's or config's id.
+   *
+   * @generated from field: string object_id = 1;
+   */
+  objectId: string;
+
+  /**
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * When this version reaches a task that runs already (content changed in place), the signal that its first process gets;
+   * empty for none.
+   *
+   * @generated from field: string signal = 3;
+   */
+  signal: string;
+};
+
+/**
+ * Describes the message swarm.v1.ContentPin.
+ * Use `create(ContentPinSchema)` to create a new message.
+ */
+export declare const ContentPinSchema: GenMessage<ContentPin>;
+
+/**
+ * @generated from message swarm.v1.SecurityOptions
+ */
+export declare type SecurityOptions = Message<"swarm.v1.SecurityOptions"> & {
+  /**
+   * Absent means true.
+   *
+   * @generated from field: optional bool no_new_privileges = 1;
+   */
+  noNewPrivileges?: boolean | undefined;
+
+  /**
+   * "" for the default profile, "unconfined", or a profile as JSON (Docker's format).
+   *
+   * @generated from field: string seccomp = 2;
+   */
+  seccomp: string;
+
+  /**
+   * "" for the default profile, "unconfined", or the name of a profile that the host has loaded.
+   *
+   * @generated from field: string apparmor = 3;
+   */
+  apparmor: string;
+
+  /**
+   * Whether masked and read-only paths of /proc and /sys are left open (`systempaths=unconfined`).
+   *
+   * @generated from field: bool system_paths_unconfined = 4;
+   */
+  systemPathsUnconfined: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.SecurityOptions.
+ * Use `create(SecurityOptionsSchema)` to create a new message.
+ */
+export declare const SecurityOptionsSchema: GenMessage<SecurityOptions>;
+
+/**
+ * @generated from message swarm.v1.Device
+ */
+export declare type Device = Message<"swarm.v1.Device"> & {
+  /**
+   * @generated from field: string host_path = 1;
+   */
+  hostPath: string;
+
+  /**
+   * Empty means the same path.
+   *
+   * @generated from field: string container_path = 2;
+   */
+  containerPath: string;
+
+  /**
+   * Of "rwm"; empty means all three.
+   *
+   * @generated from field: string permissions = 3;
+   */
+  permissions: string;
+};
+
+/**
+ * Describes the message swarm.v1.Device.
+ * Use `create(DeviceSchema)` to create a new message.
+ */
+export declare const DeviceSchema: GenMessage<Device>;
 
 /**
  * @generated from message swarm.v1.PullOptions
@@ -562,6 +889,14 @@ export declare type Mount = Message<"swarm.v1.Mount"> & {
    * @generated from field: string volume_subpath = 14;
    */
   volumeSubpath: string;
+
+  /**
+   * Whether a task goes where the data of its local volume is. Absent means: when each slot has a volume of its own (one
+   * replica, or a template with the slot in the name).
+   *
+   * @generated from field: optional bool volume_sticky = 15;
+   */
+  volumeSticky?: boolean | undefined;
 };
 
 /**
@@ -757,6 +1092,39 @@ export declare type ResourceLimits = Message<"swarm.v1.ResourceLimits"> & {
    * @generated from field: int64 pids = 3;
    */
   pids: bigint;
+
+  /**
+   * Memory and swap together, in bytes; -1 without bound, 0 as the host has it.
+   *
+   * @generated from field: int64 memory_swap_bytes = 4;
+   */
+  memorySwapBytes: bigint;
+
+  /**
+   * 0 to 100; absent means the host's.
+   *
+   * @generated from field: optional uint32 memory_swappiness = 5;
+   */
+  memorySwappiness?: number | undefined;
+
+  /**
+   * "0-3,7"; empty means all.
+   *
+   * @generated from field: string cpuset_cpus = 6;
+   */
+  cpusetCpus: string;
+
+  /**
+   * @generated from field: string cpuset_mems = 7;
+   */
+  cpusetMems: string;
+
+  /**
+   * Weight against other containers, Docker's scale: 2 to 262144, 0 means 1024.
+   *
+   * @generated from field: uint64 cpu_shares = 8;
+   */
+  cpuShares: bigint;
 };
 
 /**
@@ -1102,6 +1470,13 @@ export declare type PortConfig = Message<"swarm.v1.PortConfig"> & {
    * @generated from field: swarm.v1.PortConfig.PublishMode publish_mode = 5;
    */
   publishMode: PortConfig_PublishMode;
+
+  /**
+   * The node's address to publish on; empty means all.
+   *
+   * @generated from field: string host_ip = 6;
+   */
+  hostIp: string;
 };
 
 /**
@@ -1230,6 +1605,118 @@ export enum UpdateStatus_State {
  * Describes the enum swarm.v1.UpdateStatus.State.
  */
 export declare const UpdateStatus_StateSchema: GenEnum<UpdateStatus_State>;
+
+/**
+ * How far a job has come; its iteration is the service's task_version.
+ *
+ * @generated from message swarm.v1.JobStatus
+ */
+export declare type JobStatus = Message<"swarm.v1.JobStatus"> & {
+  /**
+   * @generated from field: uint64 iteration = 1;
+   */
+  iteration: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp last_execution = 2;
+   */
+  lastExecution?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.JobStatus.
+ * Use `create(JobStatusSchema)` to create a new message.
+ */
+export declare const JobStatusSchema: GenMessage<JobStatus>;
+
+/**
+ * @generated from message swarm.v1.SecretSpec
+ */
+export declare type SecretSpec = Message<"swarm.v1.SecretSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * "" or "golang": the content is a template that the agent expands.
+   *
+   * @generated from field: string template_driver = 3;
+   */
+  templateDriver: string;
+};
+
+/**
+ * Describes the message swarm.v1.SecretSpec.
+ * Use `create(SecretSpecSchema)` to create a new message.
+ */
+export declare const SecretSpecSchema: GenMessage<SecretSpec>;
+
+/**
+ * @generated from message swarm.v1.ConfigSpec
+ */
+export declare type ConfigSpec = Message<"swarm.v1.ConfigSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: string template_driver = 3;
+   */
+  templateDriver: string;
+};
+
+/**
+ * Describes the message swarm.v1.ConfigSpec.
+ * Use `create(ConfigSpecSchema)` to create a new message.
+ */
+export declare const ConfigSpecSchema: GenMessage<ConfigSpec>;
+
+/**
+ * @generated from message swarm.v1.VolumeSpec
+ */
+export declare type VolumeSpec = Message<"swarm.v1.VolumeSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * "" or "local".
+   *
+   * @generated from field: string driver = 3;
+   */
+  driver: string;
+
+  /**
+   * Of the local driver, as Docker's: type, device, o.
+   *
+   * @generated from field: map<string, string> options = 4;
+   */
+  options: { [key: string]: string };
+};
+
+/**
+ * Describes the message swarm.v1.VolumeSpec.
+ * Use `create(VolumeSpecSchema)` to create a new message.
+ */
+export declare const VolumeSpecSchema: GenMessage<VolumeSpec>;
 
 /**
  * @generated from message swarm.v1.NodeSpec
@@ -1559,4 +2046,31 @@ export enum TaskState {
  * Describes the enum swarm.v1.TaskState.
  */
 export declare const TaskStateSchema: GenEnum<TaskState>;
+
+/**
+ * @generated from enum swarm.v1.PullPolicy
+ */
+export enum PullPolicy {
+  /**
+   * Use what the node has for this reference, else pull. A reference with a digest can mean one image only.
+   *
+   * @generated from enum value: PULL_POLICY_MISSING = 0;
+   */
+  MISSING = 0,
+
+  /**
+   * @generated from enum value: PULL_POLICY_ALWAYS = 1;
+   */
+  ALWAYS = 1,
+
+  /**
+   * @generated from enum value: PULL_POLICY_NEVER = 2;
+   */
+  NEVER = 2,
+}
+
+/**
+ * Describes the enum swarm.v1.PullPolicy.
+ */
+export declare const PullPolicySchema: GenEnum<PullPolicy>;
 

@@ -11,7 +11,7 @@ import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@
  * Describes the file swarm/v1/types.proto.
  */
 export const file_swarm_v1_types = /*@__PURE__*/
-  fileDesc("ChRzd2FybS92MS90eXBlcy5wcm90bxIIc3dhcm0udjEidwoETWV0YRIPCgd2ZXJzaW9uGAEgASgEEi4KCmNyZWF0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIq0BCgpUYXNrU3RhdHVzEiIKBXN0YXRlGAEgASgOMhMuc3dhcm0udjEuVGFza1N0YXRlEi0KCXRpbWVzdGFtcBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVzc2FnZRgDIAEoCRINCgVlcnJvchgEIAEoCRIsCgljb250YWluZXIYBSABKAsyGS5zd2FybS52MS5Db250YWluZXJTdGF0dXMiiwEKD0NvbnRhaW5lclN0YXR1cxIUCgxjb250YWluZXJfaWQYASABKAkSCwoDcGlkGAIgASgFEhEKCWV4aXRfY29kZRgDIAEoBRISCgpvb21fa2lsbGVkGAQgASgIEi4KCnN0YXJ0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIsACCgtTZXJ2aWNlU3BlYxIMCgRuYW1lGAEgASgJEjEKBmxhYmVscxgCIAMoCzIhLnN3YXJtLnYxLlNlcnZpY2VTcGVjLkxhYmVsc0VudHJ5EiAKBHRhc2sYAyABKAsyEi5zd2FybS52MS5UYXNrU3BlYxIjCgRtb2RlGAQgASgLMhUuc3dhcm0udjEuU2VydmljZU1vZGUSJgoGdXBkYXRlGAUgASgLMhYuc3dhcm0udjEuVXBkYXRlQ29uZmlnEigKCHJvbGxiYWNrGAYgASgLMhYuc3dhcm0udjEuVXBkYXRlQ29uZmlnEigKCGVuZHBvaW50GAcgASgLMhYuc3dhcm0udjEuRW5kcG9pbnRTcGVjGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi0wEKC1NlcnZpY2VNb2RlEi4KCnJlcGxpY2F0ZWQYASABKAsyGC5zd2FybS52MS5SZXBsaWNhdGVkTW9kZUgAEiYKBmdsb2JhbBgCIAEoCzIULnN3YXJtLnYxLkdsb2JhbE1vZGVIABI1Cg5yZXBsaWNhdGVkX2pvYhgDIAEoCzIbLnN3YXJtLnYxLlJlcGxpY2F0ZWRKb2JNb2RlSAASLQoKZ2xvYmFsX2pvYhgEIAEoCzIXLnN3YXJtLnYxLkdsb2JhbEpvYk1vZGVIAEIGCgRtb2RlIiIKDlJlcGxpY2F0ZWRNb2RlEhAKCHJlcGxpY2FzGAEgASgEIgwKCkdsb2JhbE1vZGUiRgoRUmVwbGljYXRlZEpvYk1vZGUSFgoObWF4X2NvbmN1cnJlbnQYASABKAQSGQoRdG90YWxfY29tcGxldGlvbnMYAiABKAQiDwoNR2xvYmFsSm9iTW9kZSKvAgoIVGFza1NwZWMSKgoJY29udGFpbmVyGAEgASgLMhcuc3dhcm0udjEuQ29udGFpbmVyU3BlYxIxCglyZXNvdXJjZXMYAiABKAsyHi5zd2FybS52MS5SZXNvdXJjZVJlcXVpcmVtZW50cxIoCgdyZXN0YXJ0GAMgASgLMhcuc3dhcm0udjEuUmVzdGFydFBvbGljeRImCglwbGFjZW1lbnQYBCABKAsyEy5zd2FybS52MS5QbGFjZW1lbnQSJwoKbG9nX2RyaXZlchgFIAEoCzITLnN3YXJtLnYxLkxvZ0RyaXZlchIzCghuZXR3b3JrcxgGIAMoCzIhLnN3YXJtLnYxLk5ldHdvcmtBdHRhY2htZW50Q29uZmlnEhQKDGZvcmNlX3VwZGF0ZRgHIAEoBCL2BQoNQ29udGFpbmVyU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSCwoDZW52GAQgAygJEgsKA2RpchgFIAEoCRIMCgR1c2VyGAYgASgJEg4KBmdyb3VwcxgHIAMoCRIQCghob3N0bmFtZRgIIAEoCRIzCgZsYWJlbHMYCSADKAsyIy5zd2FybS52MS5Db250YWluZXJTcGVjLkxhYmVsc0VudHJ5EgsKA3R0eRgKIAEoCBISCgpvcGVuX3N0ZGluGAsgASgIEhEKCXJlYWRfb25seRgMIAEoCBIfCgZtb3VudHMYDSADKAsyDy5zd2FybS52MS5Nb3VudBITCgtzdG9wX3NpZ25hbBgOIAEoCRI0ChFzdG9wX2dyYWNlX3BlcmlvZBgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgtoZWFsdGhjaGVjaxgQIAEoCzIWLnN3YXJtLnYxLkhlYWx0aENvbmZpZxINCgVob3N0cxgRIAMoCRIgCgNkbnMYEiABKAsyEy5zd2FybS52MS5EbnNDb25maWcSEQoEaW5pdBgTIAEoCEgAiAEBEg8KB2NhcF9hZGQYFCADKAkSEAoIY2FwX2Ryb3AYFSADKAkSNQoHc3lzY3RscxgWIAMoCzIkLnN3YXJtLnYxLkNvbnRhaW5lclNwZWMuU3lzY3Rsc0VudHJ5EiEKB3VsaW1pdHMYFyADKAsyEC5zd2FybS52MS5VbGltaXQSFQoNb29tX3Njb3JlX2FkahgYIAEoBRIrCgxwdWxsX29wdGlvbnMYGSABKAsyFS5zd2FybS52MS5QdWxsT3B0aW9ucxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFN5c2N0bHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV9pbml0IiQKC1B1bGxPcHRpb25zEhUKDXJlZ2lzdHJ5X2F1dGgYASABKAkitAQKBU1vdW50EiIKBHR5cGUYASABKA4yFC5zd2FybS52MS5Nb3VudC5UeXBlEg4KBnNvdXJjZRgCIAEoCRIOCgZ0YXJnZXQYAyABKAkSEQoJcmVhZF9vbmx5GAQgASgIEhMKC3Byb3BhZ2F0aW9uGAUgASgJEhoKEmJpbmRfbm9uX3JlY3Vyc2l2ZRgGIAEoCBIVCg1jcmVhdGVfc291cmNlGAcgASgIEhgKEHRtcGZzX3NpemVfYnl0ZXMYCCABKAMSEgoKdG1wZnNfbW9kZRgJIAEoDRIWCg52b2x1bWVfbm9fY29weRgKIAEoCBIVCg12b2x1bWVfZHJpdmVyGAsgASgJEjoKDnZvbHVtZV9vcHRpb25zGAwgAygLMiIuc3dhcm0udjEuTW91bnQuVm9sdW1lT3B0aW9uc0VudHJ5EjgKDXZvbHVtZV9sYWJlbHMYDSADKAsyIS5zd2FybS52MS5Nb3VudC5Wb2x1bWVMYWJlbHNFbnRyeRIWCg52b2x1bWVfc3VicGF0aBgOIAEoCRo0ChJWb2x1bWVPcHRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARozChFWb2x1bWVMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjYKBFR5cGUSDwoLVFlQRV9WT0xVTUUQABINCglUWVBFX0JJTkQQARIOCgpUWVBFX1RNUEZTEAIi6gEKDEhlYWx0aENvbmZpZxIMCgR0ZXN0GAEgAygJEisKCGludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB3RpbWVvdXQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgEIAEoDRIvCgxzdGFydF9wZXJpb2QYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoOc3RhcnRfaW50ZXJ2YWwYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQQoJRG5zQ29uZmlnEhMKC25hbWVzZXJ2ZXJzGAEgAygJEg4KBnNlYXJjaBgCIAMoCRIPCgdvcHRpb25zGAMgAygJIjIKBlVsaW1pdBIMCgRuYW1lGAEgASgJEgwKBHNvZnQYAiABKAMSDAoEaGFyZBgDIAEoAyJgCglSZXNvdXJjZXMSEQoJbmFub19jcHVzGAEgASgDEhQKDG1lbW9yeV9ieXRlcxgCIAEoAxIqCgdnZW5lcmljGAMgAygLMhkuc3dhcm0udjEuR2VuZXJpY1Jlc291cmNlIi4KD0dlbmVyaWNSZXNvdXJjZRIMCgRraW5kGAEgASgJEg0KBWNvdW50GAIgASgDIkcKDlJlc291cmNlTGltaXRzEhEKCW5hbm9fY3B1cxgBIAEoAxIUCgxtZW1vcnlfYnl0ZXMYAiABKAMSDAoEcGlkcxgDIAEoAyJrChRSZXNvdXJjZVJlcXVpcmVtZW50cxIoCgZsaW1pdHMYASABKAsyGC5zd2FybS52MS5SZXNvdXJjZUxpbWl0cxIpCgxyZXNlcnZhdGlvbnMYAiABKAsyEy5zd2FybS52MS5SZXNvdXJjZXMi/gEKDVJlc3RhcnRQb2xpY3kSNAoJY29uZGl0aW9uGAEgASgOMiEuc3dhcm0udjEuUmVzdGFydFBvbGljeS5Db25kaXRpb24SKAoFZGVsYXkYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMbWF4X2F0dGVtcHRzGAMgASgEEikKBndpbmRvdxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJMCglDb25kaXRpb24SEQoNQ09ORElUSU9OX0FOWRAAEhgKFENPTkRJVElPTl9PTl9GQUlMVVJFEAESEgoOQ09ORElUSU9OX05PTkUQAiJqCglQbGFjZW1lbnQSEwoLY29uc3RyYWludHMYASADKAkSMgoLcHJlZmVyZW5jZXMYAiADKAsyHS5zd2FybS52MS5QbGFjZW1lbnRQcmVmZXJlbmNlEhQKDG1heF9yZXBsaWNhcxgDIAEoBCIlChNQbGFjZW1lbnRQcmVmZXJlbmNlEg4KBnNwcmVhZBgBIAEoCSJ8CglMb2dEcml2ZXISDAoEbmFtZRgBIAEoCRIxCgdvcHRpb25zGAIgAygLMiAuc3dhcm0udjEuTG9nRHJpdmVyLk9wdGlvbnNFbnRyeRouCgxPcHRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASK1AQoXTmV0d29ya0F0dGFjaG1lbnRDb25maWcSDgoGdGFyZ2V0GAEgASgJEg8KB2FsaWFzZXMYAiADKAkSRgoLZHJpdmVyX29wdHMYAyADKAsyMS5zd2FybS52MS5OZXR3b3JrQXR0YWNobWVudENvbmZpZy5Ecml2ZXJPcHRzRW50cnkaMQoPRHJpdmVyT3B0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEimgMKDFVwZGF0ZUNvbmZpZxITCgtwYXJhbGxlbGlzbRgBIAEoBBIoCgVkZWxheRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI8Cg5mYWlsdXJlX2FjdGlvbhgDIAEoDjIkLnN3YXJtLnYxLlVwZGF0ZUNvbmZpZy5GYWlsdXJlQWN0aW9uEioKB21vbml0b3IYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGQoRbWF4X2ZhaWx1cmVfcmF0aW8YBSABKAESKwoFb3JkZXIYBiABKA4yHC5zd2FybS52MS5VcGRhdGVDb25maWcuT3JkZXIiYwoNRmFpbHVyZUFjdGlvbhIYChRGQUlMVVJFX0FDVElPTl9QQVVTRRAAEhsKF0ZBSUxVUkVfQUNUSU9OX0NPTlRJTlVFEAESGwoXRkFJTFVSRV9BQ1RJT05fUk9MTEJBQ0sQAiI0CgVPcmRlchIUChBPUkRFUl9TVE9QX0ZJUlNUEAASFQoRT1JERVJfU1RBUlRfRklSU1QQASKEAQoMRW5kcG9pbnRTcGVjEikKBG1vZGUYASABKA4yGy5zd2FybS52MS5FbmRwb2ludFNwZWMuTW9kZRIjCgVwb3J0cxgCIAMoCzIULnN3YXJtLnYxLlBvcnRDb25maWciJAoETW9kZRIMCghNT0RFX1ZJUBAAEg4KCk1PREVfRE5TUlIQASKzAgoKUG9ydENvbmZpZxIMCgRuYW1lGAEgASgJEi8KCHByb3RvY29sGAIgASgOMh0uc3dhcm0udjEuUG9ydENvbmZpZy5Qcm90b2NvbBITCgt0YXJnZXRfcG9ydBgDIAEoDRIWCg5wdWJsaXNoZWRfcG9ydBgEIAEoDRI2CgxwdWJsaXNoX21vZGUYBSABKA4yIC5zd2FybS52MS5Qb3J0Q29uZmlnLlB1Ymxpc2hNb2RlIkEKCFByb3RvY29sEhAKDFBST1RPQ09MX1RDUBAAEhAKDFBST1RPQ09MX1VEUBABEhEKDVBST1RPQ09MX1NDVFAQAiI+CgtQdWJsaXNoTW9kZRIYChRQVUJMSVNIX01PREVfSU5HUkVTUxAAEhUKEVBVQkxJU0hfTU9ERV9IT1NUEAEi2wIKDFVwZGF0ZVN0YXR1cxIrCgVzdGF0ZRgBIAEoDjIcLnN3YXJtLnYxLlVwZGF0ZVN0YXR1cy5TdGF0ZRIuCgpzdGFydGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYBCABKAkiqgEKBVN0YXRlEhEKDVNUQVRFX1VOS05PV04QABISCg5TVEFURV9VUERBVElORxABEhAKDFNUQVRFX1BBVVNFRBACEhMKD1NUQVRFX0NPTVBMRVRFRBADEhoKFlNUQVRFX1JPTExCQUNLX1NUQVJURUQQBBIZChVTVEFURV9ST0xMQkFDS19QQVVTRUQQBRIcChhTVEFURV9ST0xMQkFDS19DT01QTEVURUQQBiLhAgoITm9kZVNwZWMSDAoEbmFtZRgBIAEoCRIuCgZsYWJlbHMYAiADKAsyHi5zd2FybS52MS5Ob2RlU3BlYy5MYWJlbHNFbnRyeRItCgxkZXNpcmVkX3JvbGUYAyABKA4yFy5zd2FybS52MS5Ob2RlU3BlYy5Sb2xlEjUKDGF2YWlsYWJpbGl0eRgEIAEoDjIfLnN3YXJtLnYxLk5vZGVTcGVjLkF2YWlsYWJpbGl0eRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIikKBFJvbGUSDwoLUk9MRV9XT1JLRVIQABIQCgxST0xFX01BTkFHRVIQASJXCgxBdmFpbGFiaWxpdHkSFwoTQVZBSUxBQklMSVRZX0FDVElWRRAAEhYKEkFWQUlMQUJJTElUWV9QQVVTRRABEhYKEkFWQUlMQUJJTElUWV9EUkFJThACIiwKCFBsYXRmb3JtEhQKDGFyY2hpdGVjdHVyZRgBIAEoCRIKCgJvcxgCIAEoCSKeAQoPTm9kZURlc2NyaXB0aW9uEhAKCGhvc3RuYW1lGAEgASgJEiQKCHBsYXRmb3JtGAIgASgLMhIuc3dhcm0udjEuUGxhdGZvcm0SJgoJcmVzb3VyY2VzGAMgASgLMhMuc3dhcm0udjEuUmVzb3VyY2VzEisKBmVuZ2luZRgEIAEoCzIbLnN3YXJtLnYxLkVuZ2luZURlc2NyaXB0aW9uIvEBChFFbmdpbmVEZXNjcmlwdGlvbhIPCgd2ZXJzaW9uGAEgASgJEjcKBmxhYmVscxgCIAMoCzInLnN3YXJtLnYxLkVuZ2luZURlc2NyaXB0aW9uLkxhYmVsc0VudHJ5EjUKBWZhY3RzGAMgAygLMiYuc3dhcm0udjEuRW5naW5lRGVzY3JpcHRpb24uRmFjdHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLZAQoKTm9kZVN0YXR1cxIpCgVzdGF0ZRgBIAEoDjIaLnN3YXJtLnYxLk5vZGVTdGF0dXMuU3RhdGUSDwoHbWVzc2FnZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEikKBXNpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJTCgVTdGF0ZRIRCg1TVEFURV9VTktOT1dOEAASDgoKU1RBVEVfRE9XThABEg8KC1NUQVRFX1JFQURZEAISFgoSU1RBVEVfRElTQ09OTkVDVEVEEAMiQwoNTWFuYWdlclN0YXR1cxIPCgdhZGRyZXNzGAEgASgJEg4KBmxlYWRlchgCIAEoCBIRCglyZWFjaGFibGUYAyABKAgq6AIKCVRhc2tTdGF0ZRISCg5UQVNLX1NUQVRFX05FVxAAEhYKElRBU0tfU1RBVEVfUEVORElORxBAEhgKE1RBU0tfU1RBVEVfQVNTSUdORUQQwAESGAoTVEFTS19TVEFURV9BQ0NFUFRFRBCAAhIZChRUQVNLX1NUQVRFX1BSRVBBUklORxDAAhIVChBUQVNLX1NUQVRFX1JFQURZEIADEhgKE1RBU0tfU1RBVEVfU1RBUlRJTkcQwAMSFwoSVEFTS19TVEFURV9SVU5OSU5HEIAEEhgKE1RBU0tfU1RBVEVfQ09NUExFVEUQwAQSGAoTVEFTS19TVEFURV9TSFVURE9XThCABRIWChFUQVNLX1NUQVRFX0ZBSUxFRBDABRIYChNUQVNLX1NUQVRFX1JFSkVDVEVEEIAGEhYKEVRBU0tfU1RBVEVfUkVNT1ZFEKAGEhgKE1RBU0tfU1RBVEVfT1JQSEFORUQQwAZiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRzd2FybS92MS90eXBlcy5wcm90bxIIc3dhcm0udjEidwoETWV0YRIPCgd2ZXJzaW9uGAEgASgEEi4KCmNyZWF0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIq0BCgpUYXNrU3RhdHVzEiIKBXN0YXRlGAEgASgOMhMuc3dhcm0udjEuVGFza1N0YXRlEi0KCXRpbWVzdGFtcBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVzc2FnZRgDIAEoCRINCgVlcnJvchgEIAEoCRIsCgljb250YWluZXIYBSABKAsyGS5zd2FybS52MS5Db250YWluZXJTdGF0dXMiiwEKD0NvbnRhaW5lclN0YXR1cxIUCgxjb250YWluZXJfaWQYASABKAkSCwoDcGlkGAIgASgFEhEKCWV4aXRfY29kZRgDIAEoBRISCgpvb21fa2lsbGVkGAQgASgIEi4KCnN0YXJ0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvECCgtTZXJ2aWNlU3BlYxIMCgRuYW1lGAEgASgJEjEKBmxhYmVscxgCIAMoCzIhLnN3YXJtLnYxLlNlcnZpY2VTcGVjLkxhYmVsc0VudHJ5EiAKBHRhc2sYAyABKAsyEi5zd2FybS52MS5UYXNrU3BlYxIjCgRtb2RlGAQgASgLMhUuc3dhcm0udjEuU2VydmljZU1vZGUSJgoGdXBkYXRlGAUgASgLMhYuc3dhcm0udjEuVXBkYXRlQ29uZmlnEigKCHJvbGxiYWNrGAYgASgLMhYuc3dhcm0udjEuVXBkYXRlQ29uZmlnEigKCGVuZHBvaW50GAcgASgLMhYuc3dhcm0udjEuRW5kcG9pbnRTcGVjEi8KCmRlcGVuZHNfb24YCCADKAsyGy5zd2FybS52MS5TZXJ2aWNlRGVwZW5kZW5jeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIsQBChFTZXJ2aWNlRGVwZW5kZW5jeRIPCgdzZXJ2aWNlGAEgASgJEjgKCWNvbmRpdGlvbhgCIAEoDjIlLnN3YXJtLnYxLlNlcnZpY2VEZXBlbmRlbmN5LkNvbmRpdGlvbhIQCghvcHRpb25hbBgDIAEoCCJSCglDb25kaXRpb24SFQoRQ09ORElUSU9OX1NUQVJURUQQABIVChFDT05ESVRJT05fSEVBTFRIWRABEhcKE0NPTkRJVElPTl9DT01QTEVURUQQAiLTAQoLU2VydmljZU1vZGUSLgoKcmVwbGljYXRlZBgBIAEoCzIYLnN3YXJtLnYxLlJlcGxpY2F0ZWRNb2RlSAASJgoGZ2xvYmFsGAIgASgLMhQuc3dhcm0udjEuR2xvYmFsTW9kZUgAEjUKDnJlcGxpY2F0ZWRfam9iGAMgASgLMhsuc3dhcm0udjEuUmVwbGljYXRlZEpvYk1vZGVIABItCgpnbG9iYWxfam9iGAQgASgLMhcuc3dhcm0udjEuR2xvYmFsSm9iTW9kZUgAQgYKBG1vZGUiIgoOUmVwbGljYXRlZE1vZGUSEAoIcmVwbGljYXMYASABKAQiDAoKR2xvYmFsTW9kZSJGChFSZXBsaWNhdGVkSm9iTW9kZRIWCg5tYXhfY29uY3VycmVudBgBIAEoBBIZChF0b3RhbF9jb21wbGV0aW9ucxgCIAEoBCIPCg1HbG9iYWxKb2JNb2RlIq8CCghUYXNrU3BlYxIqCgljb250YWluZXIYASABKAsyFy5zd2FybS52MS5Db250YWluZXJTcGVjEjEKCXJlc291cmNlcxgCIAEoCzIeLnN3YXJtLnYxLlJlc291cmNlUmVxdWlyZW1lbnRzEigKB3Jlc3RhcnQYAyABKAsyFy5zd2FybS52MS5SZXN0YXJ0UG9saWN5EiYKCXBsYWNlbWVudBgEIAEoCzITLnN3YXJtLnYxLlBsYWNlbWVudBInCgpsb2dfZHJpdmVyGAUgASgLMhMuc3dhcm0udjEuTG9nRHJpdmVyEjMKCG5ldHdvcmtzGAYgAygLMiEuc3dhcm0udjEuTmV0d29ya0F0dGFjaG1lbnRDb25maWcSFAoMZm9yY2VfdXBkYXRlGAcgASgEIsgICg1Db250YWluZXJTcGVjEg0KBWltYWdlGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSCwoDZGlyGAUgASgJEgwKBHVzZXIYBiABKAkSDgoGZ3JvdXBzGAcgAygJEhAKCGhvc3RuYW1lGAggASgJEjMKBmxhYmVscxgJIAMoCzIjLnN3YXJtLnYxLkNvbnRhaW5lclNwZWMuTGFiZWxzRW50cnkSCwoDdHR5GAogASgIEhIKCm9wZW5fc3RkaW4YCyABKAgSEQoJcmVhZF9vbmx5GAwgASgIEh8KBm1vdW50cxgNIAMoCzIPLnN3YXJtLnYxLk1vdW50EhMKC3N0b3Bfc2lnbmFsGA4gASgJEjQKEXN0b3BfZ3JhY2VfcGVyaW9kGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKC2hlYWx0aGNoZWNrGBAgASgLMhYuc3dhcm0udjEuSGVhbHRoQ29uZmlnEg0KBWhvc3RzGBEgAygJEiAKA2RucxgSIAEoCzITLnN3YXJtLnYxLkRuc0NvbmZpZxIRCgRpbml0GBMgASgISACIAQESDwoHY2FwX2FkZBgUIAMoCRIQCghjYXBfZHJvcBgVIAMoCRI1CgdzeXNjdGxzGBYgAygLMiQuc3dhcm0udjEuQ29udGFpbmVyU3BlYy5TeXNjdGxzRW50cnkSIQoHdWxpbWl0cxgXIAMoCzIQLnN3YXJtLnYxLlVsaW1pdBIVCg1vb21fc2NvcmVfYWRqGBggASgFEisKDHB1bGxfb3B0aW9ucxgZIAEoCzIVLnN3YXJtLnYxLlB1bGxPcHRpb25zEioKB3NlY3JldHMYGiADKAsyGS5zd2FybS52MS5TZWNyZXRSZWZlcmVuY2USKgoHY29uZmlncxgbIAMoCzIZLnN3YXJtLnYxLkNvbmZpZ1JlZmVyZW5jZRISCgpwcml2aWxlZ2VkGBwgASgIEisKCHNlY3VyaXR5GB0gASgLMhkuc3dhcm0udjEuU2VjdXJpdHlPcHRpb25zEiEKB2RldmljZXMYHiADKAsyEC5zd2FybS52MS5EZXZpY2USGwoTZGV2aWNlX2Nncm91cF9ydWxlcxgfIAMoCRIWCg5zaG1fc2l6ZV9ieXRlcxggIAEoAxIQCghwaWRfbW9kZRghIAEoCRIQCghpcGNfbW9kZRgiIAEoCRIQCgh1dHNfbW9kZRgjIAEoCRIpCgtwdWxsX3BvbGljeRgkIAEoDjIULnN3YXJtLnYxLlB1bGxQb2xpY3kaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARouCgxTeXNjdGxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfaW5pdCJQCgpGaWxlVGFyZ2V0EgwKBG5hbWUYASABKAkSCwoDdWlkGAIgASgJEgsKA2dpZBgDIAEoCRIRCgRtb2RlGAQgASgNSACIAQFCBwoFX21vZGUiXQoPU2VjcmV0UmVmZXJlbmNlEhEKCXNlY3JldF9pZBgBIAEoCRITCgtzZWNyZXRfbmFtZRgCIAEoCRIiCgRmaWxlGAMgASgLMhQuc3dhcm0udjEuRmlsZVRhcmdldCJdCg9Db25maWdSZWZlcmVuY2USEQoJY29uZmlnX2lkGAEgASgJEhMKC2NvbmZpZ19uYW1lGAIgASgJEiIKBGZpbGUYAyABKAsyFC5zd2FybS52MS5GaWxlVGFyZ2V0IkAKCkNvbnRlbnRQaW4SEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDgoGc2lnbmFsGAMgASgJIosBCg9TZWN1cml0eU9wdGlvbnMSHgoRbm9fbmV3X3ByaXZpbGVnZXMYASABKAhIAIgBARIPCgdzZWNjb21wGAIgASgJEhAKCGFwcGFybW9yGAMgASgJEh8KF3N5c3RlbV9wYXRoc191bmNvbmZpbmVkGAQgASgIQhQKEl9ub19uZXdfcHJpdmlsZWdlcyJICgZEZXZpY2USEQoJaG9zdF9wYXRoGAEgASgJEhYKDmNvbnRhaW5lcl9wYXRoGAIgASgJEhMKC3Blcm1pc3Npb25zGAMgASgJIiQKC1B1bGxPcHRpb25zEhUKDXJlZ2lzdHJ5X2F1dGgYASABKAki4gQKBU1vdW50EiIKBHR5cGUYASABKA4yFC5zd2FybS52MS5Nb3VudC5UeXBlEg4KBnNvdXJjZRgCIAEoCRIOCgZ0YXJnZXQYAyABKAkSEQoJcmVhZF9vbmx5GAQgASgIEhMKC3Byb3BhZ2F0aW9uGAUgASgJEhoKEmJpbmRfbm9uX3JlY3Vyc2l2ZRgGIAEoCBIVCg1jcmVhdGVfc291cmNlGAcgASgIEhgKEHRtcGZzX3NpemVfYnl0ZXMYCCABKAMSEgoKdG1wZnNfbW9kZRgJIAEoDRIWCg52b2x1bWVfbm9fY29weRgKIAEoCBIVCg12b2x1bWVfZHJpdmVyGAsgASgJEjoKDnZvbHVtZV9vcHRpb25zGAwgAygLMiIuc3dhcm0udjEuTW91bnQuVm9sdW1lT3B0aW9uc0VudHJ5EjgKDXZvbHVtZV9sYWJlbHMYDSADKAsyIS5zd2FybS52MS5Nb3VudC5Wb2x1bWVMYWJlbHNFbnRyeRIWCg52b2x1bWVfc3VicGF0aBgOIAEoCRIaCg12b2x1bWVfc3RpY2t5GA8gASgISACIAQEaNAoSVm9sdW1lT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMwoRVm9sdW1lTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI2CgRUeXBlEg8KC1RZUEVfVk9MVU1FEAASDQoJVFlQRV9CSU5EEAESDgoKVFlQRV9UTVBGUxACQhAKDl92b2x1bWVfc3RpY2t5IuoBCgxIZWFsdGhDb25maWcSDAoEdGVzdBgBIAMoCRIrCghpbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB3JldHJpZXMYBCABKA0SLwoMc3RhcnRfcGVyaW9kGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjEKDnN0YXJ0X2ludGVydmFsGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkEKCURuc0NvbmZpZxITCgtuYW1lc2VydmVycxgBIAMoCRIOCgZzZWFyY2gYAiADKAkSDwoHb3B0aW9ucxgDIAMoCSIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiYAoJUmVzb3VyY2VzEhEKCW5hbm9fY3B1cxgBIAEoAxIUCgxtZW1vcnlfYnl0ZXMYAiABKAMSKgoHZ2VuZXJpYxgDIAMoCzIZLnN3YXJtLnYxLkdlbmVyaWNSZXNvdXJjZSIuCg9HZW5lcmljUmVzb3VyY2USDAoEa2luZBgBIAEoCRINCgVjb3VudBgCIAEoAyLWAQoOUmVzb3VyY2VMaW1pdHMSEQoJbmFub19jcHVzGAEgASgDEhQKDG1lbW9yeV9ieXRlcxgCIAEoAxIMCgRwaWRzGAMgASgDEhkKEW1lbW9yeV9zd2FwX2J5dGVzGAQgASgDEh4KEW1lbW9yeV9zd2FwcGluZXNzGAUgASgNSACIAQESEwoLY3B1c2V0X2NwdXMYBiABKAkSEwoLY3B1c2V0X21lbXMYByABKAkSEgoKY3B1X3NoYXJlcxgIIAEoBEIUChJfbWVtb3J5X3N3YXBwaW5lc3MiawoUUmVzb3VyY2VSZXF1aXJlbWVudHMSKAoGbGltaXRzGAEgASgLMhguc3dhcm0udjEuUmVzb3VyY2VMaW1pdHMSKQoMcmVzZXJ2YXRpb25zGAIgASgLMhMuc3dhcm0udjEuUmVzb3VyY2VzIv4BCg1SZXN0YXJ0UG9saWN5EjQKCWNvbmRpdGlvbhgBIAEoDjIhLnN3YXJtLnYxLlJlc3RhcnRQb2xpY3kuQ29uZGl0aW9uEigKBWRlbGF5GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDG1heF9hdHRlbXB0cxgDIAEoBBIpCgZ3aW5kb3cYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iTAoJQ29uZGl0aW9uEhEKDUNPTkRJVElPTl9BTlkQABIYChRDT05ESVRJT05fT05fRkFJTFVSRRABEhIKDkNPTkRJVElPTl9OT05FEAIiagoJUGxhY2VtZW50EhMKC2NvbnN0cmFpbnRzGAEgAygJEjIKC3ByZWZlcmVuY2VzGAIgAygLMh0uc3dhcm0udjEuUGxhY2VtZW50UHJlZmVyZW5jZRIUCgxtYXhfcmVwbGljYXMYAyABKAQiJQoTUGxhY2VtZW50UHJlZmVyZW5jZRIOCgZzcHJlYWQYASABKAkifAoJTG9nRHJpdmVyEgwKBG5hbWUYASABKAkSMQoHb3B0aW9ucxgCIAMoCzIgLnN3YXJtLnYxLkxvZ0RyaXZlci5PcHRpb25zRW50cnkaLgoMT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEitQEKF05ldHdvcmtBdHRhY2htZW50Q29uZmlnEg4KBnRhcmdldBgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEkYKC2RyaXZlcl9vcHRzGAMgAygLMjEuc3dhcm0udjEuTmV0d29ya0F0dGFjaG1lbnRDb25maWcuRHJpdmVyT3B0c0VudHJ5GjEKD0RyaXZlck9wdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpoDCgxVcGRhdGVDb25maWcSEwoLcGFyYWxsZWxpc20YASABKAQSKAoFZGVsYXkYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SPAoOZmFpbHVyZV9hY3Rpb24YAyABKA4yJC5zd2FybS52MS5VcGRhdGVDb25maWcuRmFpbHVyZUFjdGlvbhIqCgdtb25pdG9yGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhkKEW1heF9mYWlsdXJlX3JhdGlvGAUgASgBEisKBW9yZGVyGAYgASgOMhwuc3dhcm0udjEuVXBkYXRlQ29uZmlnLk9yZGVyImMKDUZhaWx1cmVBY3Rpb24SGAoURkFJTFVSRV9BQ1RJT05fUEFVU0UQABIbChdGQUlMVVJFX0FDVElPTl9DT05USU5VRRABEhsKF0ZBSUxVUkVfQUNUSU9OX1JPTExCQUNLEAIiNAoFT3JkZXISFAoQT1JERVJfU1RPUF9GSVJTVBAAEhUKEU9SREVSX1NUQVJUX0ZJUlNUEAEihAEKDEVuZHBvaW50U3BlYxIpCgRtb2RlGAEgASgOMhsuc3dhcm0udjEuRW5kcG9pbnRTcGVjLk1vZGUSIwoFcG9ydHMYAiADKAsyFC5zd2FybS52MS5Qb3J0Q29uZmlnIiQKBE1vZGUSDAoITU9ERV9WSVAQABIOCgpNT0RFX0ROU1JSEAEixAIKClBvcnRDb25maWcSDAoEbmFtZRgBIAEoCRIvCghwcm90b2NvbBgCIAEoDjIdLnN3YXJtLnYxLlBvcnRDb25maWcuUHJvdG9jb2wSEwoLdGFyZ2V0X3BvcnQYAyABKA0SFgoOcHVibGlzaGVkX3BvcnQYBCABKA0SNgoMcHVibGlzaF9tb2RlGAUgASgOMiAuc3dhcm0udjEuUG9ydENvbmZpZy5QdWJsaXNoTW9kZRIPCgdob3N0X2lwGAYgASgJIkEKCFByb3RvY29sEhAKDFBST1RPQ09MX1RDUBAAEhAKDFBST1RPQ09MX1VEUBABEhEKDVBST1RPQ09MX1NDVFAQAiI+CgtQdWJsaXNoTW9kZRIYChRQVUJMSVNIX01PREVfSU5HUkVTUxAAEhUKEVBVQkxJU0hfTU9ERV9IT1NUEAEi2wIKDFVwZGF0ZVN0YXR1cxIrCgVzdGF0ZRgBIAEoDjIcLnN3YXJtLnYxLlVwZGF0ZVN0YXR1cy5TdGF0ZRIuCgpzdGFydGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb21wbGV0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYBCABKAkiqgEKBVN0YXRlEhEKDVNUQVRFX1VOS05PV04QABISCg5TVEFURV9VUERBVElORxABEhAKDFNUQVRFX1BBVVNFRBACEhMKD1NUQVRFX0NPTVBMRVRFRBADEhoKFlNUQVRFX1JPTExCQUNLX1NUQVJURUQQBBIZChVTVEFURV9ST0xMQkFDS19QQVVTRUQQBRIcChhTVEFURV9ST0xMQkFDS19DT01QTEVURUQQBiJSCglKb2JTdGF0dXMSEQoJaXRlcmF0aW9uGAEgASgEEjIKDmxhc3RfZXhlY3V0aW9uGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKUAQoKU2VjcmV0U3BlYxIMCgRuYW1lGAEgASgJEjAKBmxhYmVscxgCIAMoCzIgLnN3YXJtLnYxLlNlY3JldFNwZWMuTGFiZWxzRW50cnkSFwoPdGVtcGxhdGVfZHJpdmVyGAMgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilAEKCkNvbmZpZ1NwZWMSDAoEbmFtZRgBIAEoCRIwCgZsYWJlbHMYAiADKAsyIC5zd2FybS52MS5Db25maWdTcGVjLkxhYmVsc0VudHJ5EhcKD3RlbXBsYXRlX2RyaXZlchgDIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIu8BCgpWb2x1bWVTcGVjEgwKBG5hbWUYASABKAkSMAoGbGFiZWxzGAIgAygLMiAuc3dhcm0udjEuVm9sdW1lU3BlYy5MYWJlbHNFbnRyeRIOCgZkcml2ZXIYAyABKAkSMgoHb3B0aW9ucxgEIAMoCzIhLnN3YXJtLnYxLlZvbHVtZVNwZWMuT3B0aW9uc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4QIKCE5vZGVTcGVjEgwKBG5hbWUYASABKAkSLgoGbGFiZWxzGAIgAygLMh4uc3dhcm0udjEuTm9kZVNwZWMuTGFiZWxzRW50cnkSLQoMZGVzaXJlZF9yb2xlGAMgASgOMhcuc3dhcm0udjEuTm9kZVNwZWMuUm9sZRI1CgxhdmFpbGFiaWxpdHkYBCABKA4yHy5zd2FybS52MS5Ob2RlU3BlYy5BdmFpbGFiaWxpdHkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIpCgRSb2xlEg8KC1JPTEVfV09SS0VSEAASEAoMUk9MRV9NQU5BR0VSEAEiVwoMQXZhaWxhYmlsaXR5EhcKE0FWQUlMQUJJTElUWV9BQ1RJVkUQABIWChJBVkFJTEFCSUxJVFlfUEFVU0UQARIWChJBVkFJTEFCSUxJVFlfRFJBSU4QAiIsCghQbGF0Zm9ybRIUCgxhcmNoaXRlY3R1cmUYASABKAkSCgoCb3MYAiABKAkingEKD05vZGVEZXNjcmlwdGlvbhIQCghob3N0bmFtZRgBIAEoCRIkCghwbGF0Zm9ybRgCIAEoCzISLnN3YXJtLnYxLlBsYXRmb3JtEiYKCXJlc291cmNlcxgDIAEoCzITLnN3YXJtLnYxLlJlc291cmNlcxIrCgZlbmdpbmUYBCABKAsyGy5zd2FybS52MS5FbmdpbmVEZXNjcmlwdGlvbiLxAQoRRW5naW5lRGVzY3JpcHRpb24SDwoHdmVyc2lvbhgBIAEoCRI3CgZsYWJlbHMYAiADKAsyJy5zd2FybS52MS5FbmdpbmVEZXNjcmlwdGlvbi5MYWJlbHNFbnRyeRI1CgVmYWN0cxgDIAMoCzImLnN3YXJtLnYxLkVuZ2luZURlc2NyaXB0aW9uLkZhY3RzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi2QEKCk5vZGVTdGF0dXMSKQoFc3RhdGUYASABKA4yGi5zd2FybS52MS5Ob2RlU3RhdHVzLlN0YXRlEg8KB21lc3NhZ2UYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIpCgVzaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUwoFU3RhdGUSEQoNU1RBVEVfVU5LTk9XThAAEg4KClNUQVRFX0RPV04QARIPCgtTVEFURV9SRUFEWRACEhYKElNUQVRFX0RJU0NPTk5FQ1RFRBADIkMKDU1hbmFnZXJTdGF0dXMSDwoHYWRkcmVzcxgBIAEoCRIOCgZsZWFkZXIYAiABKAgSEQoJcmVhY2hhYmxlGAMgASgIKugCCglUYXNrU3RhdGUSEgoOVEFTS19TVEFURV9ORVcQABIWChJUQVNLX1NUQVRFX1BFTkRJTkcQQBIYChNUQVNLX1NUQVRFX0FTU0lHTkVEEMABEhgKE1RBU0tfU1RBVEVfQUNDRVBURUQQgAISGQoUVEFTS19TVEFURV9QUkVQQVJJTkcQwAISFQoQVEFTS19TVEFURV9SRUFEWRCAAxIYChNUQVNLX1NUQVRFX1NUQVJUSU5HEMADEhcKElRBU0tfU1RBVEVfUlVOTklORxCABBIYChNUQVNLX1NUQVRFX0NPTVBMRVRFEMAEEhgKE1RBU0tfU1RBVEVfU0hVVERPV04QgAUSFgoRVEFTS19TVEFURV9GQUlMRUQQwAUSGAoTVEFTS19TVEFURV9SRUpFQ1RFRBCABhIWChFUQVNLX1NUQVRFX1JFTU9WRRCgBhIYChNUQVNLX1NUQVRFX09SUEhBTkVEEMAGKlQKClB1bGxQb2xpY3kSFwoTUFVMTF9QT0xJQ1lfTUlTU0lORxAAEhYKElBVTExfUE9MSUNZX0FMV0FZUxABEhUKEVBVTExfUE9MSUNZX05FVkVSEAJiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message swarm.v1.Meta.
@@ -42,73 +42,134 @@ export const ServiceSpecSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_types, 3);
 
 /**
+ * Describes the message swarm.v1.ServiceDependency.
+ * Use `create(ServiceDependencySchema)` to create a new message.
+ */
+export const ServiceDependencySchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 4);
+
+/**
+ * Describes the enum swarm.v1.ServiceDependency.Condition.
+ */
+export const ServiceDependency_ConditionSchema = /*@__PURE__*/
+  enumDesc(file_swarm_v1_types, 4, 0);
+
+/**
+ * @generated from enum swarm.v1.ServiceDependency.Condition
+ */
+export const ServiceDependency_Condition = /*@__PURE__*/
+  tsEnum(ServiceDependency_ConditionSchema);
+
+/**
  * Describes the message swarm.v1.ServiceMode.
  * Use `create(ServiceModeSchema)` to create a new message.
  */
 export const ServiceModeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 4);
+  messageDesc(file_swarm_v1_types, 5);
 
 /**
  * Describes the message swarm.v1.ReplicatedMode.
  * Use `create(ReplicatedModeSchema)` to create a new message.
  */
 export const ReplicatedModeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 5);
+  messageDesc(file_swarm_v1_types, 6);
 
 /**
  * Describes the message swarm.v1.GlobalMode.
  * Use `create(GlobalModeSchema)` to create a new message.
  */
 export const GlobalModeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 6);
+  messageDesc(file_swarm_v1_types, 7);
 
 /**
  * Describes the message swarm.v1.ReplicatedJobMode.
  * Use `create(ReplicatedJobModeSchema)` to create a new message.
  */
 export const ReplicatedJobModeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 7);
+  messageDesc(file_swarm_v1_types, 8);
 
 /**
  * Describes the message swarm.v1.GlobalJobMode.
  * Use `create(GlobalJobModeSchema)` to create a new message.
  */
 export const GlobalJobModeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 8);
+  messageDesc(file_swarm_v1_types, 9);
 
 /**
  * Describes the message swarm.v1.TaskSpec.
  * Use `create(TaskSpecSchema)` to create a new message.
  */
 export const TaskSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 9);
+  messageDesc(file_swarm_v1_types, 10);
 
 /**
  * Describes the message swarm.v1.ContainerSpec.
  * Use `create(ContainerSpecSchema)` to create a new message.
  */
 export const ContainerSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 10);
+  messageDesc(file_swarm_v1_types, 11);
+
+/**
+ * Describes the message swarm.v1.FileTarget.
+ * Use `create(FileTargetSchema)` to create a new message.
+ */
+export const FileTargetSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 12);
+
+/**
+ * Describes the message swarm.v1.SecretReference.
+ * Use `create(SecretReferenceSchema)` to create a new message.
+ */
+export const SecretReferenceSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 13);
+
+/**
+ * Describes the message swarm.v1.ConfigReference.
+ * Use `create(ConfigReferenceSchema)` to create a new message.
+ */
+export const ConfigReferenceSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 14);
+
+/**
+ * Describes the message swarm.v1.ContentPin.
+ * Use `create(ContentPinSchema)` to create a new message.
+ */
+export const ContentPinSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 15);
+
+/**
+ * Describes the message swarm.v1.SecurityOptions.
+ * Use `create(SecurityOptionsSchema)` to create a new message.
+ */
+export const SecurityOptionsSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 16);
+
+/**
+ * Describes the message swarm.v1.Device.
+ * Use `create(DeviceSchema)` to create a new message.
+ */
+export const DeviceSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 17);
 
 /**
  * Describes the message swarm.v1.PullOptions.
  * Use `create(PullOptionsSchema)` to create a new message.
  */
 export const PullOptionsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 11);
+  messageDesc(file_swarm_v1_types, 18);
 
 /**
  * Describes the message swarm.v1.Mount.
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 12);
+  messageDesc(file_swarm_v1_types, 19);
 
 /**
  * Describes the enum swarm.v1.Mount.Type.
  */
 export const Mount_TypeSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 12, 0);
+  enumDesc(file_swarm_v1_types, 19, 0);
 
 /**
  * @generated from enum swarm.v1.Mount.Type
@@ -121,62 +182,62 @@ export const Mount_Type = /*@__PURE__*/
  * Use `create(HealthConfigSchema)` to create a new message.
  */
 export const HealthConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 13);
+  messageDesc(file_swarm_v1_types, 20);
 
 /**
  * Describes the message swarm.v1.DnsConfig.
  * Use `create(DnsConfigSchema)` to create a new message.
  */
 export const DnsConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 14);
+  messageDesc(file_swarm_v1_types, 21);
 
 /**
  * Describes the message swarm.v1.Ulimit.
  * Use `create(UlimitSchema)` to create a new message.
  */
 export const UlimitSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 15);
+  messageDesc(file_swarm_v1_types, 22);
 
 /**
  * Describes the message swarm.v1.Resources.
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 16);
+  messageDesc(file_swarm_v1_types, 23);
 
 /**
  * Describes the message swarm.v1.GenericResource.
  * Use `create(GenericResourceSchema)` to create a new message.
  */
 export const GenericResourceSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 17);
+  messageDesc(file_swarm_v1_types, 24);
 
 /**
  * Describes the message swarm.v1.ResourceLimits.
  * Use `create(ResourceLimitsSchema)` to create a new message.
  */
 export const ResourceLimitsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 18);
+  messageDesc(file_swarm_v1_types, 25);
 
 /**
  * Describes the message swarm.v1.ResourceRequirements.
  * Use `create(ResourceRequirementsSchema)` to create a new message.
  */
 export const ResourceRequirementsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 19);
+  messageDesc(file_swarm_v1_types, 26);
 
 /**
  * Describes the message swarm.v1.RestartPolicy.
  * Use `create(RestartPolicySchema)` to create a new message.
  */
 export const RestartPolicySchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 20);
+  messageDesc(file_swarm_v1_types, 27);
 
 /**
  * Describes the enum swarm.v1.RestartPolicy.Condition.
  */
 export const RestartPolicy_ConditionSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 20, 0);
+  enumDesc(file_swarm_v1_types, 27, 0);
 
 /**
  * @generated from enum swarm.v1.RestartPolicy.Condition
@@ -189,41 +250,41 @@ export const RestartPolicy_Condition = /*@__PURE__*/
  * Use `create(PlacementSchema)` to create a new message.
  */
 export const PlacementSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 21);
+  messageDesc(file_swarm_v1_types, 28);
 
 /**
  * Describes the message swarm.v1.PlacementPreference.
  * Use `create(PlacementPreferenceSchema)` to create a new message.
  */
 export const PlacementPreferenceSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 22);
+  messageDesc(file_swarm_v1_types, 29);
 
 /**
  * Describes the message swarm.v1.LogDriver.
  * Use `create(LogDriverSchema)` to create a new message.
  */
 export const LogDriverSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 23);
+  messageDesc(file_swarm_v1_types, 30);
 
 /**
  * Describes the message swarm.v1.NetworkAttachmentConfig.
  * Use `create(NetworkAttachmentConfigSchema)` to create a new message.
  */
 export const NetworkAttachmentConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 24);
+  messageDesc(file_swarm_v1_types, 31);
 
 /**
  * Describes the message swarm.v1.UpdateConfig.
  * Use `create(UpdateConfigSchema)` to create a new message.
  */
 export const UpdateConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 25);
+  messageDesc(file_swarm_v1_types, 32);
 
 /**
  * Describes the enum swarm.v1.UpdateConfig.FailureAction.
  */
 export const UpdateConfig_FailureActionSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 25, 0);
+  enumDesc(file_swarm_v1_types, 32, 0);
 
 /**
  * @generated from enum swarm.v1.UpdateConfig.FailureAction
@@ -235,7 +296,7 @@ export const UpdateConfig_FailureAction = /*@__PURE__*/
  * Describes the enum swarm.v1.UpdateConfig.Order.
  */
 export const UpdateConfig_OrderSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 25, 1);
+  enumDesc(file_swarm_v1_types, 32, 1);
 
 /**
  * @generated from enum swarm.v1.UpdateConfig.Order
@@ -248,13 +309,13 @@ export const UpdateConfig_Order = /*@__PURE__*/
  * Use `create(EndpointSpecSchema)` to create a new message.
  */
 export const EndpointSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 26);
+  messageDesc(file_swarm_v1_types, 33);
 
 /**
  * Describes the enum swarm.v1.EndpointSpec.Mode.
  */
 export const EndpointSpec_ModeSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 26, 0);
+  enumDesc(file_swarm_v1_types, 33, 0);
 
 /**
  * @generated from enum swarm.v1.EndpointSpec.Mode
@@ -267,13 +328,13 @@ export const EndpointSpec_Mode = /*@__PURE__*/
  * Use `create(PortConfigSchema)` to create a new message.
  */
 export const PortConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 27);
+  messageDesc(file_swarm_v1_types, 34);
 
 /**
  * Describes the enum swarm.v1.PortConfig.Protocol.
  */
 export const PortConfig_ProtocolSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 27, 0);
+  enumDesc(file_swarm_v1_types, 34, 0);
 
 /**
  * @generated from enum swarm.v1.PortConfig.Protocol
@@ -285,7 +346,7 @@ export const PortConfig_Protocol = /*@__PURE__*/
  * Describes the enum swarm.v1.PortConfig.PublishMode.
  */
 export const PortConfig_PublishModeSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 27, 1);
+  enumDesc(file_swarm_v1_types, 34, 1);
 
 /**
  * @generated from enum swarm.v1.PortConfig.PublishMode
@@ -298,13 +359,13 @@ export const PortConfig_PublishMode = /*@__PURE__*/
  * Use `create(UpdateStatusSchema)` to create a new message.
  */
 export const UpdateStatusSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 28);
+  messageDesc(file_swarm_v1_types, 35);
 
 /**
  * Describes the enum swarm.v1.UpdateStatus.State.
  */
 export const UpdateStatus_StateSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 28, 0);
+  enumDesc(file_swarm_v1_types, 35, 0);
 
 /**
  * @generated from enum swarm.v1.UpdateStatus.State
@@ -313,17 +374,45 @@ export const UpdateStatus_State = /*@__PURE__*/
   tsEnum(UpdateStatus_StateSchema);
 
 /**
+ * Describes the message swarm.v1.JobStatus.
+ * Use `create(JobStatusSchema)` to create a new message.
+ */
+export const JobStatusSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 36);
+
+/**
+ * Describes the message swarm.v1.SecretSpec.
+ * Use `create(SecretSpecSchema)` to create a new message.
+ */
+export const SecretSpecSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 37);
+
+/**
+ * Describes the message swarm.v1.ConfigSpec.
+ * Use `create(ConfigSpecSchema)` to create a new message.
+ */
+export const ConfigSpecSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 38);
+
+/**
+ * Describes the message swarm.v1.VolumeSpec.
+ * Use `create(VolumeSpecSchema)` to create a new message.
+ */
+export const VolumeSpecSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_types, 39);
+
+/**
  * Describes the message swarm.v1.NodeSpec.
  * Use `create(NodeSpecSchema)` to create a new message.
  */
 export const NodeSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 29);
+  messageDesc(file_swarm_v1_types, 40);
 
 /**
  * Describes the enum swarm.v1.NodeSpec.Role.
  */
 export const NodeSpec_RoleSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 29, 0);
+  enumDesc(file_swarm_v1_types, 40, 0);
 
 /**
  * @generated from enum swarm.v1.NodeSpec.Role
@@ -335,7 +424,7 @@ export const NodeSpec_Role = /*@__PURE__*/
  * Describes the enum swarm.v1.NodeSpec.Availability.
  */
 export const NodeSpec_AvailabilitySchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 29, 1);
+  enumDesc(file_swarm_v1_types, 40, 1);
 
 /**
  * @generated from enum swarm.v1.NodeSpec.Availability
@@ -348,34 +437,34 @@ export const NodeSpec_Availability = /*@__PURE__*/
  * Use `create(PlatformSchema)` to create a new message.
  */
 export const PlatformSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 30);
+  messageDesc(file_swarm_v1_types, 41);
 
 /**
  * Describes the message swarm.v1.NodeDescription.
  * Use `create(NodeDescriptionSchema)` to create a new message.
  */
 export const NodeDescriptionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 31);
+  messageDesc(file_swarm_v1_types, 42);
 
 /**
  * Describes the message swarm.v1.EngineDescription.
  * Use `create(EngineDescriptionSchema)` to create a new message.
  */
 export const EngineDescriptionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 32);
+  messageDesc(file_swarm_v1_types, 43);
 
 /**
  * Describes the message swarm.v1.NodeStatus.
  * Use `create(NodeStatusSchema)` to create a new message.
  */
 export const NodeStatusSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 33);
+  messageDesc(file_swarm_v1_types, 44);
 
 /**
  * Describes the enum swarm.v1.NodeStatus.State.
  */
 export const NodeStatus_StateSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_types, 33, 0);
+  enumDesc(file_swarm_v1_types, 44, 0);
 
 /**
  * @generated from enum swarm.v1.NodeStatus.State
@@ -388,7 +477,7 @@ export const NodeStatus_State = /*@__PURE__*/
  * Use `create(ManagerStatusSchema)` to create a new message.
  */
 export const ManagerStatusSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_types, 34);
+  messageDesc(file_swarm_v1_types, 45);
 
 /**
  * Describes the enum swarm.v1.TaskState.
@@ -403,4 +492,16 @@ export const TaskStateSchema = /*@__PURE__*/
  */
 export const TaskState = /*@__PURE__*/
   tsEnum(TaskStateSchema);
+
+/**
+ * Describes the enum swarm.v1.PullPolicy.
+ */
+export const PullPolicySchema = /*@__PURE__*/
+  enumDesc(file_swarm_v1_types, 1);
+
+/**
+ * @generated from enum swarm.v1.PullPolicy
+ */
+export const PullPolicy = /*@__PURE__*/
+  tsEnum(PullPolicySchema);
 
