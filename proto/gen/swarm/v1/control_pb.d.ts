@@ -7,7 +7,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Cluster, Image, LogOptions, LogSelector, ManagerInfo, Node, Service, SpecVersion, Task } from "./objects_pb.js";
-import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec } from "./types_pb.js";
+import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -868,6 +868,96 @@ export enum LogMessage_Stream {
  * Describes the enum swarm.v1.LogMessage.Stream.
  */
 export declare const LogMessage_StreamSchema: GenEnum<LogMessage_Stream>;
+
+/**
+ * A stack as its file says it, after conversion: what `stack deploy` asks for. Names carry the stack's prefix.
+ *
+ * @generated from message swarm.v1.StackSpec
+ */
+export declare type StackSpec = Message<"swarm.v1.StackSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Each bears the label com.docker.stack.namespace. Secrets and configs are referred to by name.
+   *
+   * @generated from field: repeated swarm.v1.ServiceSpec services = 2;
+   */
+  services: ServiceSpec[];
+
+  /**
+   * @generated from field: repeated swarm.v1.StackFileSpec secrets = 3;
+   */
+  secrets: StackFileSpec[];
+
+  /**
+   * @generated from field: repeated swarm.v1.StackFileSpec configs = 4;
+   */
+  configs: StackFileSpec[];
+
+  /**
+   * @generated from field: repeated swarm.v1.VolumeSpec volumes = 5;
+   */
+  volumes: VolumeSpec[];
+
+  /**
+   * What must exist already.
+   *
+   * @generated from field: repeated string external_secrets = 6;
+   */
+  externalSecrets: string[];
+
+  /**
+   * @generated from field: repeated string external_configs = 7;
+   */
+  externalConfigs: string[];
+
+  /**
+   * @generated from field: repeated string external_volumes = 8;
+   */
+  externalVolumes: string[];
+};
+
+/**
+ * Describes the message swarm.v1.StackSpec.
+ * Use `create(StackSpecSchema)` to create a new message.
+ */
+export declare const StackSpecSchema: GenMessage<StackSpec>;
+
+/**
+ * A secret or config of a stack file with its content.
+ *
+ * @generated from message swarm.v1.StackFileSpec
+ */
+export declare type StackFileSpec = Message<"swarm.v1.StackFileSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: string template_driver = 3;
+   */
+  templateDriver: string;
+
+  /**
+   * @generated from field: bytes data = 4;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.StackFileSpec.
+ * Use `create(StackFileSpecSchema)` to create a new message.
+ */
+export declare const StackFileSpecSchema: GenMessage<StackFileSpec>;
 
 /**
  * @generated from service swarm.v1.Control
