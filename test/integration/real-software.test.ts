@@ -3,68 +3,21 @@
  * made of Debian's packages, three layers, pushed by skopeo to Debian's docker-registry, pulled by two agents on two
  * hosts.
  */
-import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { eventually } from "../eventually.ts";
-import { buildImage } from "../images.ts";
 import { isRoot, rootTest } from "../privileges.ts";
-import { directory, file } from "../tar.ts";
+import { SoftwareImages } from "../software.ts";
 import { TestCluster } from "./cluster.ts";
-
-const LIBRARIES = ["libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
-const SERVER = ["nginx", "nginx-common"];
-const CONFIGURATION = `daemon off; master_process on; worker_processes 1; pid /run/nginx.pid; error_log /dev/stderr;
-events {}
-http { access_log /dev/stdout; server { listen 80; root /srv; } }
-`;
 
 let cluster: TestCluster;
 let registry: string;
 
-/** A layer of the files of Debian packages, unpacked by dpkg. */
-function packageLayer(folder: string, packages: readonly string[]): Buffer {
-  const root = join(folder, "root");
-  mkdirSync(root, { recursive: true });
-  execFileSync("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", ...packages], {
-    cwd: folder,
-    stdio: "pipe",
-  });
-  for (const name of readdirSync(folder).filter((each) => each.endsWith(".deb"))) {
-    execFileSync("dpkg", ["-x", join(folder, name), root]);
-  }
-  return execFileSync("tar", ["-C", root, "--sort=name", "-c", "."], { maxBuffer: 256 * 1024 * 1024 });
-}
-
-/** Pushes nginx with a page that says `version`. */
-async function push(version: string, layers: readonly { readonly tar: Buffer }[]): Promise<void> {
-  const site = [
-    directory("etc"),
-    file(
-      "etc/passwd",
-      "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\n",
-    ),
-    file("etc/group", "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n"),
-    file("etc/nginx/nginx.conf", CONFIGURATION),
-    directory("run"),
-    directory("tmp", 0o1777),
-    file("srv/index.html", `nginx ${version}\n`),
-  ];
-  const config = { Entrypoint: ["/usr/sbin/nginx"], ExposedPorts: { "80/tcp": {} }, StopSignal: "SIGQUIT" };
-  const archive = buildImage({
-    name: `debian/nginx:${version}`,
-    directory: cluster.folder("images"),
-    layers: [...layers, { files: site }],
-    config,
-  });
-  const pushed = await cluster.exec(
-    "skopeo",
-    "copy",
-    "--dest-tls-verify=false",
-    `oci-archive:${archive}`,
-    `docker://${registry}/debian/nginx:${version}`,
-  );
+/** Pushes an archive under its own name. */
+async function push(archive: string, name: string): Promise<void> {
+  const target = `docker://${registry}/${name}`;
+  const pushed = await cluster.exec("skopeo", "copy", "--dest-tls-verify=false", `oci-archive:${archive}`, target);
   expect(pushed.code, pushed.stderr).toBe(0);
 }
 
@@ -80,12 +33,8 @@ beforeAll(async () => {
   );
   cluster.startProgram("registry", cluster.fabric, "docker-registry", "serve", settings);
   await eventually(() => cluster.fetch(`http://${registry}/v2/`));
-  const layers = [
-    { tar: packageLayer(cluster.folder("libraries"), LIBRARIES) },
-    { tar: packageLayer(cluster.folder("server"), SERVER) },
-  ];
-  await push("one", layers);
-  await push("two", layers);
+  const images = new SoftwareImages((name) => cluster.folder(name));
+  for (const version of ["one", "two"]) await push(images.nginx(version), `debian/nginx:${version}`);
 });
 
 afterAll(async () => {
