@@ -1,71 +1,98 @@
 /** Finds a manager that answers. The only file of swarmctl that knows addresses. */
-import { type NetConnectOpts, connect as openSocket } from "node:net";
+import { connect as openSocket } from "node:net";
 import { type Clock, withTimeout } from "../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { isLoopback } from "../common/base/host-port.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
+import { loadTlsFiles } from "../common/rpc/tls-files.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { ControlClient } from "./command.ts";
+import type { TlsChoice } from "./endpoint.ts";
+import { type ProbeTls, probePlain, probeTls } from "./tls-probe.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** All addresses together must not keep a person waiting for longer. */
 const CONNECT_MS_MAX = 4000;
 
+/** What connecting stands on. */
+export interface ConnectOptions {
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** For TCP addresses; absent: plaintext, and only to this machine. */
+  readonly tls?: TlsChoice | undefined;
+  /** Takes sentences about files that lie open. */
+  readonly warn?: (text: string) => void;
+}
+
+/** Where a socket leads. */
+type Place = { readonly path: string } | { readonly host: string; readonly port: number };
+
 interface Address {
   /** As the user wrote it. */
   readonly text: string;
-  readonly socket: NetConnectOpts;
+  readonly place: Place;
   /** As gRPC wants it. */
   readonly target: string;
 }
 
 /**
  * A client of the first of `hosts` that takes connections.
- * @throws unavailable: none does; every address is named with its reason.
+ * @throws unavailable: none does; every address is named with its reason. failed_precondition: a certificate's file is bad.
  */
-export async function connect(
-  hosts: readonly string[],
-  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
-): Promise<ControlClient> {
-  const addresses = hosts.map(parseHost);
+export async function connect(hosts: readonly string[], options: ConnectOptions): Promise<ControlClient> {
+  const { clock, signal } = options;
+  const addresses = hosts.map((text) => parseHost(text, options.tls !== undefined));
+  const tls = addresses.some(({ place }) => "host" in place) ? loadTls(options) : undefined;
   const failures: string[] = [];
-  for (const address of addresses) {
+  let understood = false;
+  for (const { text, place, target } of addresses) {
     try {
       const timeoutMs = CONNECT_MS_MAX / addresses.length;
-      await withTimeout({ clock, timeoutMs, operation: "connect" }, signal, (until) => probe(address.socket, until));
-      return createClient(Control, openGrpcTransport({ address: address.target }));
+      await withTimeout({ clock, timeoutMs, operation: "connect" }, signal, (until) => probe(place, tls, until));
+      const secure = "host" in place && tls !== undefined ? { tls: tls.pem } : {};
+      return createClient(Control, openGrpcTransport({ address: target, ...secure }));
     } catch (reason) {
       if (signal.aborted) throw reason;
-      failures.push(`${address.text} (${errnoOf(reason) ?? SwarmError.from(reason).message})`);
+      understood ||= reason instanceof SwarmError && reason.code === "unauthenticated";
+      failures.push(`${text} (${errnoOf(reason) ?? SwarmError.from(reason).message})`);
     }
   }
-  throw new SwarmError(
-    "unavailable",
-    `cannot reach a manager; tried ${failures.join(", ")}. Is swarm-manager running?`,
-  );
+  const hint = understood ? "" : ". Is swarm-manager running?";
+  throw new SwarmError("unavailable", `cannot reach a manager; tried ${failures.join(", ")}${hint}`);
+}
+
+function loadTls({ tls, clock, warn }: ConnectOptions): ProbeTls | undefined {
+  if (tls === undefined) return undefined;
+  const nowMs = clock.nowMs();
+  const { pem, warnings } = loadTlsFiles(tls.files, { end: "client", nowMs });
+  for (const warning of warnings) warn?.(warning);
+  return { pem: { ...pem, verify: tls.verify }, files: tls.files, nowMs };
 }
 
 /** `unix:///path`, `tcp://host:port` or `host:port`. */
-function parseHost(text: string): Address {
+function parseHost(text: string, secure: boolean): Address {
   const path = /^unix:(?:\/\/)?(\/.+)$/.exec(text)?.[1];
-  if (path !== undefined) return { text, socket: { path }, target: `unix:${path}` };
+  if (path !== undefined) return { text, place: { path }, target: `unix:${path}` };
   const match = /^(?:tcp:\/\/)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/.exec(text);
   const [, name, port] = match ?? [];
   if (name === undefined || port === undefined || Number(port) > 65535) {
     throw new UsageError(`invalid --host ${JSON.stringify(text)}: unix:///path or tcp://host:port`);
   }
   const host = name.replace(/^\[|\]$/g, "");
-  if (!isLoopback(host)) {
-    throw new UsageError(`--host ${text}: only a manager on this machine can be reached without a client certificate`);
+  if (!secure && !isLoopback(host)) {
+    throw new UsageError(
+      `--host ${text}: only a manager on this machine can be reached without a client certificate; add --tlsverify`,
+    );
   }
-  return { text, socket: { host, port: Number(port) }, target: `${name}:${port}` };
+  return { text, place: { host, port: Number(port) }, target: `${name}:${port}` };
 }
 
 /** Says at once and in the system's words why nothing answers; gRPC would take its time and tell a story. */
-function probe(options: NetConnectOpts, signal: AbortSignal): Promise<void> {
+function probe(place: Place, tls: ProbeTls | undefined, signal: AbortSignal): Promise<void> {
+  if ("host" in place) return tls === undefined ? probePlain(place, signal) : probeTls(place, tls, signal);
   return new Promise((resolve, reject) => {
-    const socket = openSocket(options);
+    const socket = openSocket(place);
     const leave = () => socket.destroy(new SwarmError("canceled", "canceled"));
     signal.addEventListener("abort", leave, { once: true });
     socket.once("close", () => signal.removeEventListener("abort", leave));

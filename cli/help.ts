@@ -1,17 +1,12 @@
 /** Help and usage texts, laid out as Docker's. Pure. */
 import type { Command } from "./command.ts";
 import { COMMANDS, GROUPS } from "./command-table.ts";
+import { ENDPOINT_FLAGS } from "./endpoint.ts";
 import type { FlagTable } from "./flags/parse.ts";
 
 /** Flags that stand before the command. */
 export const GLOBAL_FLAGS: FlagTable = {
-  host: {
-    kind: "list",
-    short: "H",
-    value: "string",
-    help: "Manager to connect to; several are tried in turn",
-    default: "$SWARM_HOST or unix:///run/swarm/manager.sock",
-  },
+  ...ENDPOINT_FLAGS,
   help: { kind: "boolean", short: "h", help: "Show help" },
   version: { kind: "boolean", short: "v", help: "Print version information and quit" },
 };

@@ -21,7 +21,8 @@ export async function main(): Promise<void> {
     io: processIo(),
     clock: systemClock,
     signal: stop.signal,
-    connect: async (hosts, signal) => (await import("./connect.ts")).connect(hosts, { clock: systemClock, signal }),
+    connect: async (hosts, signal, options) =>
+      (await import("./connect.ts")).connect(hosts, { clock: systemClock, signal, ...options }),
   });
   process.exitCode = code;
   await flushed();

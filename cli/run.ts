@@ -9,13 +9,12 @@ import { projectVersion } from "../common/base/version.ts";
 import { escapeControls } from "../common/model/text.ts";
 import type { Command, ControlClient } from "./command.ts";
 import { ALIASES, COMMANDS, GROUPS } from "./command-table.ts";
-import { type Flags, parseArguments } from "./flags/parse.ts";
+import type { ConnectOptions } from "./connect.ts";
+import { endpointOf } from "./endpoint.ts";
+import { Flags, parseArguments } from "./flags/parse.ts";
 import { commandHelp, GLOBAL_FLAGS, groupHelp, programHelp } from "./help.ts";
 import type { Io } from "./io.ts";
 import { SilentFailure, UsageError } from "./usage-error.ts";
-
-/** Where a manager is looked for when nobody says. */
-export const HOST_DEFAULT = "unix:///run/swarm/manager.sock";
 
 /** What a run stands on. */
 export interface RunContext {
@@ -23,8 +22,11 @@ export interface RunContext {
   readonly clock: Clock;
   readonly signal: AbortSignal;
   /** Connects to the first of `hosts` that answers. */
-  connect(hosts: readonly string[], signal: AbortSignal): Promise<ControlClient>;
+  connect(hosts: readonly string[], signal: AbortSignal, options: RemoteOptions): Promise<ControlClient>;
 }
+
+/** What connecting to other machines needs. */
+type RemoteOptions = Pick<ConnectOptions, "tls" | "warn">;
 
 /** Runs `argv` (without the program's own name) and answers the exit code. */
 export async function run(argv: readonly string[], context: RunContext): Promise<number> {
@@ -80,10 +82,8 @@ async function runCommand(
     return 0;
   }
   checkWords(name, command, words);
-  const hosts = [...(command.flags.host ? [] : flags.list("host")), ...globals.list("host")];
-  const environment = io.environment.SWARM_HOST;
-  const chosen = hosts.length > 0 ? hosts : environment ? [environment] : [HOST_DEFAULT];
-  const addresses = chosen.flatMap((text) => text.split(",")).map((text) => text.trim());
+  const endpoint = endpointOf(sharedFlags(flags, command, globals), io);
+  const warn = (text: string) => io.err(`swarmctl: warning: ${oneLine(text)}\n`);
   let client: Promise<ControlClient> | undefined;
   return await command.run({
     flags,
@@ -92,10 +92,20 @@ async function runCommand(
     clock,
     signal,
     connect: () => {
-      client ??= connect(addresses, signal);
+      client ??= connect(endpoint.hosts, signal, { tls: endpoint.tls, warn });
       return client;
     },
   });
+}
+
+/** What was given for global flags, before or after the command's words; a command's own flag of that name is not one. */
+function sharedFlags(flags: Flags, command: Command, globals: Flags): Flags {
+  const names = Object.keys(GLOBAL_FLAGS).filter((name) => globals.has(name) || flags.has(name));
+  const given = names.map((name) => {
+    const own = command.flags[name] === undefined ? flags.list(name) : [];
+    return [name, [...globals.list(name), ...own]] as const;
+  });
+  return new Flags(new Map(given.filter(([, values]) => values.length > 0)));
 }
 
 function checkWords(name: string, command: Command, words: readonly string[]): void {

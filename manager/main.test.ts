@@ -1,7 +1,7 @@
 // Goal: the program starts with an etcd of its own, serves each service on its own door only, stops at once and leaves
 // nothing. Method: the real program on a temporary directory.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -10,6 +10,7 @@ import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { CertificateAuthority } from "../test/certificates.ts";
 import { eventually } from "../test/eventually.ts";
 
 const PROGRAM = new URL("swarm-manager", import.meta.url).pathname;
@@ -42,10 +43,10 @@ function run(options: readonly string[]) {
   return { child, text, exited, said: (message: string) => lines.find(({ msg }) => msg === message) };
 }
 
-async function started() {
+async function started(options: readonly string[] = []) {
   const data = join(directory, "data");
   const socket = join(directory, "control.sock");
-  const program = run(["--data-dir", data, "--socket", socket, "--listen-addr", "127.0.0.1:0"]);
+  const program = run(["--data-dir", data, "--socket", socket, "--listen-addr", "127.0.0.1:0", ...options]);
   const ready = await eventually(
     () => {
       const line = program.said("manager ready");
@@ -108,4 +109,40 @@ test("a taken port is named, and the etcd that was started for nothing is stoppe
   await expect(stat(join(directory, "b/etcd/owner.json"))).rejects.toMatchObject({ code: "ENOENT" });
   first.child.kill("SIGTERM");
   expect(await first.exited).toBe(0);
+}, 60_000);
+
+test("--api-addr serves Control over TLS, renews its certificate on SIGHUP, and is refused without its files", async () => {
+  const authority = new CertificateAuthority(directory, "ca");
+  const server = authority.issue({ name: "manager", subjectAltName: "IP:127.0.0.1" });
+  const tls = authority.pem(authority.issue({ name: "alice" }));
+  const files = ["--tlscacert", authority.file, "--tlscert", server.certificate, "--tlskey", server.key];
+  const api = ["--api-addr", "127.0.0.1:0"];
+  const refused = run([...api, "--tlscert", server.certificate, "--data-dir", join(directory, "none")]);
+  expect(await refused.exited).toBe(2);
+  expect(refused.text.at(-1)).toBe(
+    "swarm-manager: --tlscacert: must be given: --api-addr is served to clients with a certificate only; " +
+      "--tlskey: must be given: --api-addr is served to clients with a certificate only",
+  );
+
+  const manager = await started([...api, ...files]);
+  const address = String(manager.said("listening")?.api);
+  await using remote = openGrpcTransport({ address, tls });
+  expect((await createClient(Control, remote).getInfo({})).managers).toHaveLength(1);
+  await using plain = openGrpcTransport({ address });
+  await expect(createClient(Control, plain).getInfo({})).rejects.toMatchObject({ code: "unavailable" });
+
+  // A torn file does not take the door down; a good one counts for the next connection.
+  const other = new CertificateAuthority(directory, "other-ca");
+  const renewed = other.issue({ name: "renewed", subjectAltName: "IP:127.0.0.1" });
+  await writeFile(server.certificate, "torn");
+  manager.child.kill("SIGHUP");
+  await eventually(() => expect(manager.said("certificate not renewed")).toBeDefined());
+  await copyFile(renewed.certificate, server.certificate);
+  await copyFile(renewed.key, server.key);
+  manager.child.kill("SIGHUP");
+  await eventually(() => expect(manager.said("certificate renewed")).toBeDefined());
+  await using again = openGrpcTransport({ address, tls: { ...tls, ca: await readFile(other.file, "utf8") } });
+  expect((await createClient(Control, again).getInfo({})).managers).toHaveLength(1);
+  manager.child.kill("SIGTERM");
+  expect(await manager.exited).toBe(0);
 }, 60_000);

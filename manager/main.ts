@@ -13,6 +13,8 @@ import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { MutualTls } from "../common/rpc/tls.ts";
+import { loadTlsFiles, type ServerTlsFiles } from "../common/rpc/tls-files.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Content as ContentService, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { BlobStore } from "./content/blob-store.ts";
@@ -57,6 +59,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
   await using local = new GrpcServer({ logger });
   await using agents = new GrpcServer({ logger, connectionAgeMsMax: CONNECTION_AGE_MS_MAX });
+  await using remote = settings.api && openRemoteDoor(settings.api.files, logger);
   const manager = new Manager({
     ...parts,
     kv,
@@ -68,7 +71,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
     blobs,
     serve: (services, scope) =>
       openDoors(
-        { services, local, agents, content: contentOf(services, { blobs, managerId, logger }), scope },
+        { services, local, agents, remote, content: contentOf(services, { blobs, managerId, logger }), scope },
         settings,
         logger,
       ),
@@ -102,12 +105,14 @@ interface Doors {
   readonly local: GrpcServer;
   /** The port: agents and other managers. */
   readonly agents: GrpcServer;
+  /** The TLS port: people of other hosts. */
+  readonly remote: GrpcServer | undefined;
 }
 
-/** Control on the socket only; what agents call on the port only. */
+/** Control on the socket and to clients with a certificate; what agents call on the port only. */
 async function openDoors(
-  { services, content, local, agents, scope }: Doors,
-  { listen, advertise, socket }: ManagerSettings,
+  { services, content, local, agents, remote, scope }: Doors,
+  { listen, advertise, socket, api }: ManagerSettings,
   logger: Logger,
 ): Promise<string> {
   local.addService(Control, services.control);
@@ -117,12 +122,33 @@ async function openDoors(
   scope.spawn("content", (signal) => content.run(signal));
   const bound = await agents.listen(printHostPort(listen));
   await local.listen(`unix:${socket}`);
+  remote?.addService(Control, services.control);
+  const apiBound = api && (await remote?.listen(printHostPort(api.listen)));
   const port = Number(bound.slice(bound.lastIndexOf(":") + 1));
   if (!isLoopback(listen.host)) {
     logger.warn({ address: bound }, "agents' connections are neither encrypted nor authenticated");
   }
-  logger.info({ socket, listen: bound }, "listening");
+  logger.info({ socket, listen: bound, ...(apiBound ? { api: apiBound } : {}) }, "listening");
   return printHostPort({ host: advertise?.host ?? reachable(listen.host), port: advertise?.port ?? port });
+}
+
+/** A server for clients with a certificate. SIGHUP reads the files again: bad ones are logged, and the old ones stay. */
+function openRemoteDoor(files: ServerTlsFiles, logger: Logger): GrpcServer {
+  const load = () => {
+    const { pem, warnings } = loadTlsFiles(files, { end: "server", nowMs: systemClock.nowMs() });
+    for (const warning of warnings) logger.warn(warning);
+    return pem;
+  };
+  const tls = new MutualTls(load());
+  process.on("SIGHUP", () => {
+    try {
+      tls.renew(load());
+      logger.info({ certificate: files.certificate }, "certificate renewed");
+    } catch (reason) {
+      logger.error({ err: reason }, "certificate not renewed");
+    }
+  });
+  return new GrpcServer({ logger, tls });
 }
 
 /** An address that others can use for a host that means "all of them". */

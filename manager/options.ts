@@ -5,6 +5,7 @@ import { type FieldProblem, invalidFields } from "../common/base/error.ts";
 import { type HostPort, isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions } from "../common/base/logger.ts";
 import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
+import type { ServerTlsFiles } from "../common/rpc/tls-files.ts";
 import type { ClusterDefaults } from "./manager.ts";
 
 const OPTIONS = {
@@ -24,6 +25,13 @@ const OPTIONS = {
   insecure: {
     help: "Allow a --listen-addr that is not loopback though connections are neither\nencrypted nor authenticated: only on a network that nobody else uses",
   },
+  "api-addr": {
+    value: "HOST:PORT",
+    help: "Also serve swarmctl here, over TLS 1.3 to clients with a certificate;\nneeds the three files below (SIGHUP reads them again)",
+  },
+  tlscacert: { value: "FILE", help: "CA certificates (PEM) that vouch for the clients of --api-addr" },
+  tlscert: { value: "FILE", help: "Certificate (PEM) of --api-addr" },
+  tlskey: { value: "FILE", help: "Key (PEM) of --tlscert" },
   etcd: {
     value: "URL,…",
     help: "Members of an etcd cluster to use (default: an etcd of its own in --data-dir)",
@@ -54,6 +62,8 @@ export interface ManagerSettings {
   readonly dataDirectory: string;
   readonly socket: string;
   readonly listen: HostPort;
+  /** Where swarmctl is served over TLS, and with which files. */
+  readonly api: { readonly listen: HostPort; readonly files: ServerTlsFiles } | undefined;
   /** The port may be missing: then it is the one that is bound. */
   readonly advertise: { readonly host: string; readonly port: number | undefined } | undefined;
   /** Empty: run an etcd of its own. */
@@ -85,6 +95,7 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
       `${listen.host} is not loopback, and connections are not encrypted yet: add --insecure to accept that`,
     );
   }
+  const api = apiDoor(values, bad);
   const advertise = parseAdvertised(values["advertise-addr"]);
   if (advertise === "bad") bad("advertise-addr", `${values["advertise-addr"]} is not HOST or HOST:PORT`);
   const etcd = splitList(values.etcd);
@@ -95,7 +106,26 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   const log = logOptions(values, bad);
   if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
   const name = values.hostname ?? hostname();
-  return { dataDirectory, socket, listen, advertise, etcd, hostname: name, cluster, log };
+  return { dataDirectory, socket, listen, api, advertise, etcd, hostname: name, cluster, log };
+}
+
+/** All four options or none: an API that whoever connects may use would hand the cluster to the network. */
+function apiDoor(values: OptionValues<typeof OPTIONS>, bad: Complain): ManagerSettings["api"] {
+  const { tlscacert: ca, tlscert: certificate, tlskey: key } = values;
+  const text = values["api-addr"];
+  if (text === undefined) {
+    for (const flag of ["tlscacert", "tlscert", "tlskey"] as const) {
+      if (values[flag] !== undefined) bad(flag, "is for --api-addr, which is not given");
+    }
+    return undefined;
+  }
+  const listen = parseHostPort(text);
+  if (!listen) bad("api-addr", `${text} is not HOST:PORT`);
+  for (const flag of ["tlscacert", "tlscert", "tlskey"] as const) {
+    if (values[flag] === undefined) bad(flag, "must be given: --api-addr is served to clients with a certificate only");
+  }
+  if (!listen || ca === undefined || certificate === undefined || key === undefined) return undefined;
+  return { listen, files: { ca, certificate, key } };
 }
 
 type Complain = (flag: keyof typeof OPTIONS, problem: string) => void;

@@ -18,6 +18,7 @@ import { Scope } from "../common/base/scope.ts";
 import { toTimestamp } from "../common/model/duration.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
+import type { MutualTls } from "../common/rpc/tls.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
 import { runLeader } from "../manager/leader.ts";
@@ -43,6 +44,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly host: string;
   readonly store: Store;
   readonly signal: AbortSignal;
+  /** Serves the API on a free port of 127.0.0.1 as well, over TLS; answers the address. */
+  serveTls(tls: MutualTls): Promise<string>;
 }
 
 /** Starts one with `nodes` ready nodes named node-1, node-2, … */
@@ -59,6 +62,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   );
   scope.spawn("nodes", (signal) => playNodes(store, signal));
   const server = new GrpcServer({ logger: silentLogger });
+  const remotes: GrpcServer[] = [];
   const control = createControl({
     store,
     blobs: new MemoryBlobs(),
@@ -73,8 +77,14 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     host: address.replace(/^unix:/, "unix://"),
     store,
     signal: scope.signal,
+    async serveTls(tls) {
+      const remote = new GrpcServer({ logger: silentLogger, tls });
+      remotes.push(remote);
+      remote.addService(Control, control);
+      return await remote.listen("127.0.0.1:0");
+    },
     async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
+      for (const each of [server, ...remotes]) await each[Symbol.asyncDispose]();
       await scope[Symbol.asyncDispose]();
       kv[Symbol.dispose]();
       await rm(folder, { recursive: true, force: true });

@@ -18,17 +18,18 @@ import { abortable, abortReason, type Clock, systemClock } from "../base/clock.t
 import { SwarmError } from "../base/error.ts";
 import type { Logger } from "../base/logger.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_SERVER } from "./codec.ts";
-import { bufferOf, type TlsPem } from "./grpc-transport.ts";
+import { bufferOf } from "./grpc-transport.ts";
 import type { CallContext, Peer, ServiceImplementation } from "./service.ts";
 import { errorOfStatus, statusOf } from "./status.ts";
+import type { MutualTls } from "./tls.ts";
 import { claimUnixSocket } from "./unix-socket.ts";
 
 /** What a server allows its callers. */
 export interface GrpcServerOptions {
   readonly logger: Logger;
   readonly clock?: Clock;
-  /** Absent: plaintext. Present: callers must show a certificate of `ca`, and it becomes their `Peer.identity`. */
-  readonly tls?: TlsPem;
+  /** Absent: plaintext. Present: callers must show a certificate of its CA, and it becomes their `Peer.identity`. */
+  readonly tls?: MutualTls;
   /** The largest message taken from a caller, in bytes. Default 4 MiB. */
   readonly receiveBytesMax?: number;
   /**
@@ -69,7 +70,7 @@ export class GrpcServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #logger: Logger;
   readonly #clock: Clock;
-  readonly #tls: TlsPem | undefined;
+  readonly #tls: MutualTls | undefined;
   readonly #stopping = new AbortController();
 
   constructor(options: GrpcServerOptions) {
@@ -131,14 +132,7 @@ export class GrpcServer implements AsyncDisposable {
   }
 
   #bind(address: string): Promise<number> {
-    const tls = this.#tls;
-    const credentials = tls
-      ? ServerCredentials.createSsl(
-          Buffer.from(tls.ca),
-          [{ private_key: Buffer.from(tls.key), cert_chain: Buffer.from(tls.certificate) }],
-          true,
-        )
-      : ServerCredentials.createInsecure();
+    const credentials = this.#tls ?? ServerCredentials.createInsecure();
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(address, credentials, (error, port) => {
         if (error) reject(bindError(address, error));

@@ -2,8 +2,11 @@
  * Calls over gRPC. One transport is one channel to one server; together with `grpc-server.ts` the only door to grpc-js,
  * whose callbacks and emitters stay behind it.
  */
+import { isIP } from "node:net";
+import { checkServerIdentity, createSecureContext } from "node:tls";
 import type { DescMethod, Message } from "@bufbuild/protobuf";
 import {
+  type ChannelCredentials,
   type ChannelOptions,
   Client,
   type ClientReadableStream,
@@ -14,24 +17,18 @@ import {
 } from "@grpc/grpc-js";
 import { abortReason, systemClock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
+import { parseHostPort } from "../base/host-port.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_CLIENT, UNARY_TIMEOUT_MS } from "./codec.ts";
 import type { CallOptions, Transport } from "./service.ts";
 import { errorOfStatus } from "./status.ts";
-
-/** One end's proof of identity and whom it trusts, as PEM. */
-export interface TlsPem {
-  /** Certificates of the authorities that may vouch for the other end. */
-  readonly ca: string;
-  readonly certificate: string;
-  readonly key: string;
-}
+import { type ClientTls, clientTlsOptions } from "./tls.ts";
 
 /** Whom to call and how. */
 export interface GrpcTransportOptions {
   /** "host:port" or "unix:/path". */
   readonly address: string;
   /** Absent: plaintext, for unix sockets and loopback only (the programs enforce it). */
-  readonly tls?: TlsPem;
+  readonly tls?: ClientTls;
   /** The largest message taken from the server, in bytes. Default 64 MiB. */
   readonly receiveBytesMax?: number;
 }
@@ -237,14 +234,31 @@ function drained(call: ClientWritableStream<Message>): Promise<void> {
 }
 
 function newClient(options: GrpcTransportOptions): Client {
-  const { tls } = options;
-  const credentials = tls
-    ? channelCredentials.createSsl(Buffer.from(tls.ca), Buffer.from(tls.key), Buffer.from(tls.certificate))
-    : channelCredentials.createInsecure();
-  return new Client(options.address, credentials, {
+  const { address, tls, receiveBytesMax } = options;
+  const ip = tls === undefined ? undefined : ipOf(address);
+  return new Client(address, tls === undefined ? channelCredentials.createInsecure() : secured(tls, ip), {
     ...CHANNEL_OPTIONS,
-    "grpc.max_receive_message_length": options.receiveBytesMax ?? RECEIVE_BYTES_MAX_CLIENT,
+    "grpc.max_receive_message_length": receiveBytesMax ?? RECEIVE_BYTES_MAX_CLIENT,
+    ...(ip === undefined ? {} : { "grpc.ssl_target_name_override": NAME_INSTEAD_OF_IP }),
   });
+}
+
+/**
+ * grpc-js sends the host as the TLS server name, which must not be an address (RFC 6066, 3): Node warns of it on stderr.
+ * Our servers have one certificate and look at no name.
+ */
+const NAME_INSTEAD_OF_IP = "swarm-manager";
+
+function secured(tls: ClientTls, ip: string | undefined): ChannelCredentials {
+  return channelCredentials.createFromSecureContext(createSecureContext(clientTlsOptions(tls)), {
+    rejectUnauthorized: tls.verify ?? true,
+    ...(ip === undefined ? {} : { checkServerIdentity: (_name, certificate) => checkServerIdentity(ip, certificate) }),
+  });
+}
+
+function ipOf(address: string): string | undefined {
+  const host = parseHostPort(address)?.host;
+  return host !== undefined && isIP(host) !== 0 ? host : undefined;
 }
 
 function callOptions(options: CallOptions): { deadline?: number } {

@@ -1,18 +1,24 @@
 // Goal: gRPC and the in-memory transport keep one contract. Method: the same suite over both, on the project's own
 // services with small implementations.
+import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { connect as openTls } from "node:tls";
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Content, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { CertificateAuthority } from "../../test/certificates.ts";
 import { eventually } from "../../test/eventually.ts";
 import { SwarmError } from "../base/error.ts";
+import { parseHostPort } from "../base/host-port.ts";
 import { silentLogger } from "../base/logger.ts";
 import { GrpcServer } from "./grpc-server.ts";
 import { openGrpcTransport } from "./grpc-transport.ts";
 import { MemoryNetwork } from "./memory-transport.ts";
 import { type CallContext, createClient, type ServiceImplementation, type Transport } from "./service.ts";
+import { type ClientTls, MutualTls, type TlsPem } from "./tls.ts";
 
 type ContentMethods = ServiceImplementation<typeof Content>;
 type LogMethods = ServiceImplementation<typeof LogBroker>;
@@ -25,6 +31,16 @@ interface Pair extends AsyncDisposable {
 
 type Open = (content: ContentMethods, logs: LogMethods) => Promise<Pair>;
 
+/** A server's and a client's identity under one authority. */
+const certificates = mkdtempSync(join(tmpdir(), "rpc-tls-"));
+afterAll(() => rm(certificates, { recursive: true }));
+const authority = new CertificateAuthority(certificates, "cluster");
+const identityFiles = authority.issue({ name: "manager", subjectAltName: "IP:127.0.0.1" });
+const identities = {
+  server: authority.pem(identityFiles),
+  client: authority.pem(authority.issue({ name: "client", organizationalUnit: "swarm-worker" })),
+};
+
 let folder = "";
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "rpc-"));
@@ -32,12 +48,13 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 const overGrpc =
-  (addressOf: () => string): Open =>
+  (addressOf: () => string, tls?: { readonly server: TlsPem; readonly client: TlsPem }): Open =>
   async (content, logs) => {
-    const server = new GrpcServer({ logger: silentLogger });
+    const server = new GrpcServer({ logger: silentLogger, ...(tls ? { tls: new MutualTls(tls.server) } : {}) });
     server.addService(Content, content);
     server.addService(LogBroker, logs);
-    const transport = openGrpcTransport({ address: await server.listen(addressOf()) });
+    const address = await server.listen(addressOf());
+    const transport = openGrpcTransport({ address, ...(tls ? { tls: tls.client } : {}) });
     return {
       transport,
       stopServer: () => server[Symbol.asyncDispose](),
@@ -80,6 +97,7 @@ const refusal = (code: string) => expect.objectContaining({ name: "SwarmError", 
 describe.each([
   ["grpc over a unix socket", overGrpc(() => `unix:${join(folder, "run", "s.sock")}`)],
   ["grpc over tcp", overGrpc(() => "127.0.0.1:0")],
+  ["grpc over mutual TLS", overGrpc(() => "127.0.0.1:0", identities)],
   ["memory", overMemory],
 ] satisfies readonly (readonly [string, Open])[])("%s", (_name, open) => {
   test("unary: request and answer arrive, with defaults filled in", async () => {
@@ -370,6 +388,54 @@ describe("grpc", () => {
     await using transport = openGrpcTransport({ address: `unix:${join(folder, "none.sock")}` });
     const call = createClient(Content, transport).resolveImage({});
     await expect(call).rejects.toMatchObject({ code: "unavailable", message: expect.stringContaining("ENOENT") });
+  });
+});
+
+describe("mutual TLS", () => {
+  const other = new CertificateAuthority(certificates, "other");
+
+  /** What a caller with `client` is told, or who the server takes it for. */
+  async function identityOf(client: ClientTls): Promise<unknown> {
+    let peer: unknown;
+    const resolveImage: ContentMethods["resolveImage"] = async (_, context) => {
+      peer = context.peer.identity;
+      return {};
+    };
+    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server) });
+    server.addService(Content, { ...idle.content, resolveImage });
+    await using transport = openGrpcTransport({ address: await server.listen("127.0.0.1:0"), tls: client });
+    await createClient(Content, transport).resolveImage({});
+    return peer;
+  }
+
+  test("a certificate's names are the peer's identity", async () => {
+    expect(await identityOf(identities.client)).toEqual({ nodeId: "client", role: "swarm-worker" });
+  });
+
+  test.each<[string, () => ClientTls]>([
+    ["no certificate", () => ({ ca: identities.client.ca })],
+    ["a stranger's", () => ({ ...other.pem(other.issue({ name: "eve" })), ca: identities.client.ca })],
+    ["an expired one", () => authority.pem(authority.issue({ name: "old", notAfter: "20240101000000Z" }))],
+    ["a server of another authority", () => ({ ...identities.client, ca: other.pem(identityFiles).ca })],
+  ])("nobody gets in with %s", async (_, client) => {
+    await expect(identityOf(client())).rejects.toEqual(refusal("unavailable"));
+  });
+
+  test("a certificate for another name is not the server's", async () => {
+    const elsewhere = authority.pem(authority.issue({ name: "elsewhere", subjectAltName: "IP:127.0.0.2" }));
+    await using pair = await overGrpc(() => "127.0.0.1:0", { ...identities, server: elsewhere })(
+      idle.content,
+      idle.logs,
+    );
+    await expect(createClient(Content, pair.transport).resolveImage({})).rejects.toEqual(refusal("unavailable"));
+  });
+
+  test("TLS 1.2 is not spoken", async () => {
+    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server) });
+    const { host = "", port = 0 } = parseHostPort(await server.listen("127.0.0.1:0")) ?? {};
+    const socket = openTls({ host, port, maxVersion: "TLSv1.2", rejectUnauthorized: false });
+    const [error] = await once(socket, "error");
+    expect(String(error)).toMatch(/alert protocol version/);
   });
 });
 

@@ -1,0 +1,54 @@
+/**
+ * TLS as both ends of this project's wire speak it: 1.3 only (RFC 8446), since both ends are ours, and on the server's side
+ * never without a client's certificate.
+ */
+import type { ConnectionOptions, SecureContextOptions } from "node:tls";
+import { ServerCredentials } from "@grpc/grpc-js";
+
+/** One end's proof of identity and whom it trusts, as PEM. */
+export interface TlsPem {
+  /** Certificates of the authorities that may vouch for the other end. */
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** A caller's side. */
+export interface ClientTls {
+  /** Absent: the authorities that Node trusts. */
+  readonly ca?: string | undefined;
+  /** With `key`, or both absent: then the server must not ask for one. */
+  readonly certificate?: string | undefined;
+  readonly key?: string | undefined;
+  /** Whether the server must prove who it is. Default true; false is dockerd's `--tls` without `--tlsverify`. */
+  readonly verify?: boolean;
+}
+
+/** What a caller's `tls.createSecureContext` or `tls.connect` is told. */
+export function clientTlsOptions({ ca, certificate, key }: ClientTls): SecureContextOptions & ConnectionOptions {
+  return {
+    minVersion: "TLSv1.3",
+    ...(ca === undefined ? {} : { ca }),
+    ...(certificate === undefined || key === undefined ? {} : { cert: certificate, key }),
+  };
+}
+
+/** A server's certificate and whose clients it takes. Unlike grpc-js's own, it can be renewed while the server runs. */
+export class MutualTls extends ServerCredentials {
+  constructor(pem: TlsPem) {
+    super({ requestCert: true, rejectUnauthorized: true }, contextOf(pem));
+  }
+
+  /** New connections are made with `pem`; open ones stay as they are. */
+  renew(pem: TlsPem): void {
+    this.updateSecureContextOptions(contextOf(pem));
+  }
+
+  override _equals(other: ServerCredentials): boolean {
+    return this === other;
+  }
+}
+
+function contextOf({ ca, certificate, key }: TlsPem): SecureContextOptions {
+  return { minVersion: "TLSv1.3", ca, cert: certificate, key };
+}

@@ -1,0 +1,47 @@
+/** Runs one command of swarmctl in the test's process, as `cli/process.ts` would in its own. */
+import { existsSync, readFileSync } from "node:fs";
+import { Readable } from "node:stream";
+import { connect } from "../cli/connect.ts";
+import { run } from "../cli/run.ts";
+import { systemClock } from "../common/base/clock.ts";
+
+/** How it ended. */
+export interface SwarmctlResult {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** What surrounds the command. */
+export interface SwarmctlOptions {
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Plays SIGINT. */
+  readonly signal?: AbortSignal;
+  readonly terminal?: boolean;
+  readonly stdin?: string;
+}
+
+export async function runSwarmctl(argv: readonly string[], options: SwarmctlOptions = {}): Promise<SwarmctlResult> {
+  let [out, err] = ["", ""];
+  const io = {
+    out: (text: string) => {
+      out += text;
+    },
+    err: (text: string) => {
+      err += text;
+    },
+    terminal: options.terminal ?? false,
+    columns: 80,
+    environment: options.environment ?? {},
+    readFile: (path: string) => readFileSync(path, "utf8"),
+    exists: existsSync,
+    stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),
+  };
+  const code = await run(argv, {
+    io,
+    clock: systemClock,
+    signal: options.signal ?? new AbortController().signal,
+    connect: (hosts, signal, remote) => connect(hosts, { clock: systemClock, signal, ...remote }),
+  });
+  return { code, out, err };
+}
