@@ -40,6 +40,24 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "image ls": { summary: "List the cluster's images", load: () => import("./commands/image-ls.ts") },
   "image rm": { summary: "Remove one or more images from the cluster", load: () => import("./commands/image-rm.ts") },
+  "context create": { summary: "Create a context", load: () => import("./commands/context-create.ts") },
+  "context export": {
+    summary: "Export a context to a file or to STDOUT",
+    load: () => import("./commands/context-export.ts"),
+  },
+  "context import": { summary: "Import a context from a file", load: () => import("./commands/context-import.ts") },
+  "context inspect": {
+    summary: "Display detailed information on one or more contexts",
+    load: () => import("./commands/context-inspect.ts"),
+  },
+  "context ls": { summary: "List contexts", load: () => import("./commands/context-ls.ts") },
+  "context rm": { summary: "Remove one or more contexts", load: () => import("./commands/context-rm.ts") },
+  "context show": {
+    summary: "Print the name of the current context",
+    load: () => import("./commands/context-show.ts"),
+  },
+  "context update": { summary: "Update a context", load: () => import("./commands/context-update.ts") },
+  "context use": { summary: "Set the current context", load: () => import("./commands/context-use.ts") },
   info: { summary: "Display cluster-wide information", load: () => import("./commands/info.ts") },
   version: { summary: "Show the version information", load: () => import("./commands/version.ts") },
 };
@@ -52,6 +70,8 @@ export const ALIASES: Readonly<Record<string, string>> = {
   "node remove": "node rm",
   "image list": "image ls",
   "image remove": "image rm",
+  "context list": "context ls",
+  "context remove": "context rm",
   images: "image ls",
   load: "image load",
   rmi: "image rm",
@@ -62,4 +82,5 @@ export const GROUPS: Readonly<Record<string, string>> = {
   service: "Manage services",
   node: "Manage nodes",
   image: "Manage the cluster's images",
+  context: "Manage contexts",
 };

@@ -10,6 +10,8 @@ export type ControlClient = Client<typeof Control>;
 /** One run of a command. */
 export interface Invocation {
   readonly flags: Flags;
+  /** The global ones, wherever they stood. */
+  readonly globals: Flags;
   readonly words: readonly string[];
   readonly io: Io;
   readonly clock: Clock;
@@ -17,6 +19,8 @@ export interface Invocation {
   readonly signal: AbortSignal;
   /** Opens the connection when it is first needed: the libraries cost more than the work. */
   connect(): Promise<ControlClient>;
+  /** Opens it anew, to whichever manager answers now: for streams that outlive a manager. */
+  reconnect(): Promise<ControlClient>;
 }
 
 /** A command as it is written. */

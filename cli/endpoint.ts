@@ -3,6 +3,7 @@
  * cli/flags/options.go). Pure but for looking whether a default file exists.
  */
 import type { TlsFiles } from "../common/rpc/tls-files.ts";
+import { type ContextStore, DEFAULT_CONTEXT, type StoredContext } from "./contexts.ts";
 import type { Flags, FlagTable } from "./flags/parse.ts";
 import type { Io } from "./io.ts";
 import { UsageError } from "./usage-error.ts";
@@ -25,6 +26,13 @@ export interface Endpoint {
 }
 
 export const ENDPOINT_FLAGS = {
+  context: {
+    kind: "text",
+    short: "c",
+    value: "string",
+    help: "Name of the context to use",
+    default: "$SWARM_CONTEXT or the one of 'context use'",
+  },
   host: {
     kind: "list",
     short: "H",
@@ -50,18 +58,56 @@ const FILES = {
   key: ["tlskey", "key.pem"],
 } as const;
 
+/** What the choice depends on besides the flags. */
+interface EndpointFacts extends Pick<Io, "environment" | "exists"> {
+  readonly contexts: Pick<ContextStore, "get" | "current">;
+}
+
+/** The context in force: --host, --context, $SWARM_HOST, $SWARM_CONTEXT, `context use`; the first that is given. */
+export function contextName(flags: Flags, { environment, contexts }: Omit<EndpointFacts, "exists">): string {
+  const asked = flags.text("context");
+  if (flags.has("host")) {
+    if (asked !== undefined) throw new UsageError("conflicting options: either specify --host or --context, not both");
+    return DEFAULT_CONTEXT;
+  }
+  if (asked !== undefined) return asked;
+  if (environment.SWARM_HOST) return DEFAULT_CONTEXT;
+  return environment.SWARM_CONTEXT || contexts.current() || DEFAULT_CONTEXT;
+}
+
 /** `flags` hold what was given before the command and, for flags that it does not have itself, after it. */
-export function endpointOf(flags: Flags, io: Pick<Io, "environment" | "exists">): Endpoint {
-  const { environment } = io;
-  const given = flags.list("host");
-  const chosen = given.length > 0 ? given : environment.SWARM_HOST ? [environment.SWARM_HOST] : [HOST_DEFAULT];
-  const hosts = chosen.flatMap((text) => text.split(",")).map((text) => text.trim());
-  const tls = tlsOf(flags, io);
-  const asked = ["tls", "tlsverify", ...Object.values(FILES).map(([flag]) => flag)].filter((flag) => flags.has(flag));
-  if (asked.length > 0 && hosts.every((host) => host.startsWith("unix:"))) {
-    throw new UsageError(`--${asked[0]}: ${hosts.join(", ")} is a unix socket; TLS is for --host tcp://HOST:PORT`);
+export function endpointOf(flags: Flags, facts: EndpointFacts): Endpoint {
+  const name = contextName(flags, facts);
+  const asked = ["tls", "tlsverify", ...Object.values(FILES).map(([flag]) => flag)].find((flag) => flags.has(flag));
+  if (name !== DEFAULT_CONTEXT) {
+    if (asked !== undefined) throw new UsageError(`--${asked}: the context ${name} has its own; see context update`);
+    return endpointOfContext(facts.contexts.get(name));
+  }
+  const hosts = defaultHosts(flags, facts);
+  const tls = tlsOf(flags, facts);
+  if (asked !== undefined && hosts.every((host) => host.startsWith("unix:"))) {
+    throw new UsageError(`--${asked}: ${hosts.join(", ")} is a unix socket; TLS is for --host tcp://HOST:PORT`);
   }
   return { hosts, tls };
+}
+
+/** The addresses of the default context. */
+export function defaultHosts(flags: Flags, { environment }: Pick<Io, "environment">): readonly string[] {
+  const given = flags.list("host");
+  return splitHosts(given.length > 0 ? given : [environment.SWARM_HOST || HOST_DEFAULT]);
+}
+
+/** What a context says. */
+function endpointOfContext({ host, skipTlsVerify, files }: StoredContext): Endpoint {
+  const { ca, cert: certificate, key } = files;
+  const secure = skipTlsVerify || ca !== undefined || certificate !== undefined;
+  const tls = secure ? { files: { ca, certificate, key }, verify: !skipTlsVerify } : undefined;
+  return { hosts: splitHosts([host]), tls };
+}
+
+/** One address per element; people write several with commas between them. */
+function splitHosts(texts: readonly string[]): readonly string[] {
+  return texts.flatMap((text) => text.split(",")).map((text) => text.trim());
 }
 
 /** As Docker: `--tlsverify` in any form turns TLS on, and so does its variable; a file given for nothing is a mistake. */

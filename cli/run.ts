@@ -10,8 +10,9 @@ import { escapeControls } from "../common/model/text.ts";
 import type { Command, ControlClient } from "./command.ts";
 import { ALIASES, COMMANDS, GROUPS } from "./command-table.ts";
 import type { ConnectOptions } from "./connect.ts";
+import { ContextStore, configFolder } from "./contexts.ts";
 import { endpointOf } from "./endpoint.ts";
-import { Flags, parseArguments } from "./flags/parse.ts";
+import { type Flag, Flags, type FlagTable, parseArguments } from "./flags/parse.ts";
 import { commandHelp, GLOBAL_FLAGS, groupHelp, programHelp } from "./help.ts";
 import type { Io } from "./io.ts";
 import { SilentFailure, UsageError } from "./usage-error.ts";
@@ -74,28 +75,48 @@ async function runCommand(
   const { command } = (await COMMANDS[name]?.load()) ?? {};
   if (command === undefined) throw new UsageError(`unknown command: ${name}`);
   // A command's own flags win over the global ones: `service create --host` is a line of /etc/hosts.
-  const { version: _, ...shared } = GLOBAL_FLAGS;
-  const table = { ...shared, ...command.flags };
+  const table = flagTableOf(command);
   const { flags, words } = parseArguments(argv, table, { interspersed: command.interspersed ?? true });
   if (flags.on("help") || globals.on("help")) {
     io.out(commandHelp(command));
     return 0;
   }
   checkWords(name, command, words);
-  const endpoint = endpointOf(sharedFlags(flags, command, globals), io);
+  const shared = sharedFlags(flags, command, globals);
   const warn = (text: string) => io.err(`swarmctl: warning: ${oneLine(text)}\n`);
+  const open = () => {
+    const { hosts, tls } = endpointOf(shared, { ...io, contexts: new ContextStore(configFolder(io)) });
+    return connect(hosts, signal, { tls, warn });
+  };
   let client: Promise<ControlClient> | undefined;
   return await command.run({
     flags,
+    globals: shared,
     words,
     io,
     clock,
     signal,
     connect: () => {
-      client ??= connect(endpoint.hosts, signal, { tls: endpoint.tls, warn });
+      client ??= open();
+      return client;
+    },
+    reconnect: () => {
+      client = open();
       return client;
     },
   });
+}
+
+/** The flags that may stand after a command's words: its own and the global ones, whose short forms give way to its own. */
+export function flagTableOf(command: Command): FlagTable {
+  const taken = new Set(Object.values(command.flags).map(({ short }) => short));
+  const shared = Object.entries(GLOBAL_FLAGS)
+    .filter(([name]) => name !== "version")
+    .map(([name, flag]) => {
+      const { short, ...rest } = flag as Flag;
+      return [name, short === undefined || taken.has(short) ? rest : flag] as const;
+    });
+  return { ...Object.fromEntries(shared), ...command.flags };
 }
 
 /** What was given for global flags, before or after the command's words; a command's own flag of that name is not one. */
