@@ -9,9 +9,9 @@ import { SwarmError } from "../common/base/error.ts";
 import { withinSilence } from "../common/base/within-silence.ts";
 import { canonicalName, type ImageReference } from "../common/model/image-reference.ts";
 import { type Descriptor, MEDIA_TYPE, type Platform } from "../common/model/oci-image.ts";
+import type { ImageSource, RemoteImage } from "../common/registry/source.ts";
 import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
 import { Content, type ResolveImageResponse } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { ImageSource, RemoteImage } from "./image/source.ts";
 import type { Connect, ManagerList } from "./session.ts";
 
 /** A holder that sends nothing for this long is given up for the next: a task must not prepare for ever. */

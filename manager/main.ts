@@ -11,6 +11,7 @@ import { systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
+import { RegistryClient } from "../common/registry/client.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { MutualTls } from "../common/rpc/tls.ts";
@@ -57,6 +58,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
   const endpoints = etcd ? [etcd.endpoint] : settings.etcd;
   using kv = new EtcdKv({ ...parts, logger, endpoints });
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
+  using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries: settings.insecureRegistries });
   await using local = new GrpcServer({ logger });
   await using agents = new GrpcServer({ logger, connectionAgeMsMax: CONNECTION_AGE_MS_MAX });
   await using remote = settings.api && openRemoteDoor(settings.api.files, logger);
@@ -69,6 +71,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
     version: projectVersion(),
     cluster,
     blobs,
+    registry,
     serve: (services, scope) =>
       openDoors(
         { services, local, agents, remote, content: contentOf(services, { blobs, managerId, logger }), scope },

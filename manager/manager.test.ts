@@ -55,6 +55,7 @@ function world() {
       hostname: name,
       version: "test",
       cluster: { addressPool: "10.224.0.0/12", heartbeatPeriodMs: 1000, taskHistoryLimit: 5 },
+      registry: { digestOf: async () => undefined },
       blobs: {
         missing: async (digests) => digests,
         put: async () => {},

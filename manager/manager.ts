@@ -20,7 +20,7 @@ import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Dispatcher as DispatcherService, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import { createControl } from "./control/control.ts";
-import type { ImageBlobs } from "./control/dependencies.ts";
+import type { ImageBlobs, Registries } from "./control/dependencies.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { runLeader } from "./leader.ts";
 import { LogHub } from "./logbroker/log-hub.ts";
@@ -56,6 +56,7 @@ export interface ManagerOptions {
   readonly version: string;
   readonly cluster: ClusterDefaults;
   readonly blobs: ImageBlobs;
+  readonly registry: Registries;
   /**
    * Opens the doors. Returns the address at which agents and other managers reach this one. What it spawns in `scope`
    * runs as long as the manager; the doors themselves are closed by whoever opened them.
@@ -118,7 +119,7 @@ export class Manager {
   }
 
   #services(store: Store): ManagerServices {
-    const { clock, random, logger, managerId, version, blobs } = this.#options;
+    const { clock, random, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
     return {
@@ -126,6 +127,7 @@ export class Manager {
       control: createControl({
         store,
         blobs,
+        registry,
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
         clock,
         random,

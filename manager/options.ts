@@ -36,6 +36,10 @@ const OPTIONS = {
     value: "URL,…",
     help: "Members of an etcd cluster to use (default: an etcd of its own in --data-dir)",
   },
+  "insecure-registry": {
+    value: "HOST[:PORT],…",
+    help: "Registries that may speak plain HTTP or have any certificate, when tags are\nresolved; those on this machine may anyway",
+  },
   hostname: { value: "NAME", help: "The manager's name in the cluster (default: the host's)" },
   "address-pool": { value: "CIDR", help: "New clusters: IPv4 addresses of tasks", default: "10.224.0.0/12" },
   "heartbeat-period": { value: "DURATION", help: "New clusters: between two beats of an agent", default: "1s" },
@@ -68,6 +72,8 @@ export interface ManagerSettings {
   readonly advertise: { readonly host: string; readonly port: number | undefined } | undefined;
   /** Empty: run an etcd of its own. */
   readonly etcd: readonly string[];
+  /** `host` or `host:port`. */
+  readonly insecureRegistries: readonly string[];
   readonly hostname: string;
   readonly cluster: ClusterDefaults;
   readonly log: LoggerOptions;
@@ -106,7 +112,8 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   const log = logOptions(values, bad);
   if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
   const name = values.hostname ?? hostname();
-  return { dataDirectory, socket, listen, api, advertise, etcd, hostname: name, cluster, log };
+  const insecureRegistries = splitList(values["insecure-registry"]);
+  return { dataDirectory, socket, listen, api, advertise, etcd, insecureRegistries, hostname: name, cluster, log };
 }
 
 /** All four options or none: an API that whoever connects may use would hand the cluster to the network. */

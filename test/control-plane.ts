@@ -16,6 +16,7 @@ import { silentLogger } from "../common/base/logger.ts";
 import { systemRandom } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { toTimestamp } from "../common/model/duration.ts";
+import { canonicalName } from "../common/model/image-reference.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import type { MutualTls } from "../common/rpc/tls.ts";
@@ -66,6 +67,9 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const control = createControl({
     store,
     blobs: new MemoryBlobs(),
+    registry: {
+      digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
+    },
     logs: { subscribe: () => sayHello(store) },
     managerId,
     version: "0.0.0-test",

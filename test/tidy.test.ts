@@ -50,8 +50,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "common/base": [],
   "common/model": ["common/base", "proto/gen"],
   "common/rpc": ["common/base", "common/model", "proto/gen"],
-  manager: ["common/base", "common/model", "common/rpc", "proto/gen"],
-  agent: ["common/base", "common/model", "common/rpc", "proto/gen"],
+  "common/registry": ["common/base", "common/model", "proto/gen"],
+  manager: ["common/base", "common/model", "common/registry", "common/rpc", "proto/gen"],
+  agent: ["common/base", "common/model", "common/registry", "common/rpc", "proto/gen"],
   cli: ["common/base", "common/model", "common/rpc", "proto/gen"],
 };
 

@@ -11,9 +11,9 @@ import { SwarmError } from "../../common/base/error.ts";
 import { newId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import type { Random } from "../../common/base/random.ts";
+import { digestOf } from "../../common/model/digest.ts";
 import { isDigest } from "../../common/model/image-reference.ts";
 import { hexOf, syncDirectory, writeDurably } from "./layer-store.ts";
-import { digestOf } from "./unpack.ts";
 
 /** An image whose layers are all unpacked. */
 export interface ImageRecord {

@@ -3,6 +3,7 @@ import { Backoff } from "../../common/base/backoff.ts";
 import type { Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import type { Random } from "../../common/base/random.ts";
+import { digestOf } from "../../common/model/digest.ts";
 import {
   checkLayers,
   choosePlatform,
@@ -14,8 +15,7 @@ import {
   type Platform,
   platformText,
 } from "../../common/model/oci-image.ts";
-import type { RemoteImage } from "./source.ts";
-import { digestOf } from "./unpack.ts";
+import type { RemoteImage } from "../../common/registry/source.ts";
 
 /** A manifest chosen and checked, with its config; its layers are still to come. */
 export interface ChosenImage {

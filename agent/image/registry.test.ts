@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
 import { systemRandom } from "../../common/base/random.ts";
+import type { RegistryCredentials } from "../../common/registry/auth.ts";
+import { RegistryClient } from "../../common/registry/client.ts";
+import { DEFAULT_HTTP_LIMITS } from "../../common/registry/http.ts";
 import { type BuiltBlob, buildParts, descriptorOf, jsonBlob, sha256 } from "../../test/images.ts";
 import { rootTest } from "../../test/privileges.ts";
 import { file } from "../../test/tar.ts";
-import type { RegistryCredentials } from "./auth.ts";
-import { DEFAULT_HTTP_LIMITS } from "./http.ts";
-import { RegistryClient } from "./registry.ts";
 import { type Behaviour, TestRegistry } from "./test-registry.ts";
 import { NEVER, reference, TestDirectory } from "./test-store.ts";
 

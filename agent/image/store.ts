@@ -11,12 +11,12 @@ import type { Logger } from "../../common/base/logger.ts";
 import type { Random } from "../../common/base/random.ts";
 import { canonicalName, familiarName, type ImageReference } from "../../common/model/image-reference.ts";
 import { decodeImageConfig, type ImageConfig, type Platform } from "../../common/model/oci-image.ts";
+import type { ImageSource, RemoteImage } from "../../common/registry/source.ts";
 import { ImageIndex, type ImageRecord } from "./image-index.ts";
 import type { CapturedFile, LayerFacts } from "./layer.ts";
 import { hexOf, LayerStore, storageError } from "./layer-store.ts";
 import { type ChosenImage, chooseImage, resumedLayer } from "./pull.ts";
 import { SharedWork, Turnstile } from "./shared-work.ts";
-import type { ImageSource, RemoteImage } from "./source.ts";
 import { DEFAULT_UNPACK_LIMITS, type UnpackLimits } from "./unpack.ts";
 
 /** What a store needs. */

@@ -8,9 +8,9 @@ import { SwarmError } from "../../common/base/error.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { type ImageReference, parseImageReference } from "../../common/model/image-reference.ts";
+import type { ImageSource } from "../../common/registry/source.ts";
 import type { BuiltBlob, BuiltImage } from "../../test/images.ts";
 import { buildShim } from "../runtime/test-root.ts";
-import type { ImageSource } from "./source.ts";
 import { hostPlatform, ImageStore, type ImageStoreOptions } from "./store.ts";
 
 /** A signal that never aborts: a test's own time-out bounds it. */

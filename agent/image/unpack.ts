@@ -8,6 +8,7 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { SwarmError } from "../../common/base/error.ts";
+import { algorithmOf } from "../../common/model/digest.ts";
 import { type Descriptor, layerCompression } from "../../common/model/oci-image.ts";
 import { TarParser } from "../../common/model/tar.ts";
 import { decompress } from "./decompress.ts";
@@ -143,14 +144,4 @@ export class Checked {
     if (actual !== this.#digest)
       throw new SwarmError("data_loss", `digest mismatch: ${what} is ${actual}, not ${this.#digest}`);
   }
-}
-
-/** The digest of `bytes` in the algorithm of `like`. */
-export function digestOf(bytes: Uint8Array, like = "sha256:"): string {
-  const algorithm = algorithmOf(like);
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`;
-}
-
-function algorithmOf(digest: string): "sha256" | "sha512" {
-  return digest.startsWith("sha512:") ? "sha512" : "sha256";
 }

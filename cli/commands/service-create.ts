@@ -6,6 +6,7 @@ import { createSpec } from "../flags/service-create.ts";
 import { CREATE_FLAGS } from "../flags/service-flags.ts";
 import type { Io } from "../io.ts";
 import { registryAuthFor } from "../registry-auth.ts";
+import { pinImages } from "../resolve-images.ts";
 import { waitAsAsked } from "../wait.ts";
 
 export const command: Command = {
@@ -22,7 +23,9 @@ async function run(invocation: Invocation): Promise<number> {
   const spec = createSpec(flags, words, { environment: io.environment, readFile: io.readFile });
   if (flags.on("with-registry-auth")) addRegistryAuth(spec, io);
   const client = await connect();
+  const warnings = flags.on("no-resolve-image") ? [] : await pinImages(client, [spec], io);
   const answer = await client.createService({ spec });
+  io.err(warnings.join(""));
   const view = present(answer.service, "service");
   const service = present(view.service, "service");
   io.out(`${service.id}\n`);

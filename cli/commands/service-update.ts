@@ -3,6 +3,7 @@ import { findService, present, retryAborted } from "../calls.ts";
 import type { Command, ControlClient, Invocation } from "../command.ts";
 import { UPDATE_FLAGS } from "../flags/service-flags.ts";
 import { updatedSpec } from "../flags/service-update.ts";
+import { pinImages } from "../resolve-images.ts";
 import { UsageError } from "../usage-error.ts";
 import { endedTasks, type WaitTarget, waitAsAsked } from "../wait.ts";
 import { addRegistryAuth } from "./service-create.ts";
@@ -26,11 +27,14 @@ async function run(invocation: Invocation): Promise<number> {
   }
   const client = await connect();
   if (flags.on("rollback")) return await rollBack(invocation, client, reference);
-  const { target, before } = await changeService(client, reference, (view) => {
+  let warnings: readonly string[] = [];
+  const { target, before } = await changeService(client, reference, async (view) => {
     const spec = updatedSpec(view, flags, { environment: io.environment, readFile: io.readFile });
     if (flags.on("with-registry-auth")) addRegistryAuth(spec, io);
+    if (flags.has("image") && !flags.on("no-resolve-image")) warnings = await pinImages(client, [spec], io);
     return spec;
   });
+  io.err(warnings.join(""));
   io.out(`${reference}\n`);
   return await waitAsAsked(invocation, [target], before);
 }
@@ -41,7 +45,7 @@ type Spec = Parameters<typeof updatedSpec>[0];
 export async function changeService(
   client: ControlClient,
   reference: string,
-  change: (spec: Spec) => Spec,
+  change: (spec: Spec) => Spec | Promise<Spec>,
 ): Promise<{ readonly target: WaitTarget; readonly before: ReadonlySet<string> }> {
   let read: bigint | undefined;
   return await retryAborted(async () => {
@@ -49,7 +53,7 @@ export async function changeService(
     const { id, name, specVersion, meta } = view.service;
     read ??= specVersion;
     if (read !== specVersion) throw changedByOther(name);
-    const spec = change(present(view.spec, "spec"));
+    const spec = await change(present(view.spec, "spec"));
     const before = await endedTasks(client, id);
     const answer = await client.updateService({ serviceId: id, version: meta?.version ?? 0n, spec });
     const updated = present(answer.service?.service, "service");

@@ -49,7 +49,7 @@ const SCALARS: FlagTable = {
   "log-opt": list("Logging driver options"),
   "max-concurrent": text("uint", "Number of job tasks to run concurrently"),
   "no-healthcheck": toggle("Disable any container-specified HEALTHCHECK"),
-  "no-resolve-image": toggle("Accepted for compatibility: each node resolves the image itself"),
+  "no-resolve-image": toggle("Do not ask the registry for the image's digest: each node resolves the tag by itself"),
   "oom-score-adj": text("int", "Tune host's OOM preferences (-1000 to 1000)", { default: "0" }),
   "read-only": toggle("Mount the container's root filesystem as read only"),
   replicas: text("uint", "Number of tasks"),

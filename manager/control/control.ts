@@ -8,7 +8,11 @@
 import { create } from "@bufbuild/protobuf";
 import { SwarmError } from "../../common/base/error.ts";
 import type { ServiceImplementation } from "../../common/rpc/service.ts";
-import { type Control, ServiceLogsRequestSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import {
+  type Control,
+  ResolveImagesRequestSchema,
+  ServiceLogsRequestSchema,
+} from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
@@ -16,6 +20,7 @@ import { getInfo } from "./info.ts";
 import { serviceLookup, taskLookup } from "./lookups.ts";
 import { listNodes, removeNode, updateNode } from "./nodes.ts";
 import { requireId, resolveReference } from "./references.ts";
+import { resolveImages } from "./resolve-images.ts";
 import { createService, listServices, removeService, updateService } from "./services.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
@@ -54,6 +59,10 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
     putBlob: async (requests, { signal }) => {
       await putBlob(dependencies, requests, signal);
       return {};
+    },
+    resolveImages: async (request, { signal }) => {
+      const { images } = await resolveImages(dependencies, create(ResolveImagesRequestSchema, request), signal);
+      return { images: [...images] };
     },
     putImage: async (request, { signal }) => ({ image: await putImage(dependencies, request, signal) }),
     watchServices: (request, { signal }) => watchServices(dependencies, request, signal),

@@ -2,6 +2,8 @@
 import type { Clock } from "../../common/base/clock.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import type { Random } from "../../common/base/random.ts";
+import type { ImageReference } from "../../common/model/image-reference.ts";
+import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Store } from "../store/store.ts";
@@ -27,10 +29,24 @@ export interface LogSource {
   subscribe(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessages>;
 }
 
+/** What registries know. */
+export interface Registries {
+  /**
+   * The digest of what `reference` names now: an image or an index of several platforms' images. Undefined: there is no
+   * such image. Throws what the registry, or the way to it, refuses.
+   */
+  digestOf(
+    reference: ImageReference,
+    credentials: RegistryCredentials | undefined,
+    signal: AbortSignal,
+  ): Promise<string | undefined>;
+}
+
 /** Everything that the Control API is handed. */
 export interface ControlDependencies {
   readonly store: Store;
   readonly blobs: ImageBlobs;
+  readonly registry: Registries;
   readonly logs: LogSource;
   readonly clock: Clock;
   readonly random: Random;

@@ -13,6 +13,7 @@ import { TestCluster } from "./cluster.ts";
 
 let cluster: TestCluster;
 let registry: string;
+let images: SoftwareImages;
 
 /** Pushes an archive under its own name. */
 async function push(archive: string, name: string): Promise<void> {
@@ -23,7 +24,7 @@ async function push(archive: string, name: string): Promise<void> {
 
 beforeAll(async () => {
   if (!isRoot) return;
-  cluster = await TestCluster.start({ nodes: 2 });
+  cluster = await TestCluster.start({ nodes: 2, managerArgs: ["--insecure-registry", "10.198.0.1:5000"] });
   registry = `${cluster.fabric.address}:5000`;
   const data = cluster.folder("registry");
   const settings = join(data, "config.yml");
@@ -33,7 +34,7 @@ beforeAll(async () => {
   );
   cluster.startProgram("registry", cluster.fabric, "docker-registry", "serve", settings);
   await eventually(() => cluster.fetch(`http://${registry}/v2/`));
-  const images = new SoftwareImages((name) => cluster.folder(name));
+  images = new SoftwareImages((name) => cluster.folder(name));
   for (const version of ["one", "two"]) await push(images.nginx(version), `debian/nginx:${version}`);
 });
 
@@ -53,6 +54,27 @@ rootTest("nginx is pulled by both nodes and answers on its published port", asyn
     "node-2 Running",
   ]);
   await answers("nginx one");
+});
+
+rootTest("its tag is pinned: a tag that moves replaces nothing until somebody says so", async () => {
+  const image = "{{.Spec.TaskTemplate.ContainerSpec.Image}}";
+  const pinned = () => cluster.swarmctl("service", "inspect", "-f", image, "nginx");
+  const first = await pinned();
+  expect(first).toMatch(/\/debian\/nginx:one@sha256:[0-9a-f]{64}\n$/);
+  const tasks = await cluster.tasks("nginx");
+  await push(images.nginx("two"), "debian/nginx:one");
+  await cluster.swarmctl("service", "update", "--label-add", "touched=yes", "nginx");
+  expect(await pinned()).toBe(first);
+  const update = ["service", "update", "--update-monitor", "500ms", "--image", `${registry}/debian/nginx:one`, "nginx"];
+  await cluster.swarmctl(...update);
+  expect(await pinned()).not.toBe(first);
+  await answers("nginx two");
+  const moved = await cluster.tasks("nginx");
+  expect(moved).toHaveLength(tasks.length);
+  await cluster.swarmctl(...update);
+  const ids = await cluster.swarmctl("service", "ps", "-q", "nginx");
+  await cluster.swarmctl(...update);
+  expect(await cluster.swarmctl("service", "ps", "-q", "nginx")).toBe(ids);
 });
 
 rootTest("it is updated and scaled", async () => {

@@ -255,6 +255,7 @@ export class World {
       version: "0.0.0",
       cluster: { addressPool: "10.224.0.0/16", heartbeatPeriodMs: 1_000, taskHistoryLimit: HISTORY_LIMIT },
       blobs: NO_BLOBS,
+      registry: { digestOf: async () => undefined },
       serve: async ({ control, dispatcher, logBroker }, scope) => {
         const server = network.wire.serve(member.name);
         const close = () => void server[Symbol.asyncDispose]();

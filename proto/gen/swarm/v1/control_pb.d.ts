@@ -577,6 +577,88 @@ export declare type RemoveImageResponse = Message<"swarm.v1.RemoveImageResponse"
 export declare const RemoveImageResponseSchema: GenMessage<RemoveImageResponse>;
 
 /**
+ * @generated from message swarm.v1.ResolveImagesRequest
+ */
+export declare type ResolveImagesRequest = Message<"swarm.v1.ResolveImagesRequest"> & {
+  /**
+   * @generated from field: repeated swarm.v1.ImageToResolve images = 1;
+   */
+  images: ImageToResolve[];
+};
+
+/**
+ * Describes the message swarm.v1.ResolveImagesRequest.
+ * Use `create(ResolveImagesRequestSchema)` to create a new message.
+ */
+export declare const ResolveImagesRequestSchema: GenMessage<ResolveImagesRequest>;
+
+/**
+ * @generated from message swarm.v1.ImageToResolve
+ */
+export declare type ImageToResolve = Message<"swarm.v1.ImageToResolve"> & {
+  /**
+   * @generated from field: string reference = 1;
+   */
+  reference: string;
+
+  /**
+   * Docker's X-Registry-Auth value; empty for none.
+   *
+   * @generated from field: string registry_auth = 2;
+   */
+  registryAuth: string;
+};
+
+/**
+ * Describes the message swarm.v1.ImageToResolve.
+ * Use `create(ImageToResolveSchema)` to create a new message.
+ */
+export declare const ImageToResolveSchema: GenMessage<ImageToResolve>;
+
+/**
+ * @generated from message swarm.v1.ResolveImagesResponse
+ */
+export declare type ResolveImagesResponse = Message<"swarm.v1.ResolveImagesResponse"> & {
+  /**
+   * In the order of the request.
+   *
+   * @generated from field: repeated swarm.v1.ResolvedImage images = 1;
+   */
+  images: ResolvedImage[];
+};
+
+/**
+ * Describes the message swarm.v1.ResolveImagesResponse.
+ * Use `create(ResolveImagesResponseSchema)` to create a new message.
+ */
+export declare const ResolveImagesResponseSchema: GenMessage<ResolveImagesResponse>;
+
+/**
+ * @generated from message swarm.v1.ResolvedImage
+ */
+export declare type ResolvedImage = Message<"swarm.v1.ResolvedImage"> & {
+  /**
+   * The reference with its digest: "nginx:1@sha256:…". Empty when it could not be found out.
+   *
+   * @generated from field: string pinned = 1;
+   */
+  pinned: string;
+
+  /**
+   * Why not, in words.
+   *
+   * @generated from field: string problem = 2;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message swarm.v1.ResolvedImage.
+ * Use `create(ResolvedImageSchema)` to create a new message.
+ */
+export declare const ResolvedImageSchema: GenMessage<ResolvedImage>;
+
+/**
  * @generated from message swarm.v1.MissingBlobsRequest
  */
 export declare type MissingBlobsRequest = Message<"swarm.v1.MissingBlobsRequest"> & {
@@ -1080,6 +1162,16 @@ export declare const Control: GenService<{
     methodKind: "client_streaming";
     input: typeof PutBlobRequestSchema;
     output: typeof PutBlobResponseSchema;
+  },
+  /**
+   * The digests that references stand for now: of images loaded into the cluster, else of their registries.
+   *
+   * @generated from rpc swarm.v1.Control.ResolveImages
+   */
+  resolveImages: {
+    methodKind: "unary";
+    input: typeof ResolveImagesRequestSchema;
+    output: typeof ResolveImagesResponseSchema;
   },
   /**
    * Names an image whose blobs are all there.

@@ -2,17 +2,17 @@
  * A client of registries (OCI distribution-spec v1.1, Docker's v2 API): resolves references, fetches manifests and configs,
  * streams layers. It hands on what it was given and vouches for nothing but sizes: the pull checks digests.
  */
-import { Backoff } from "../../common/base/backoff.ts";
-import type { Clock } from "../../common/base/clock.ts";
-import { SwarmError } from "../../common/base/error.ts";
-import type { Random } from "../../common/base/random.ts";
-import { familiarName, type ImageReference } from "../../common/model/image-reference.ts";
-import { type Descriptor, MANIFEST_BYTES_MAX, MANIFEST_MEDIA_TYPES } from "../../common/model/oci-image.ts";
+import { Backoff } from "../base/backoff.ts";
+import type { Clock } from "../base/clock.ts";
+import { SwarmError } from "../base/error.ts";
+import type { Random } from "../base/random.ts";
+import { digestOf } from "../model/digest.ts";
+import { familiarName, type ImageReference } from "../model/image-reference.ts";
+import { type Descriptor, MANIFEST_BYTES_MAX, MANIFEST_MEDIA_TYPES } from "../model/oci-image.ts";
 import { addressKind } from "./address.ts";
 import { type ChallengeOrigin, parseChallenge, type RegistryCredentials, TokenCache } from "./auth.ts";
 import { HttpClient, type HttpLimits, type HttpResponse } from "./http.ts";
 import type { ImageSource, RemoteImage } from "./source.ts";
-import { digestOf } from "./unpack.ts";
 
 /** How registries are spoken to. */
 export interface RegistryOptions {
@@ -57,6 +57,18 @@ export class RegistryClient implements Disposable {
   /** The registries as a source of images, with what to log in with at the domain of the reference. */
   source(credentials?: RegistryCredentials): ImageSource {
     return { resolve: (reference, signal) => this.#resolve(new Repository(reference, credentials), signal) };
+  }
+
+  /**
+   * The digest of what `reference` names now, computed from the manifest; undefined where there is no such image. Throws as
+   * `ImageSource.resolve` does.
+   */
+  async digestOf(
+    reference: ImageReference,
+    credentials: RegistryCredentials | undefined,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    return (await this.#resolve(new Repository(reference, credentials), signal))?.content.digest;
   }
 
   async #resolve(repository: Repository, signal: AbortSignal): Promise<RemoteImage | undefined> {
@@ -191,7 +203,7 @@ export class RegistryClient implements Disposable {
         {
           method: "GET",
           url: new URL(`${scheme}://${hostOf(repository.reference)}/v2/${repository.reference.path}/${path}`),
-          headers: { "user-agent": "swarm-agent", ...headers },
+          headers: { "user-agent": "swarm", ...headers },
           acceptsAnyCertificate: isInsecure,
           allows: () => true,
         },

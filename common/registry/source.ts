@@ -1,7 +1,7 @@
 /** Where images come from: what a registry and the cluster's own store of loaded images both answer. */
 
-import type { ImageReference } from "../../common/model/image-reference.ts";
-import type { Descriptor } from "../../common/model/oci-image.ts";
+import type { ImageReference } from "../model/image-reference.ts";
+import type { Descriptor } from "../model/oci-image.ts";
 
 /** A manifest or index as it came, with its true digest. */
 export interface ImageContent {

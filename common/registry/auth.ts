@@ -1,7 +1,7 @@
 /** Logging in at a registry: what a challenge asks for, and the token that answers it (distribution's token spec). */
-import { type Clock, systemClock } from "../../common/base/clock.ts";
-import { SwarmError } from "../../common/base/error.ts";
-import { parseJson } from "../../common/model/oci-image.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
+import { SwarmError } from "../base/error.ts";
+import { parseJson } from "../model/oci-image.ts";
 import type { AddressKind } from "./address.ts";
 import type { HttpClient } from "./http.ts";
 
@@ -122,12 +122,12 @@ function tokenRequest(
   credentials: RegistryCredentials | undefined,
 ) {
   const url = new URL(realm);
-  const accept = { accept: "application/json", "user-agent": "swarm-agent" };
+  const accept = { accept: "application/json", "user-agent": "swarm" };
   if (credentials?.kind === "identity-token") {
     const form = new URLSearchParams({
       grant_type: "refresh_token",
       refresh_token: credentials.token,
-      client_id: "swarm-agent",
+      client_id: "swarm",
       scope,
       service: challenge.service ?? "",
     });

@@ -7,8 +7,8 @@ import { lookup } from "node:dns";
 import { type ClientRequest, type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
 import { Agent as TlsAgent, request as tlsRequest } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
-import { abortReason, type Clock } from "../../common/base/clock.ts";
-import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import { abortReason, type Clock } from "../base/clock.ts";
+import { errnoOf, SwarmError } from "../base/error.ts";
 import { type AddressKind, addressKind } from "./address.ts";
 
 /** Waits and sizes of one exchange. */

@@ -1,6 +1,6 @@
-import { SwarmError } from "../common/base/error.ts";
-import { parseJson } from "../common/model/oci-image.ts";
-import type { RegistryCredentials } from "./image/auth.ts";
+import { SwarmError } from "../base/error.ts";
+import { parseJson } from "../model/oci-image.ts";
+import type { RegistryCredentials } from "./auth.ts";
 
 /**
  * Reads Docker's X-Registry-Auth value: base64 of JSON with `username` and `password`, or `identitytoken`. Undefined for
