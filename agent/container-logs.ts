@@ -51,7 +51,11 @@ export async function* readContainerLog(
         if (block.length > 0) {
           const { messages, left } = splitLines(rest.length > 0 ? Buffer.concat([rest, block]) : block);
           rest = left;
-          for (const message of messages) if (isSince(message, options.since)) yield message;
+          for (const message of messages) {
+            // Lines stand in the order of their times: what follows is later still.
+            if (isAfter(message, options.until)) return;
+            if (isSince(message, options.since)) yield message;
+          }
           continue;
         }
       }
@@ -198,6 +202,18 @@ function parseTimestamp(text: string): Timestamp | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** What of a subscription's options holds for one task: a reader that goes on where it was wants all from there. */
+export function logOptionsOf(options: LogOptions, taskId: string): LogOptions {
+  const since = options.taskSince[taskId];
+  return since === undefined ? options : { ...options, since, tail: -1n };
+}
+
+function isAfter({ timestamp }: LogMessage, until: Timestamp | undefined): boolean {
+  if (!until || !timestamp) return false;
+  if (timestamp.seconds !== until.seconds) return timestamp.seconds > until.seconds;
+  return timestamp.nanos > until.nanos;
 }
 
 function isSince({ timestamp }: LogMessage, since: Timestamp | undefined): boolean {

@@ -13,6 +13,7 @@ import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import { LogBroker, type SubscriptionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogSubscription } from "../proto/gen/swarm/v1/objects_pb.js";
 import { BackpressureQueue } from "./backpressure-queue.ts";
+import { logOptionsOf } from "./container-logs.ts";
 import type { Connect, Session } from "./session.ts";
 import type { LoggedTask, Worker } from "./worker.ts";
 
@@ -137,7 +138,7 @@ export class LogPublisher {
     await using readers = new Scope(signal);
     const read = ({ taskId, controller }: LoggedTask) => {
       readers.spawn(`logs of task ${taskId}`, async (inner) => {
-        for await (const message of controller.logs(options, inner)) {
+        for await (const message of controller.logs(logOptionsOf(options, taskId), inner)) {
           await queue.send({ ...message, taskId, nodeId }, inner);
         }
       });

@@ -15,7 +15,7 @@ import { type ManagerId, type NodeId, newId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
 import { systemRandom } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
-import { toTimestamp } from "../common/model/duration.ts";
+import { toDuration, toTimestamp } from "../common/model/duration.ts";
 import { canonicalName } from "../common/model/image-reference.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
@@ -28,7 +28,7 @@ import { MemoryKv } from "../manager/store/memory-kv.ts";
 import { openStore } from "../manager/store/open-store.ts";
 import type { Store } from "../manager/store/store.ts";
 import { Control, LogMessage_Stream, LogMessageSchema, LogMessagesSchema } from "../proto/gen/swarm/v1/control_pb.js";
-import { NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import { ClusterSchema, NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 
 /** What becomes of a task of an image, by a word in the image's name. */
@@ -57,6 +57,11 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const kv = new MemoryKv(systemClock);
   const store = await openStore({ kv, ...shared }, scope);
   const managerId = newId<ManagerId>(systemRandom);
+  const cluster = create(ClusterSchema, {
+    id: "default",
+    spec: { addressPool: "10.224.0.0/12", heartbeatPeriod: toDuration(1_000), taskHistoryLimit: 5 },
+  });
+  await store.commit([{ type: "create", kind: "cluster", object: cluster }], { signal: scope.signal });
   await addNodes(store, options.nodes, scope.signal);
   scope.spawn("leader", (signal) =>
     runElection({ kv, ...shared, managerId }, (fence) => runLeader({ store, fence, ...shared }, fence.signal), signal),

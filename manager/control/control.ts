@@ -14,6 +14,7 @@ import {
   ServiceLogsRequestSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { updateCluster } from "./cluster.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
 import { getInfo } from "./info.ts";
@@ -21,6 +22,7 @@ import { serviceLookup, taskLookup } from "./lookups.ts";
 import { listNodes, removeNode, updateNode } from "./nodes.ts";
 import { requireId, resolveReference } from "./references.ts";
 import { resolveImages } from "./resolve-images.ts";
+import { setServiceStopped } from "./service-stop.ts";
 import { createService, listServices, removeService, updateService } from "./services.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
@@ -31,12 +33,16 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
   const { view } = dependencies.store;
   return {
     getInfo: async () => getInfo(dependencies),
+    updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),
     createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
     updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),
     removeService: async (request, { signal }) => {
       await removeService(dependencies, request, signal);
       return {};
     },
+    setServiceStopped: async (request, { signal }) => ({
+      service: await setServiceStopped(dependencies, request, signal),
+    }),
     listServices: async (request) => ({ services: listServices(dependencies, request) }),
     listSpecVersions: async ({ serviceId }) => {
       requireId(view.services, "service", serviceId);

@@ -32,7 +32,10 @@ export function redacted(spec: ServiceSpec | undefined): ServiceSpec | undefined
 /** A service with its specs and how many of its tasks run. */
 export function serviceView(view: View, service: Service, options: { readonly withoutSpecs: boolean }): ServiceView {
   const spec = view.specVersion(service.id, service.specVersion)?.spec;
-  const shown = create(ServiceViewSchema, { service, desiredTasks: BigInt(desiredTasks(view, spec)) });
+  const shown = create(ServiceViewSchema, {
+    service,
+    desiredTasks: BigInt(service.stopped ? 0 : desiredTasks(view, spec)),
+  });
   let [running, completed] = [0, 0];
   for (const task of view.tasksOfService(service.id)) {
     if (task.status?.state === TaskState.RUNNING && task.desiredState <= TaskState.RUNNING) running += 1;

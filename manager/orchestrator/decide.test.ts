@@ -33,6 +33,7 @@ interface Fixture {
   readonly downNodes?: readonly string[];
   readonly drainedNodes?: readonly string[];
   readonly nowMs?: number;
+  readonly stopped?: boolean;
 }
 
 function situation(fixture: Fixture): ServiceSituation {
@@ -43,6 +44,7 @@ function situation(fixture: Fixture): ServiceSituation {
       specVersion: taskVersion,
       previousSpecVersion: taskVersion - 1n,
       taskVersion,
+      stopped: fixture.stopped ?? false,
       ...(fixture.updateState ? { updateStatus: { state: fixture.updateState, startedAt: timestampFromMs(1) } } : {}),
     }),
     spec: create(ServiceSpecSchema, {
@@ -129,6 +131,34 @@ describe("replicas", () => {
   test("a removed service's tasks are all to be removed", () => {
     const tasks = [task({ slot: 1 }), task({ slot: 2, desired: TaskState.SHUTDOWN })];
     expect(summary(decideRemoved(tasks)).desired).toEqual(["1#1 REMOVE", "2#1 REMOVE"]);
+  });
+});
+
+describe("a stopped service", () => {
+  const stop = (tasks: readonly Task[], condition = RestartPolicy_Condition.ANY) =>
+    summary(decideService(situation({ replicas: 3, tasks, condition, stopped: true })));
+
+  test("ends its tasks and makes none; they stay to be looked at", () => {
+    const tasks = [task({ slot: 1 }), task({ slot: 2, state: TaskState.PENDING, node: "" })];
+    expect(stop(tasks)).toEqual({ created: [], desired: ["1#1 SHUTDOWN", "2#1 SHUTDOWN"] });
+    const ended = task({ slot: 1, state: TaskState.SHUTDOWN, desired: TaskState.SHUTDOWN });
+    expect(stop([ended])).toEqual({ created: [], desired: [] });
+  });
+
+  test("a slot that no restart would fill again is emptied", () => {
+    const crashed = task({ slot: 1, state: TaskState.FAILED, desired: TaskState.SHUTDOWN });
+    expect(stop([crashed]).desired).toEqual(["1#1 REMOVE"]);
+    expect(stop([task({ slot: 1 })], RestartPolicy_Condition.NONE).desired).toEqual(["1#1 REMOVE"]);
+    const done = task({ slot: 1, state: TaskState.COMPLETE, desired: TaskState.SHUTDOWN });
+    expect(stop([done], RestartPolicy_Condition.ON_FAILURE).desired).toEqual([]);
+  });
+
+  test("once it is started again each slot gets its next task", () => {
+    const stopped = task({ slot: 1, state: TaskState.SHUTDOWN, desired: TaskState.SHUTDOWN });
+    expect(summary(decideService(situation({ replicas: 2, tasks: [stopped] }))).created).toEqual([
+      "1#2 v1 RUNNING",
+      "2#1 v1 RUNNING",
+    ]);
   });
 });
 

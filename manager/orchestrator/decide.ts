@@ -34,6 +34,10 @@ const STOP_WAIT_MS_MAX = 60_000;
 export function decideService(situation: ServiceSituation): ServiceDecision {
   const decision = new DecisionBuilder();
   const slots = groupSlots(situation.tasks);
+  if (situation.service.stopped) {
+    for (const slot of slots.values()) stopSlot(situation, slot, decision);
+    return decision.build();
+  }
   const { added, surplus } = compareSlots(situation, slots);
   for (const slot of surplus) {
     slots.delete(slot.key);
@@ -44,6 +48,16 @@ export function decideService(situation: ServiceSituation): ServiceDecision {
   for (const key of added) decision.created.push(newTask(situation, key, situation.service.taskVersion));
   decideUpdate(situation, slots, decision);
   return decision.build();
+}
+
+/**
+ * `service stop`: tasks end and stay to be looked at. A slot that the restart policy would not fill again when the service is
+ * started is emptied instead: one whose task just crashed, or is stopped though it is never to be restarted.
+ */
+function stopSlot({ spec, nowMs }: ServiceSituation, { current, tasks }: Slot, decision: DecisionBuilder): void {
+  const ended = hasEnded(observedState(current));
+  const restarts = decideRestart(current, spec.task, ended ? "ended" : "evicted", nowMs).kind === "restart";
+  for (const task of tasks) decision.desire(task, ended === restarts ? TaskState.REMOVE : TaskState.SHUTDOWN);
 }
 
 /** Decides for the tasks of a service that is gone: all of them are to be removed. */

@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, Image, LogOptions, LogSelector, ManagerInfo, Node, Service, SpecVersion, Task } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Image, LogOptions, LogSelector, ManagerInfo, Node, Service, SpecVersion, Task } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -106,6 +106,45 @@ export declare type GetInfoResponse = Message<"swarm.v1.GetInfoResponse"> & {
  * Use `create(GetInfoResponseSchema)` to create a new message.
  */
 export declare const GetInfoResponseSchema: GenMessage<GetInfoResponse>;
+
+/**
+ * @generated from message swarm.v1.UpdateClusterRequest
+ */
+export declare type UpdateClusterRequest = Message<"swarm.v1.UpdateClusterRequest"> & {
+  /**
+   * @generated from field: uint64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * The address pool must stay what it is: tasks have addresses of it.
+   *
+   * @generated from field: swarm.v1.ClusterSpec spec = 2;
+   */
+  spec?: ClusterSpec | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.UpdateClusterRequest.
+ * Use `create(UpdateClusterRequestSchema)` to create a new message.
+ */
+export declare const UpdateClusterRequestSchema: GenMessage<UpdateClusterRequest>;
+
+/**
+ * @generated from message swarm.v1.UpdateClusterResponse
+ */
+export declare type UpdateClusterResponse = Message<"swarm.v1.UpdateClusterResponse"> & {
+  /**
+   * @generated from field: swarm.v1.Cluster cluster = 1;
+   */
+  cluster?: Cluster | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.UpdateClusterResponse.
+ * Use `create(UpdateClusterResponseSchema)` to create a new message.
+ */
+export declare const UpdateClusterResponseSchema: GenMessage<UpdateClusterResponse>;
 
 /**
  * @generated from message swarm.v1.CreateServiceRequest
@@ -285,6 +324,27 @@ export declare type ListServicesResponse = Message<"swarm.v1.ListServicesRespons
  * Use `create(ListServicesResponseSchema)` to create a new message.
  */
 export declare const ListServicesResponseSchema: GenMessage<ListServicesResponse>;
+
+/**
+ * @generated from message swarm.v1.SetServiceStoppedRequest
+ */
+export declare type SetServiceStoppedRequest = Message<"swarm.v1.SetServiceStoppedRequest"> & {
+  /**
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * @generated from field: bool stopped = 2;
+   */
+  stopped: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.SetServiceStoppedRequest.
+ * Use `create(SetServiceStoppedRequestSchema)` to create a new message.
+ */
+export declare const SetServiceStoppedRequestSchema: GenMessage<SetServiceStoppedRequest>;
 
 /**
  * @generated from message swarm.v1.ListSpecVersionsRequest
@@ -1054,6 +1114,16 @@ export declare const Control: GenService<{
     output: typeof GetInfoResponseSchema;
   },
   /**
+   * Refused with ABORTED when `version` is not the stored object's.
+   *
+   * @generated from rpc swarm.v1.Control.UpdateCluster
+   */
+  updateCluster: {
+    methodKind: "unary";
+    input: typeof UpdateClusterRequestSchema;
+    output: typeof UpdateClusterResponseSchema;
+  },
+  /**
    * @generated from rpc swarm.v1.Control.CreateService
    */
   createService: {
@@ -1086,6 +1156,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof ListServicesRequestSchema;
     output: typeof ListServicesResponseSchema;
+  },
+  /**
+   * Ends a service's tasks, or lets them run again; the spec stays as it is.
+   *
+   * @generated from rpc swarm.v1.Control.SetServiceStopped
+   */
+  setServiceStopped: {
+    methodKind: "unary";
+    input: typeof SetServiceStoppedRequestSchema;
+    output: typeof ServiceResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListSpecVersions

@@ -955,6 +955,18 @@ export declare type LogOptions = Message<"swarm.v1.LogOptions"> & {
    * @generated from field: google.protobuf.Timestamp since = 3;
    */
   since?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp until = 4;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * By task id: lines from here on only. A reader that lost its manager goes on where it was.
+   *
+   * @generated from field: map<string, google.protobuf.Timestamp> task_since = 5;
+   */
+  taskSince: { [key: string]: Timestamp };
 };
 
 /**

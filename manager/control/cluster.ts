@@ -1,0 +1,51 @@
+/** The cluster's settings. */
+import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
+import { durationMs } from "../../common/model/duration.ts";
+import type { UpdateClusterRequest } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { Cluster, ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ControlDependencies } from "./dependencies.ts";
+
+/** As the manager's own options: shorter beats cost more than they tell, longer ones find no dead node. */
+const HEARTBEAT_MS = { min: 100, max: 60_000 };
+const TASK_HISTORY_MAX = 9_999;
+
+/** Replaces the settings; the loops, the reaper and the dispatcher act on them from then on. */
+export async function updateCluster(
+  { store }: ControlDependencies,
+  { version, spec }: UpdateClusterRequest,
+  signal: AbortSignal,
+): Promise<Cluster> {
+  const { cluster } = store.view;
+  if (cluster === undefined) throw new SwarmError("unavailable", "the cluster has no settings yet, try again");
+  if (spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
+  const problems = problemsOf(spec, cluster);
+  if (problems.length > 0) throw invalidFields(problems);
+  const stale = new SwarmError(
+    "aborted",
+    "update out of sequence: the cluster's settings have changed since they were read",
+  );
+  if (version !== (cluster.meta?.version ?? 0n)) throw stale;
+  const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, spec } }], {
+    signal,
+  });
+  if (conflicts.length > 0) throw stale;
+  return store.view.cluster ?? cluster;
+}
+
+function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly FieldProblem[] {
+  const problems: FieldProblem[] = [];
+  if (spec.taskHistoryLimit > TASK_HISTORY_MAX) {
+    problems.push({ field: "task_history_limit", problem: `must be at most ${TASK_HISTORY_MAX}` });
+  }
+  const periodMs = durationMs(spec.heartbeatPeriod) ?? 0;
+  if (periodMs < HEARTBEAT_MS.min || periodMs > HEARTBEAT_MS.max) {
+    problems.push({ field: "heartbeat_period", problem: "must be between 100ms and 60s" });
+  }
+  if (spec.addressPool !== present?.addressPool) {
+    problems.push({
+      field: "address_pool",
+      problem: `cannot be changed: tasks have addresses of ${present?.addressPool}`,
+    });
+  }
+  return problems;
+}
