@@ -16,6 +16,14 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "service logs": { summary: "Fetch the logs of a service or task", load: () => import("./commands/service-logs.ts") },
   "service ls": { summary: "List services", load: () => import("./commands/service-ls.ts") },
   "service ps": { summary: "List the tasks of one or more services", load: () => import("./commands/service-ps.ts") },
+  "service history": {
+    summary: "List the versions of a service's spec and what changed",
+    load: () => import("./commands/service-history.ts"),
+  },
+  "service restart": {
+    summary: "Replace every task of one or more services",
+    load: () => import("./commands/service-restart.ts"),
+  },
   "service rm": { summary: "Remove one or more services", load: () => import("./commands/service-rm.ts") },
   "service rollback": {
     summary: "Revert changes to a service's configuration",
@@ -25,7 +33,16 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Scale one or multiple replicated services",
     load: () => import("./commands/service-scale.ts"),
   },
+  "service start": {
+    summary: "Run the tasks of stopped services again",
+    load: () => import("./commands/service-start.ts"),
+  },
+  "service stop": {
+    summary: "End the tasks of one or more services, which stay",
+    load: () => import("./commands/service-stop.ts"),
+  },
   "service update": { summary: "Update a service", load: () => import("./commands/service-update.ts") },
+  "task logs": { summary: "Fetch the logs of one or more tasks", load: () => import("./commands/task-logs.ts") },
   "node inspect": {
     summary: "Display detailed information on one or more nodes",
     load: () => import("./commands/node-inspect.ts"),
@@ -58,6 +75,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "context update": { summary: "Update a context", load: () => import("./commands/context-update.ts") },
   "context use": { summary: "Set the current context", load: () => import("./commands/context-use.ts") },
+  "swarm update": { summary: "Update the swarm", load: () => import("./commands/swarm-update.ts") },
+  "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },
+  "wait service": { summary: "Block until a service is as wanted", load: () => import("./commands/wait-service.ts") },
+  "wait stack": { summary: "Block until a stack is as wanted", load: () => import("./commands/wait-stack.ts") },
   info: { summary: "Display cluster-wide information", load: () => import("./commands/info.ts") },
   version: { summary: "Show the version information", load: () => import("./commands/version.ts") },
 };
@@ -80,7 +101,10 @@ export const ALIASES: Readonly<Record<string, string>> = {
 /** What each group of commands is about. */
 export const GROUPS: Readonly<Record<string, string>> = {
   service: "Manage services",
+  task: "Look at tasks",
   node: "Manage nodes",
   image: "Manage the cluster's images",
   context: "Manage contexts",
+  swarm: "Manage the swarm",
+  wait: "Block until something is as wanted",
 };

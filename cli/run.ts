@@ -63,6 +63,11 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
     context.io.out(groupHelp(first));
     return 0;
   }
+  const refusal = (await import("./refused.ts")).refusalOf(first, second);
+  if (refusal !== undefined) {
+    const words = second === undefined || second.startsWith("-") ? first : `${first} ${second}`;
+    throw new SwarmError("unimplemented", `swarmctl has no ${words}: ${refusal}`);
+  }
   throw new UsageError(unknownCommand(first, second));
 }
 
@@ -84,10 +89,16 @@ async function runCommand(
   checkWords(name, command, words);
   const shared = sharedFlags(flags, command, globals);
   const warn = (text: string) => io.err(`swarmctl: warning: ${oneLine(text)}\n`);
-  const open = () => {
+  // A manager that takes connections may still have lost the store: each further attempt begins with the next one.
+  const open = (attempt: number) => {
     const { hosts, tls } = endpointOf(shared, { ...io, contexts: new ContextStore(configFolder(io)) });
-    return connect(hosts, signal, { tls, warn });
+    const first = attempt % hosts.length;
+    return connect([...hosts.slice(first), ...hosts.slice(0, first)], signal, {
+      tls,
+      warn: attempt === 0 ? warn : () => {},
+    });
   };
+  let attempt = 0;
   let client: Promise<ControlClient> | undefined;
   return await command.run({
     flags,
@@ -97,11 +108,11 @@ async function runCommand(
     clock,
     signal,
     connect: () => {
-      client ??= open();
+      client ??= open(attempt);
       return client;
     },
     reconnect: () => {
-      client = open();
+      client = open(++attempt);
       return client;
     },
   });
@@ -145,13 +156,15 @@ function checkWords(name: string, command: Command, words: readonly string[]): v
 }
 
 function unknownCommand(first: string, second: string | undefined): string {
-  const isGroup = Object.hasOwn(GROUPS, first);
-  const word = isGroup && second !== undefined ? `${first} ${second}` : first;
-  const candidates = isGroup
-    ? Object.keys(COMMANDS)
-    : [...Object.keys(GROUPS), ...Object.keys(COMMANDS).filter((name) => !name.includes(" "))];
-  const suggestion = nearest(word, candidates);
-  return `unknown command: swarmctl ${word}${suggestion === undefined ? " (see swarmctl --help)" : ` (did you mean swarmctl ${suggestion}?)`}`;
+  const inGroup = Object.hasOwn(GROUPS, first) && second !== undefined;
+  const names = [...Object.keys(COMMANDS), ...Object.keys(ALIASES)];
+  const candidates = inGroup
+    ? names.filter((name) => name.startsWith(`${first} `)).map((name) => name.slice(first.length + 1))
+    : [...Object.keys(GROUPS), ...names.filter((name) => !name.includes(" "))];
+  const suggestion = nearest(inGroup ? second : first, candidates);
+  const prefix = inGroup ? `swarmctl ${first}` : "swarmctl";
+  const hint = suggestion === undefined ? `see ${prefix} --help` : `did you mean ${prefix} ${suggestion}?`;
+  return `unknown command: ${prefix} ${inGroup ? second : first} (${hint})`;
 }
 
 /** Whatever a message carries, it is one line and cannot drive the terminal. */

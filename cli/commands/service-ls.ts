@@ -64,7 +64,8 @@ function modeName({ spec }: ServiceView): string {
   return mode === undefined ? "replicated" : MODES[mode];
 }
 
-function replicasText({ runningTasks, desiredTasks, spec }: ServiceView): string {
+function replicasText({ service, runningTasks, desiredTasks, spec }: ServiceView): string {
+  if (service?.stopped) return `${runningTasks}/0 (stopped)`;
   const maxPerNode = spec?.task?.placement?.maxReplicas ?? 0n;
   const text = `${runningTasks}/${desiredTasks}`;
   return maxPerNode > 0n ? `${text} (max ${maxPerNode} per node)` : text;

@@ -15,6 +15,8 @@ export interface Flag {
   readonly help: string;
   /** As the help shows it; what an absent flag means is decided where it is read. */
   readonly default?: string;
+  /** The words that it takes, for completion: what is taken is decided where it is read. */
+  readonly choices?: readonly string[];
   /** Another name for an existing flag: not shown in the help. */
   readonly aliasOf?: string;
 }

@@ -15,3 +15,17 @@ export const WAIT_FLAGS = {
     default: "none",
   },
 } as const satisfies FlagTable;
+
+/** Flags of `swarmctl wait`. */
+export function waitForFlags(conditions: readonly string[], fallback: string) {
+  return {
+    for: {
+      kind: "text",
+      value: "condition",
+      help: `One of ${conditions.join(", ")}`,
+      default: fallback,
+      choices: conditions,
+    },
+    timeout: { kind: "text", value: "duration", help: "Give up after this time with exit code 3", default: "none" },
+  } as const satisfies FlagTable;
+}

@@ -4,15 +4,24 @@
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const shortened = word.slice(0, 64);
   let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(shortened.length / 3)) + 1;
+  let bestDistance = slipsIn(shortened) + 1;
   for (const candidate of candidates) {
-    const distance = candidate.startsWith(shortened) ? 1 : edits(shortened, candidate);
+    const begun = shortened.length >= PREFIX_LENGTH_MIN && candidate.startsWith(shortened);
+    const distance = begun ? 1 : edits(shortened, candidate);
     if (distance < bestDistance) {
       best = candidate;
       bestDistance = distance;
     }
   }
   return best;
+}
+
+/** Shorter beginnings are those of half the words. */
+const PREFIX_LENGTH_MIN = 3;
+
+/** How many slips of the finger a word of that length may have: more of them, and it was another word. */
+function slipsIn({ length }: string): number {
+  return length < 4 ? 1 : length < 8 ? 2 : 3;
 }
 
 /** Levenshtein's distance with one row of memory. */

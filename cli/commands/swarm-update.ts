@@ -1,0 +1,39 @@
+import { clone } from "@bufbuild/protobuf";
+import { toDuration } from "../../common/model/duration.ts";
+import { ClusterSpecSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { present, retryAborted } from "../calls.ts";
+import type { Command, Invocation } from "../command.ts";
+import { durationFlagMs, integerFlag } from "../flags/values.ts";
+import { refuseFlags, SWARM_UPDATE_REFUSED } from "../refused.ts";
+import { UsageError } from "../usage-error.ts";
+
+export const command: Command = {
+  usage: "swarm update [OPTIONS]",
+  summary: "Update the swarm",
+  flags: {
+    "dispatcher-heartbeat": { kind: "text", value: "duration", help: "Dispatcher heartbeat period" },
+    "task-history-limit": { kind: "text", value: "int", help: "Task history retention limit" },
+    ...SWARM_UPDATE_REFUSED.flags,
+  },
+  words: { min: 0, max: 0 },
+  run,
+};
+
+async function run({ flags, io, connect }: Invocation): Promise<number> {
+  refuseFlags(flags, SWARM_UPDATE_REFUSED);
+  const periodMs = durationFlagMs(flags, "dispatcher-heartbeat");
+  const limit = integerFlag(flags, "task-history-limit", { min: 0, max: 9_999 });
+  if (periodMs === undefined && limit === undefined) {
+    throw new UsageError("nothing to update: give --dispatcher-heartbeat or --task-history-limit");
+  }
+  const client = await connect();
+  await retryAborted(async () => {
+    const { cluster } = await client.getInfo({});
+    const spec = clone(ClusterSpecSchema, present(present(cluster, "cluster").spec, "cluster spec"));
+    if (periodMs !== undefined) spec.heartbeatPeriod = toDuration(periodMs);
+    if (limit !== undefined) spec.taskHistoryLimit = limit;
+    await client.updateCluster({ version: cluster?.meta?.version ?? 0n, spec });
+  });
+  io.out("Swarm updated.\n");
+  return 0;
+}

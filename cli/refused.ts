@@ -1,0 +1,83 @@
+/**
+ * What Docker has and this cluster has not (yet): each command and flag by Docker's name with the reason and what to do
+ * instead, so that nobody has to guess whether it was mistyped. Exit code 1. The commands and flags are docker/cli's.
+ */
+import { SwarmError } from "../common/base/error.ts";
+import type { Flags, FlagTable } from "./flags/parse.ts";
+
+/** Flags that are known and refused. */
+export interface RefusedFlags {
+  readonly flags: FlagTable;
+  readonly reasons: Readonly<Record<string, string>>;
+}
+
+const CERTIFICATES = "nodes have no certificates yet";
+const OWN_ETCD = "the store is etcd: see its own --snapshot-count and compaction";
+
+/** `swarm update`. */
+export const SWARM_UPDATE_REFUSED = refused({
+  autolock: ["boolean", `${CERTIFICATES}, so there is nothing to lock`],
+  "cert-expiry": ["text", CERTIFICATES],
+  "external-ca": ["text", CERTIFICATES],
+  "max-snapshots": ["text", OWN_ETCD],
+  "snapshot-interval": ["text", OWN_ETCD],
+});
+
+/** Throws `unimplemented` that names every refused flag which is given. */
+export function refuseFlags(given: Flags, { reasons }: RefusedFlags): void {
+  const clauses = Object.entries(reasons).flatMap(([name, reason]) =>
+    given.has(name) ? [`--${name}: ${reason}`] : [],
+  );
+  if (clauses.length > 0) throw new SwarmError("unimplemented", clauses.join("; "));
+}
+
+function refused(table: Readonly<Record<string, readonly [kind: "boolean" | "text", reason: string]>>): RefusedFlags {
+  const flags = Object.entries(table).map(
+    ([name, [kind, reason]]) => [name, { kind, help: `Refused: ${reason}` }] as const,
+  );
+  const reasons = Object.entries(table).map(([name, [, reason]]) => [name, reason] as const);
+  return { flags: Object.fromEntries(flags), reasons: Object.fromEntries(reasons) };
+}
+
+const JOIN = "to add a node, start swarm-agent --manager HOST:PORT on it";
+const NO_NETWORKS = "overlay networks do not exist yet: tasks reach each other by their addresses and published ports";
+const PER_NODE = "it is about one node's engine, and there is none: see service, task and node commands";
+
+/** Commands by their words, with why they are refused. `*`: every command of the group. */
+export const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
+  "swarm ca": CERTIFICATES,
+  "swarm init": `a cluster begins with its first swarm-manager: start one; ${JOIN}`,
+  "swarm join": `a node joins by itself: ${JOIN}; for another manager, start swarm-manager --etcd with the same etcd`,
+  "swarm join-token": `${CERTIFICATES}, and so no tokens; ${JOIN}`,
+  "swarm leave": "stop swarm-agent on the node (--purge removes what it made), then swarmctl node rm NODE",
+  "swarm unlock": `${CERTIFICATES}, so nothing is locked`,
+  "swarm unlock-key": `${CERTIFICATES}, so nothing is locked`,
+  "node promote": "a node does not become a manager by its role: start swarm-manager on the host",
+  "node demote": "managers are programs of their own: stop swarm-manager on the host",
+  events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
+  "network *": NO_NETWORKS,
+  "plugin *": "there are no plugins: what an agent can do is built in",
+  "container *": PER_NODE,
+  "buildx *": "images are built elsewhere: push to a registry, or swarmctl image load FILE",
+  build: "images are built elsewhere: push to a registry, or swarmctl image load FILE",
+  run: "use swarmctl service create: everything that runs is a service's task",
+  ps: "use swarmctl service ps SERVICE or swarmctl node ps NODE",
+  logs: "use swarmctl service logs or swarmctl task logs",
+  login: "swarmctl reads what docker login left in ~/.docker/config.json, for --with-registry-auth",
+  logout: "swarmctl reads ~/.docker/config.json and never writes it",
+  pull: "nodes pull what they run by themselves, or swarmctl image load FILE",
+  push: "images come from registries and go to none",
+  system: "use swarmctl info; images and tasks are cleared up by themselves",
+};
+
+/** Docker's words for what stands in the table. */
+const NETWORK_COMMANDS = ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"];
+
+/** Why `first second` is refused; undefined for what is not Docker's. */
+export function refusalOf(first: string, second: string | undefined): string | undefined {
+  const names = [...(second === undefined ? [] : [`${first} ${second}`, `${first} *`]), first];
+  const name = names.find((each) => Object.hasOwn(REFUSED_COMMANDS, each));
+  if (name === undefined) return undefined;
+  if (first === "network" && second !== undefined && !NETWORK_COMMANDS.includes(second)) return undefined;
+  return REFUSED_COMMANDS[name];
+}

@@ -1,0 +1,65 @@
+/**
+ * Docker's words that this cluster has not: each is refused with a reason (exit 1), never "unknown command". Goal: nobody
+ * wonders whether it was mistyped. Method: the list of docker/cli's swarm-related commands and flags through the dispatcher.
+ */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type ControlPlane, startControlPlane } from "../control-plane.ts";
+import { runSwarmctl } from "../swarmctl.ts";
+
+let plane: ControlPlane;
+beforeAll(async () => {
+  plane = await startControlPlane({ nodes: 1 });
+});
+afterAll(() => plane[Symbol.asyncDispose]());
+const swarmctl = (...argv: string[]) => runSwarmctl(argv, { environment: { SWARM_HOST: plane.host } });
+
+test.each([
+  "swarm ca --rotate",
+  "swarm init --advertise-addr 10.0.0.1",
+  "swarm join --token x 10.0.0.1:2377",
+  "swarm join-token worker",
+  "swarm leave -f",
+  "swarm unlock",
+  "swarm unlock-key -q",
+  "node promote n",
+  "node demote n",
+  "events --filter scope=swarm",
+  "network create -d overlay x",
+  "network ls",
+  "network rm x",
+  "run -it busybox",
+  "ps -a",
+  "container ls",
+])("%s", async (line) => {
+  const { code, out, err } = await swarmctl(...line.split(" "));
+  expect([code, out]).toEqual([1, ""]);
+  expect(err).toMatch(/^swarmctl: swarmctl has no [a-z -]+: .{20,}\n$/);
+});
+
+test("swarm update changes what can be changed and refuses the rest, every flag at once", async () => {
+  expect(await swarmctl("swarm", "update", "--task-history-limit", "2", "--dispatcher-heartbeat", "2s")).toEqual({
+    code: 0,
+    out: "Swarm updated.\n",
+    err: "",
+  });
+  expect(plane.store.view.cluster?.spec).toMatchObject({ taskHistoryLimit: 2, heartbeatPeriod: { seconds: 2n } });
+  expect((await swarmctl("swarm", "update", "--autolock", "--max-snapshots", "3")).err).toMatch(
+    /^swarmctl: --autolock: nodes have no certificates yet[^;]*; --max-snapshots: the store is etcd/,
+  );
+  expect(await swarmctl("swarm", "update")).toMatchObject({ code: 2 });
+  expect(await swarmctl("swarm", "update", "--dispatcher-heartbeat", "1ms")).toMatchObject({
+    code: 1,
+    err: "swarmctl: heartbeat_period: must be between 100ms and 60s\n",
+  });
+});
+
+test.each([
+  ["servce ls", "unknown command: swarmctl servce (did you mean swarmctl service?)"],
+  ["service lst", "unknown command: swarmctl service lst (did you mean swarmctl service ls?)"],
+  ["service insp", "unknown command: swarmctl service insp (did you mean swarmctl service inspect?)"],
+  ["service frobnicate", "unknown command: swarmctl service frobnicate (see swarmctl service --help)"],
+  ["foo", "unknown command: swarmctl foo (see swarmctl --help)"],
+  ["network frobnicate", "unknown command: swarmctl network (see swarmctl --help)"],
+])("no suggestion is better than a wild one: %s", async (line, message) => {
+  expect(await swarmctl(...line.split(" "))).toEqual({ code: 2, out: "", err: `swarmctl: ${message}\n` });
+});
