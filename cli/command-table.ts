@@ -51,6 +51,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "node ps": { summary: "List tasks running on one or more nodes", load: () => import("./commands/node-ps.ts") },
   "node rm": { summary: "Remove one or more nodes from the swarm", load: () => import("./commands/node-rm.ts") },
   "node update": { summary: "Update a node", load: () => import("./commands/node-update.ts") },
+  "stack config": {
+    summary: "Outputs the final config file, after doing merges and interpolations",
+    load: () => import("./commands/stack-config.ts"),
+  },
   "image load": {
     summary: "Load an image into the cluster from a tar archive or STDIN",
     load: () => import("./commands/image-load.ts"),
@@ -103,6 +107,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   service: "Manage services",
   task: "Look at tasks",
   node: "Manage nodes",
+  stack: "Manage stacks",
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",

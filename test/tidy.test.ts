@@ -100,6 +100,7 @@ describe("layers", () => {
   test.each([
     ["etcd3", /^etcd3/, /^manager\/store\//],
     ["grpc-js", /^@grpc\/grpc-js/, /^common\/rpc\//],
+    ["yaml", /^yaml$/, /^cli\/stack\/read-yaml\.ts$/],
     ["pino", /^pino/, /^common\/base\/logger\.ts$/],
     [
       "child_process",

@@ -1,0 +1,326 @@
+/** Bad stack files and the right answers, each case a row: what a tired person, or a hostile one, types. */
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: they are the variables of stack files
+import { expect, test } from "vitest";
+import { bad, good } from "../../common/model/parsed.ts";
+import { formatProblem } from "./findings.ts";
+import { type LoadedStack, loadStack } from "./load.ts";
+import type { StackReader } from "./reader.ts";
+
+type Content = string | Uint8Array;
+
+/** Files in memory. */
+function reader(files: Readonly<Record<string, Content>>): StackReader {
+  return {
+    exists: (path) => Object.hasOwn(files, path),
+    read(path) {
+      const content = files[path];
+      if (content === undefined) return bad("ENOENT");
+      return good(typeof content === "string" ? new TextEncoder().encode(content) : content);
+    },
+  };
+}
+
+function load(content: Content, more: Readonly<Record<string, Content>> = {}): LoadedStack {
+  return loadStack({
+    files: ["stack.yml"],
+    name: "shop",
+    environment: { HOME: "/root", SET: "set" },
+    directory: "/app",
+    reader: reader({ "/app/stack.yml": content, ...more }),
+  });
+}
+
+function problems(content: Content, more: Readonly<Record<string, Content>> = {}): readonly string[] {
+  const loaded = load(content, more);
+  return loaded.ok ? [] : loaded.problems.map(formatProblem);
+}
+
+/** A file with one service that has these lines. */
+const service = (...lines: readonly string[]) =>
+  ["services:", "  web:", "    image: demo/web:1", ...lines.map((line) => `    ${line}`), ""].join("\n");
+const deploy = (...lines: readonly string[]) => service("deploy:", ...lines.map((line) => `  ${line}`));
+
+const LAUGHS = `x-a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n${["a", "b", "c", "d", "e", "f"]
+  .map((name, index) => `x-${index}: &${String.fromCharCode(98 + index)} [${Array(10).fill(`*${name}`).join(", ")}]`)
+  .join("\n")}\n${service()}`;
+
+test.each<[string, Content, readonly (string | RegExp)[]]>([
+  ["1: empty", "", ["stack.yml:1:1: top-level object must be a mapping"]],
+  ["1: comments alone", "# nothing\n", ["stack.yml:1:1: top-level object must be a mapping"]],
+  ["2: a list", "- a\n", ["stack.yml:1:1: top-level object must be a mapping"]],
+  [
+    "3: tabs",
+    "services:\n\tweb:\n\t\timage: a\n",
+    ["stack.yml:2:1: tabs are not allowed as indentation", "stack.yml:3:1: tabs are not allowed as indentation"],
+  ],
+  [
+    "4: a key twice",
+    "services:\n  web:\n    image: a\n    image: b\n",
+    ['stack.yml:4:5: services.web: mapping key "image" is already defined at line 3'],
+  ],
+  [
+    "5: unknown field of a service",
+    service("enviroment: {A: b}"),
+    [
+      "stack.yml:4:5: services.web.enviroment: Additional property enviroment is not allowed (did you mean environment?)",
+    ],
+  ],
+  [
+    "6: unknown at the top",
+    `${service()}service: {}\n`,
+    ["stack.yml:4:1: service: Additional property service is not allowed (did you mean services?)"],
+  ],
+  ["7: x-", `x-top: {a: [1]}\n${service("x-mine: {b: 1}")}`, []],
+  [
+    "8: version 3.99",
+    `version: "3.99"\n${service()}`,
+    ["stack.yml:1:10: version: unsupported Compose file version: 3.99 (3.0 to 3.13, or none)"],
+  ],
+  [
+    "8: version 2.4",
+    `version: "2.4"\n${service()}`,
+    ["stack.yml:1:10: version: unsupported Compose file version: 2.4 (3.0 to 3.13, or none)"],
+  ],
+  ["9: no version", service(), []],
+  ["10: image as a number", "services: {web: {image: 3}}", ["stack.yml:1:25: services.web.image: must be a string"]],
+  [
+    "11: replicas in words",
+    deploy("replicas: three"),
+    ["stack.yml:5:17: services.web.deploy.replicas: must be an integer"],
+  ],
+  [
+    "12: fewer than none",
+    deploy("replicas: -1"),
+    ["stack.yml:5:17: services.web.deploy.replicas: -1 is too small: must be at least 0"],
+  ],
+  ["13: 1e20 replicas", deploy("replicas: 1e20"), ["stack.yml:5:17: services.web.deploy.replicas: must be an integer"]],
+  [
+    "13: too many replicas",
+    deploy("replicas: 9007199254740991"),
+    [/^stack\.yml:5:17: services\.web\.deploy\.replicas: 9007199254740991 is too many/],
+  ],
+  [
+    "14: a name with a slash",
+    "services: {a/b: {image: x}}",
+    ['stack.yml:1:12: services."a/b": invalid name "a/b": letters, digits and ._- only'],
+  ],
+  [
+    "15: a number as key",
+    "services:\n  1:\n    image: x\n",
+    ["stack.yml:2:3: services: non-string key 1: put it in quotes"],
+  ],
+  ["16: a billion laughs", LAUGHS, [/^stack\.yml:\d+:\d+: document contains excessive aliasing$/]],
+  [
+    "17: an anchor in itself",
+    "services: &s\n  web: *s\n",
+    ["stack.yml:2:8: services.web: alias *s: the anchor &s contains itself"],
+  ],
+  ["18: merge keys", "x-b: &b {image: a, user: u}\nservices: {web: {<<: *b, user: v}, db: {<<: [*b]}}", []],
+  [
+    "19: 5,000 levels of lists",
+    `x-a: ${"[".repeat(5000)}${"]".repeat(5000)}\n`,
+    [/^stack\.yml:1:\d+: nested more than 100 levels deep$/],
+  ],
+  [
+    "19: 5,000 levels of maps",
+    `x-a: ${"{a: ".repeat(5000)}${"}".repeat(5000)}\n`,
+    [/^stack\.yml:1:\d+: nested more than 100 levels deep$/],
+  ],
+  [
+    "20: more than 1 MiB",
+    `# ${"x".repeat(1024 * 1024)}\n${service()}`,
+    [/^stack\.yml: is \d+ bytes long; at most 1048576$/],
+  ],
+  ["21: two documents", `${service()}---\n${service()}`, [/^stack\.yml:4:1: /]],
+  [
+    "22: __proto__",
+    service("__proto__: {polluted: true}"),
+    ["stack.yml:4:5: services.web.__proto__: Additional property __proto__ is not allowed"],
+  ],
+  [
+    "22: constructor",
+    "constructor: 1\n",
+    ["stack.yml:1:1: constructor: Additional property constructor is not allowed"],
+  ],
+  ["23: not UTF-8", Buffer.from("services:\n  web: \xff\n", "latin1"), ["stack.yml:2:8: is not valid UTF-8"]],
+  ["23: BOM", `\ufeff${service()}`, []],
+  ["23: NUL", "services:\n  a\0: 1\n", ["stack.yml:2:4: control character U+0000 is not allowed in YAML"]],
+  [
+    "24: !!js/function",
+    service("user: !!js/function 'function() {}'"),
+    ["stack.yml:4:25: services.web.user: tag !!js/function is not allowed"],
+  ],
+  ["24: !!binary", service("user: !!binary aGk="), ["stack.yml:4:20: services.web.user: tag !!binary is not allowed"]],
+  [
+    "25: a required variable",
+    service("user: ${X:?say who}"),
+    ["stack.yml:4:11: services.web.user: required variable X is missing a value: say who"],
+  ],
+  [
+    "26: an open brace",
+    service("user: ${X"),
+    [/^stack\.yml:4:11: services\.web\.user: invalid interpolation format: "\$\{X"/],
+  ],
+  ["27: an escaped dollar", service("user: a$$b"), []],
+  [
+    "28: a boolean in environment",
+    service("environment: {A: true}"),
+    ["stack.yml:4:22: services.web.environment.A: must be a string, number or null"],
+  ],
+  [
+    "29: port 70000",
+    service('ports: ["70000:80"]'),
+    ['stack.yml:4:13: services.web.ports[0]: invalid hostPort: "70000"'],
+  ],
+  [
+    "30: ranges of unequal length",
+    service('ports: ["8000-8010:80-82"]'),
+    [
+      "stack.yml:4:13: services.web.ports[0]: invalid ranges specified for container and host Ports: 80-82 and 8000-8010",
+    ],
+  ],
+  ["31: port 0 is any", service('ports: ["0:80"]'), []],
+  [
+    "32: a published port twice",
+    service('ports: ["80:80", "80:81"]'),
+    ["stack.yml:4:22: services.web.ports[1]: duplicate published ports provided: 80/tcp"],
+  ],
+  ["33: 56:56 without quotes", service("ports:", "  - 56:56"), []],
+  [
+    "34: network not declared",
+    service("networks: [front]"),
+    ['stack.yml:4:16: services.web.networks.front: undefined network "front": declare it under networks'],
+  ],
+  [
+    "35: secret not declared",
+    service("secrets: [s]"),
+    ['stack.yml:4:15: services.web.secrets[0]: undefined secret "s": declare it under secrets'],
+  ],
+  [
+    "36: volume not declared",
+    service('volumes: ["data:/data"]'),
+    ['stack.yml:4:15: services.web.volumes[0].source: undefined volume "data": declare it under volumes'],
+  ],
+  ["37: a circle of depends_on", "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}", []],
+  [
+    "37: a circle with conditions",
+    "services: {a: {image: x, depends_on: {b: {condition: service_healthy}}}, b: {image: x, depends_on: {a: {condition: service_healthy}}}}",
+    [
+      "stack.yml:1:42: services.a.depends_on.b: circular: a → b → a",
+      "stack.yml:1:104: services.b.depends_on.a: circular: b → a → b",
+    ],
+  ],
+  ["38: depends_on nobody", service("depends_on: [nobody]"), []],
+  [
+    "39: no image",
+    "services: {web: {user: u}}",
+    ["stack.yml:1:17: services.web.image: image reference must be provided"],
+  ],
+  [
+    "40: 50XB",
+    deploy("resources: {limits: {memory: 50XB}}"),
+    ['stack.yml:5:36: services.web.deploy.resources.limits.memory: invalid suffix: "XB"'],
+  ],
+  [
+    "41: fewer than no CPUs",
+    deploy('resources: {limits: {cpus: "-1"}}'),
+    ["stack.yml:5:34: services.web.deploy.resources.limits.cpus: -1 is too small: must be at least 0"],
+  ],
+  [
+    "42: 1 MiB",
+    deploy("resources: {limits: {memory: 1M}}"),
+    [
+      "stack.yml:5:36: services.web.deploy.resources.limits.memory: invalid memory value 1048576: Must be at least 4MiB",
+    ],
+  ],
+  [
+    "43: 10 of what",
+    service("stop_grace_period: 10"),
+    ["stack.yml:4:24: services.web.stop_grace_period: must be a string"],
+  ],
+  [
+    "43: parsecs",
+    service("stop_grace_period: 10parsecs"),
+    [/^stack\.yml:4:24: services\.web\.stop_grace_period: does not match format 'duration': .*"parsecs"/],
+  ],
+  [
+    "44: mode sideways",
+    deploy("mode: sideways"),
+    [
+      "stack.yml:5:13: services.web.deploy.mode: unknown mode: sideways (replicated, global, replicated-job or global-job)",
+    ],
+  ],
+  [
+    "45: order random",
+    deploy("update_config: {order: random}"),
+    ['stack.yml:5:30: services.web.deploy.update_config.order: must be one of start-first, stop-first, not "random"'],
+  ],
+  [
+    "46: ratio 1.5",
+    deploy("update_config: {max_failure_ratio: 1.5}"),
+    ["stack.yml:5:42: services.web.deploy.update_config.max_failure_ratio: 1.5 is too large: must be at most 1"],
+  ],
+  [
+    "47: a constraint with two signs",
+    deploy('placement: {constraints: ["node.role = = x"]}'),
+    [
+      /^stack\.yml:5:33: services\.web\.deploy\.placement\.constraints\[0\]: constraint "node\.role = = x": expected one operator/,
+    ],
+  ],
+  ["48: links", service("links: [db]"), [/^stack\.yml:4:12: services\.web\.links: is not supported: /]],
+  [
+    "48: build alone",
+    "services: {web: {build: .}}",
+    [/^stack\.yml:1:25: services\.web\.build: stacks are not built/, /image reference must be provided/],
+  ],
+  [
+    "48: container_name",
+    service("container_name: it"),
+    [/^stack\.yml:4:21: services\.web\.container_name: is not supported: tasks are named/],
+  ],
+  ["48: network_mode host", service("network_mode: host"), []],
+  ["48: restart", service("restart: always"), []],
+  [
+    "50: an empty secret",
+    `${service()}secrets: {s: {file: empty}}\n`,
+    ["stack.yml:4:21: secrets.s.file: is 0 bytes long: secret data must be larger than 0 and at most 512000 bytes"],
+  ],
+  [
+    "50: a secret of 600 KB",
+    `${service()}secrets: {s: {file: big}}\n`,
+    [
+      "stack.yml:4:21: secrets.s.file: is 614400 bytes long: secret data must be larger than 0 and at most 512000 bytes",
+    ],
+  ],
+  ["50: a config of 600 KB", `${service()}configs: {s: {file: big}}\n`, []],
+  [
+    "51: env_file missing",
+    service("env_file: none.env"),
+    ["stack.yml:4:15: services.web.env_file[0]: none.env: ENOENT"],
+  ],
+  [
+    "52: 501 services",
+    `services:\n${Array.from({ length: 501 }, (_, index) => `  s${index}: {image: x}\n`).join("")}`,
+    ["stack.yml:2:3: services: 501 services: at most 500 in a stack"],
+  ],
+  [
+    "53: a check every 1 µs",
+    service("healthcheck: {test: x, interval: 1us}"),
+    ["stack.yml:4:38: services.web.healthcheck.interval: cannot be less than 1ms"],
+  ],
+])("%s", (_, content, expected) => {
+  const found = problems(content, { "/app/empty": "", "/app/big": "x".repeat(600 * 1024) });
+  expect(
+    found.map((line, index) =>
+      expected[index] instanceof RegExp && expected[index].test(line) ? expected[index] : line,
+    ),
+  ).toEqual(expected);
+});
+
+test("16: a billion laughs cost neither time nor memory", () => {
+  const before = process.memoryUsage().heapUsed;
+  const start = process.hrtime.bigint();
+  expect(problems(LAUGHS)).toHaveLength(1);
+  expect(Number(process.hrtime.bigint() - start) / 1e6).toBeLessThan(100);
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan(50 * 1024 * 1024);
+});
