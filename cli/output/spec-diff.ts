@@ -5,6 +5,9 @@ import { type ServiceSpec, ServiceSpecSchema } from "../../proto/gen/swarm/v1/ty
 /** Longer values would hide the rest. */
 const VALUE_LENGTH_MAX = 60;
 
+/** Twelve digits tell digests apart, as they do ids. */
+const DIGEST = /(@sha256:[0-9a-f]{12})[0-9a-f]{52}/;
+
 /**
  * "task.container.image: demo/web:1 → demo/web:2", "labels.tier: + web", "task.container.env: - A=1 + A=2", by the API's own
  * field names, so that nothing a spec can hold is left out.
@@ -40,6 +43,6 @@ function fieldsOf(spec: ServiceSpec): ReadonlyMap<string, readonly string[]> {
 }
 
 function shown(value: string | undefined): string {
-  const text = value ?? "";
+  const text = (value ?? "").replace(DIGEST, "$1");
   return text.length > VALUE_LENGTH_MAX ? `${text.slice(0, VALUE_LENGTH_MAX - 1)}…` : text;
 }
