@@ -61,6 +61,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "image ls": { summary: "List the cluster's images", load: () => import("./commands/image-ls.ts") },
   "image rm": { summary: "Remove one or more images from the cluster", load: () => import("./commands/image-rm.ts") },
+  completion: {
+    summary: "Print a script that makes bash, zsh or fish complete swarmctl",
+    load: () => import("./commands/completion.ts"),
+  },
   "context create": { summary: "Create a context", load: () => import("./commands/context-create.ts") },
   "context export": {
     summary: "Export a context to a file or to STDOUT",

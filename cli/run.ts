@@ -43,6 +43,7 @@ export async function run(argv: readonly string[], context: RunContext): Promise
 }
 
 async function dispatch(argv: readonly string[], context: RunContext): Promise<number> {
+  if (argv[0] === "__complete") return await completeWords(argv.slice(1), context);
   const global = parseArguments(argv, GLOBAL_FLAGS, { interspersed: false });
   if (global.flags.on("version")) {
     context.io.out(`swarmctl version ${projectVersion()}\n`);
@@ -69,6 +70,30 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
     throw new SwarmError("unimplemented", `swarmctl has no ${words}: ${refusal}`);
   }
   throw new UsageError(unknownCommand(first, second));
+}
+
+/** For shells: the command line as it is so far, where everything that it has may still be half a word. */
+async function completeWords(words: readonly string[], { io, clock, signal, connect }: RunContext): Promise<number> {
+  const [{ completionLines }, { liveNames }] = await Promise.all([
+    import("./complete.ts"),
+    import("./complete-names.ts"),
+  ]);
+  const open = () => {
+    const { hosts, tls } = endpointOf(globalFlags(words), { ...io, contexts: new ContextStore(configFolder(io)) });
+    return connect(hosts, signal, { tls, warn: () => {} });
+  };
+  io.out(await completionLines(words, liveNames(io, open), clock));
+  return 0;
+}
+
+/** The global flags before the command; none when they are not whole yet. */
+function globalFlags(words: readonly string[]): Flags {
+  try {
+    return parseArguments(words.slice(0, -1), GLOBAL_FLAGS, { interspersed: false }).flags;
+  } catch (reason) {
+    if (reason instanceof UsageError) return new Flags(new Map());
+    throw reason;
+  }
 }
 
 async function runCommand(

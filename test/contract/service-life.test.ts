@@ -46,7 +46,14 @@ test("restart replaces every task and says so in the history", async () => {
   expect(await swarmctl("service", "restart", "-q", "again")).toMatchObject({ code: 0, err: "" });
   expect((await ids()).filter((id) => before.includes(id))).toEqual([]);
   await swarmctl("service", "update", "-d", "--image", "demo/web:2", "--env-add", "A=1", "again");
-  const history = await swarmctl("service", "history", "--no-trunc", "again", "--format", "{{.Version}} {{.Current}} {{.Changes}}");
+  const history = await swarmctl(
+    "service",
+    "history",
+    "--no-trunc",
+    "again",
+    "--format",
+    "{{.Version}} {{.Current}} {{.Changes}}",
+  );
   expect(history.out.split("\n")).toEqual([
     expect.stringMatching(
       /^3 true task\.container\.env: \+ A=1; task\.container\.image: demo\/web:1\S* → demo\/web:2@sha256:[0-9a-f]{12}$/,
