@@ -48,11 +48,7 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
   ["1: empty", "", ["stack.yml:1:1: top-level object must be a mapping"]],
   ["1: comments alone", "# nothing\n", ["stack.yml:1:1: top-level object must be a mapping"]],
   ["2: a list", "- a\n", ["stack.yml:1:1: top-level object must be a mapping"]],
-  [
-    "3: tabs",
-    "services:\n\tweb:\n\t\timage: a\n",
-    ["stack.yml:2:1: tabs are not allowed as indentation", "stack.yml:3:1: tabs are not allowed as indentation"],
-  ],
+  ["3: tabs", "services:\n\tweb:\n\t\timage: a\n", ["stack.yml:2:1: tabs are not allowed as indentation"]],
   [
     "4: a key twice",
     "services:\n  web:\n    image: a\n    image: b\n",

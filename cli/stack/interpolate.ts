@@ -1,16 +1,13 @@
-/** Variables in a whole file: every value of the sections that Docker looks at, never a key. */
+/** Variables in a whole file: every value, never a key. */
 import type { Findings } from "./findings.ts";
 import { type Lookup, substitute } from "./substitute.ts";
 import { type Entry, type MapNode, type Tree, under, withEntries } from "./tree.ts";
-
-/** What is interpolated; top-level `x-` fields only define anchors, whose copies have been put into the sections by now. */
-const SECTIONS = ["name", "include", "services", "networks", "volumes", "secrets", "configs"];
 
 /** `file` with its variables replaced. */
 export function interpolateFile(file: MapNode, lookup: Lookup, findings: Findings): MapNode {
   const entries = new Map<string, Entry>();
   for (const [name, entry] of file.entries) {
-    const value = SECTIONS.includes(name) ? interpolate(entry.value, lookup, findings, name) : entry.value;
+    const value = interpolate(entry.value, lookup, findings, name);
     entries.set(name, { ...entry, value });
   }
   return withEntries(file, entries);

@@ -96,6 +96,12 @@ export const asDuration: Normalise = (node) => {
   return parsed.ok ? scalar(formatDurationMs(parsed.value), node.place) : node;
 };
 
+/** The same where 0 is what nothing means: "". */
+export const asDelay: Normalise = (node, site) => {
+  const whole = asDuration(node, site);
+  return textOf(whole) === "0s" ? scalar("", node.place) : whole;
+};
+
 /** "50M" as Docker prints it: a text with the number of bytes, "" for 0. */
 export const asBytesText: Normalise = (node) => {
   const parsed = parseBytes(textOf(node) ?? "");
@@ -114,9 +120,10 @@ export const asInteger: Normalise = (node) => {
   return text !== undefined && /^-?\d+$/.test(text) ? scalar(Number(text), node.place) : node;
 };
 
-/** Permission bits: a number as it is, a text in octal. */
+/** Permission bits: a number as it is, a text in octal; of a variable, as Docker has it, in decimal unless it begins with 0. */
 export const asMode: Normalise = (node, site) => {
   if (node.kind !== "scalar" || typeof node.value !== "string") return node;
+  if (node.substituted && /^[1-9]\d{0,3}$/.test(node.text)) return scalar(Number(node.text), node.place);
   if (/^(?:0o?)?[0-7]{1,5}$/.test(node.text))
     return scalar(Number.parseInt(node.text.replace(/^0o/, ""), 8), node.place);
   site.problem(node, `${JSON.stringify(node.text)} is not a file mode in octal`);

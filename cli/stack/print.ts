@@ -7,7 +7,7 @@ import { type MapNode, type ScalarNode, scalar, type Tree, withEntries, withEntr
 
 export type PrintFormat = "yaml" | "json";
 
-/** The version that a file without one is read as. */
+/** The version that a file without one, or with 3 alone, is read as. */
 const VERSION_DEFAULT = "3.13";
 /** The order of a file's sections; what is not here comes last. */
 const ORDER = ["version", "name", "services", "networks", "volumes", "secrets", "configs"];
@@ -16,7 +16,12 @@ const ORDER = ["version", "name", "services", "networks", "volumes", "secrets", 
 export function printStack(file: MapNode, format: PrintFormat): string {
   const version = file.entries.get("version")?.value;
   const text = version?.kind === "scalar" ? version.text : VERSION_DEFAULT;
-  const whole = withEntry(file, "version", scalar(/^\d$/.test(text) ? `${text}.0` : text, file.place));
+  const services = file.entries.get("services")?.value ?? { kind: "map", entries: new Map(), place: file.place };
+  const whole = withEntry(
+    withEntry(file, "services", services),
+    "version",
+    scalar(text === "3" ? VERSION_DEFAULT : text, file.place),
+  );
   const tree = tidied(whole, stackFile) ?? whole;
   if (format === "json") return `${jsonOf(tree, "")}\n`;
   const lines: string[] = [];

@@ -44,22 +44,21 @@ export function readYaml(bytes: Uint8Array, name: string, findings: Findings): M
     findings.problem({ source, offset: deep }, "", `nested more than ${DEPTH_MAX} levels deep`);
     return undefined;
   }
-  return composed(tokens, source, text.length, findings);
+  return composed(tokens, source, text, findings);
 }
 
-function composed(
-  tokens: readonly CST.Token[],
-  source: Source,
-  length: number,
-  findings: Findings,
-): MapNode | undefined {
+function composed(tokens: readonly CST.Token[], source: Source, text: string, findings: Findings): MapNode | undefined {
   const composer = new Composer({ schema: "failsafe", uniqueKeys: false, resolveKnownTags: false });
-  const documents = [...composer.compose(tokens, true, length)];
+  const documents = [...composer.compose(tokens, true, text.length)];
   const [document, second] = documents;
-  for (const { pos, message } of documents.flatMap((each) => each.errors)) {
-    findings.problem({ source, offset: pos[0] }, "", message.charAt(0).toLowerCase() + message.slice(1));
+  // What follows the first error of syntax is noise.
+  const [error] = documents.flatMap((each) => each.errors);
+  if (error !== undefined) {
+    const [offset] = error.pos;
+    const hint = text[offset - 1] === "$" ? ": a variable between braces needs quotes" : "";
+    findings.problem({ source, offset }, "", error.message.charAt(0).toLowerCase() + error.message.slice(1) + hint);
+    return undefined;
   }
-  if (findings.failed) return undefined;
   if (second !== undefined) {
     const offset = second.range?.[0] ?? 0;
     findings.problem({ source, offset }, "", "a second YAML document: a stack file holds one");

@@ -4,6 +4,7 @@ import type { Rule } from "./rule.ts";
 import {
   count,
   cpus,
+  delay,
   duration,
   fields,
   flag,
@@ -22,9 +23,9 @@ import {
 
 const updateConfig: Rule = open({
   parallelism: count(),
-  delay: duration,
+  delay,
   failure_action: text(),
-  monitor: duration,
+  monitor: delay,
   max_failure_ratio: { scalar: { types: ["number"], min: 0, max: 1 } },
   order: word("start-first", "stop-first"),
 });

@@ -2,7 +2,7 @@
 
 import type { Parsed } from "../../common/model/parsed.ts";
 import { parseBytes, parseDurationMs, parseNanoCpus } from "../../common/model/units.ts";
-import { asBytes, asBytesText, asDuration, asInteger, asList, asMap, asText, asTexts } from "./normalise.ts";
+import { asBytes, asBytesText, asDelay, asDuration, asInteger, asList, asMap, asText, asTexts } from "./normalise.ts";
 import type { MapRule, Rule, ScalarRule } from "./rule.ts";
 
 /** Names of services, networks, volumes, secrets and configs. */
@@ -70,6 +70,9 @@ export const duration: Rule = {
   normalise: asDuration,
   printEmpty: true,
 };
+
+/** A duration whose 0 is its default. */
+export const delay: Rule = { ...duration, normalise: asDelay, printEmpty: false };
 
 /** A size that Docker prints as a text of bytes. */
 export const memory: Rule = {
