@@ -208,8 +208,8 @@ function isValued(flag: Flag | undefined): boolean {
   return flag !== undefined && flag.kind !== "boolean";
 }
 
-/** How long names may be waited for: longer, and the person has typed on. */
-const NAMES_MS_MAX = 100;
+/** How long names may be waited for where a manager hangs; one that answers takes a tenth of that. */
+const NAMES_MS_MAX = 500;
 
 /** The lines for the shell. Whatever goes wrong, there is just nothing to offer. */
 export async function completionLines(words: readonly string[], names: LiveNames, clock: Clock): Promise<string> {
