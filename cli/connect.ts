@@ -5,11 +5,10 @@ import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { isLoopback } from "../common/base/host-port.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
-import { loadTlsFiles } from "../common/rpc/tls-files.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { ControlClient } from "./command.ts";
 import type { TlsChoice } from "./endpoint.ts";
-import { type ProbeTls, probePlain, probeTls } from "./tls-probe.ts";
+import type { ProbeTls } from "./tls-probe.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** All addresses together must not keep a person waiting for longer. */
@@ -43,7 +42,7 @@ interface Address {
 export async function connect(hosts: readonly string[], options: ConnectOptions): Promise<ControlClient> {
   const { clock, signal } = options;
   const addresses = hosts.map((text) => parseHost(text, options.tls !== undefined));
-  const tls = addresses.some(({ place }) => "host" in place) ? loadTls(options) : undefined;
+  const tls = addresses.some(({ place }) => "host" in place) ? await loadTls(options) : undefined;
   const failures: string[] = [];
   let understood = false;
   for (const { text, place, target } of addresses) {
@@ -62,8 +61,10 @@ export async function connect(hosts: readonly string[], options: ConnectOptions)
   throw new SwarmError("unavailable", `cannot reach a manager; tried ${failures.join(", ")}${hint}`);
 }
 
-function loadTls({ tls, clock, warn }: ConnectOptions): ProbeTls | undefined {
+/** What TLS needs is loaded when it is needed: most calls go to a unix socket. */
+async function loadTls({ tls, clock, warn }: ConnectOptions): Promise<ProbeTls | undefined> {
   if (tls === undefined) return undefined;
+  const { loadTlsFiles } = await import("../common/rpc/tls-files.ts");
   const nowMs = clock.nowMs();
   const { pem, warnings } = loadTlsFiles(tls.files, { end: "client", nowMs });
   for (const warning of warnings) warn?.(warning);
@@ -89,9 +90,12 @@ function parseHost(text: string, secure: boolean): Address {
 }
 
 /** Says at once and in the system's words why nothing answers; gRPC would take its time and tell a story. */
-function probe(place: Place, tls: ProbeTls | undefined, signal: AbortSignal): Promise<void> {
-  if ("host" in place) return tls === undefined ? probePlain(place, signal) : probeTls(place, tls, signal);
-  return new Promise((resolve, reject) => {
+async function probe(place: Place, tls: ProbeTls | undefined, signal: AbortSignal): Promise<void> {
+  if ("host" in place) {
+    const { probePlain, probeTls } = await import("./tls-probe.ts");
+    return tls === undefined ? await probePlain(place, signal) : await probeTls(place, tls, signal);
+  }
+  await new Promise<void>((resolve, reject) => {
     const socket = openSocket(place);
     const leave = () => socket.destroy(new SwarmError("canceled", "canceled"));
     signal.addEventListener("abort", leave, { once: true });
