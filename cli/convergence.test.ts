@@ -58,6 +58,22 @@ describe("verdicts", () => {
     ["update under way", verdict(service(1, UpdateStatus_State.UPDATING), [task(1, RUNNING)]), "waiting"],
     ["update completed", verdict(service(1, UpdateStatus_State.COMPLETED), [task(1, RUNNING)]), "converged"],
     [
+      "a registry that stays down, after half a minute",
+      verdict(service(1), [
+        task(1, REJECTED, { error: "connect: ECONNREFUSED", desired: SHUTDOWN }),
+        task(1, TaskState.PREPARING, { attempt: 2, error: "connect: ECONNREFUSED" }),
+      ]),
+      "failed: task web.1 failed once, and its successor meets the same: rejected: connect: ECONNREFUSED",
+    ],
+    [
+      "another fault than before",
+      verdict(service(1), [
+        task(1, REJECTED, { error: "connect: ECONNREFUSED", desired: SHUTDOWN }),
+        task(1, TaskState.PREPARING, { attempt: 2, error: "status 503" }),
+      ]),
+      "waiting",
+    ],
+    [
       "update paused",
       verdict(service(1, UpdateStatus_State.PAUSED), [task(1, FAILED)]),
       "failed: service update paused: because; task web.1 failed with exit code 3",

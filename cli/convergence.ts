@@ -196,13 +196,30 @@ function givenUp(
     if (last?.task === undefined || (newest !== undefined && hasDoneItsWork(newest))) continue;
     // Told to stop after it had ended by itself: the restart policy has judged, no successor comes.
     const abandoned = last === newest && last.task.desiredState > TaskState.RUNNING;
-    const repeated = ended.length >= FAILURES_MAX && !isUpdating(picture);
+    const repeated = (ended.length >= FAILURES_MAX || isStuck(last, newest)) && !isUpdating(picture);
     if (!abandoned && !repeated) continue;
     const what = describeEnd(last);
-    const often = abandoned ? "ended and is not restarted" : `failed ${ended.length} times`;
+    const times = ended.length === 1 ? "once, and its successor meets the same" : `${ended.length} times`;
+    const often = abandoned ? "ended and is not restarted" : `failed ${times}`;
     return { reason: `task ${serviceName}.${key} ${often}: ${what}`, provisional: !repeated };
   }
   return undefined;
+}
+
+/**
+ * An agent tries a step that may pass by itself (a registry that is down) for half a minute before it rejects the task. When
+ * the next task begins with the very same error, waiting for two more of them tells nothing new.
+ */
+function isStuck(last: TaskView, newest: TaskView | undefined): boolean {
+  const [before, now] = [last.task?.status, newest?.task?.status];
+  return (
+    newest !== last &&
+    before?.state === TaskState.REJECTED &&
+    now !== undefined &&
+    now.state < TaskState.RUNNING &&
+    now.error !== "" &&
+    now.error === before.error
+  );
 }
 
 function cameToItsEnd(state: TaskState): boolean {
