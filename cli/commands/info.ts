@@ -1,4 +1,6 @@
+import { durationMs } from "../../common/model/duration.ts";
 import { escapeControls } from "../../common/model/text.ts";
+import { formatDurationMs } from "../../common/model/units.ts";
 import type { GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, Invocation } from "../command.ts";
 import { renderObject } from "../output/format.ts";
@@ -37,6 +39,7 @@ function objectOf(info: GetInfoResponse): unknown {
     Tasks: info.tasks,
     TasksRunning: info.tasksRunning,
     Images: info.images,
+    HeartbeatPeriodMs: durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0,
     TaskHistoryLimit: info.cluster?.spec?.taskHistoryLimit ?? 0,
     AddressPool: info.cluster?.spec?.addressPool ?? "",
   };
@@ -59,6 +62,7 @@ function pretty(info: GetInfoResponse): string {
     `Tasks: ${info.tasks} (${info.tasksRunning} running)`,
     `Images: ${info.images}`,
     `Address pool: ${info.cluster?.spec?.addressPool ?? ""}`,
+    `Heartbeat period: ${formatDurationMs(durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0)}`,
     `Task history retention limit: ${info.cluster?.spec?.taskHistoryLimit ?? 0}`,
   ];
   return `${lines.map(escapeControls).join("\n")}\n`;

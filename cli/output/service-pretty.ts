@@ -5,7 +5,7 @@ import {
   updateMonitorMs,
   updateParallelism,
 } from "../../common/model/defaults.ts";
-import { timestampMs } from "../../common/model/duration.ts";
+import { durationMs, timestampMs } from "../../common/model/duration.ts";
 import { protocolName } from "../../common/model/ports.ts";
 import { escapeControls } from "../../common/model/text.ts";
 import { formatBytes, formatDurationMs, formatNanoCpus, humanDuration } from "../../common/model/units.ts";
@@ -13,9 +13,13 @@ import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   type ContainerSpec,
   EndpointSpec_Mode,
+  type HealthConfig,
+  type LogDriver,
   Mount_Type,
+  type Placement,
   PortConfig_PublishMode,
   type ResourceRequirements,
+  type ServiceMode,
   type UpdateConfig,
   UpdateConfig_FailureAction,
   UpdateConfig_Order,
@@ -37,18 +41,18 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
   line(0, "ID", `\t${service?.id ?? ""}`);
   line(0, "Name", `\t${service?.name ?? ""}`);
   labels("Labels", spec?.labels);
-  const mode = spec?.mode?.mode;
-  line(0, "Service Mode", mode?.case === "global" ? "Global" : "Replicated");
-  if (mode?.case !== "global") line(1, "Replicas", Number(view.desiredTasks));
+  modeLines(spec?.mode, line);
+  if (service?.stopped) line(0, "Stopped", "true");
   updateStatusLines(view, nowMs, line);
-  line(0, "Placement");
-  for (const constraint of spec?.task?.placement?.constraints ?? []) line(1, "Constraints", constraint);
-  const maxReplicas = spec?.task?.placement?.maxReplicas ?? 0n;
-  if (maxReplicas > 0n) line(1, "Max Replicas Per Node", Number(maxReplicas));
+  placementLines(spec?.task?.placement, line);
   if (spec?.update) updateLines("UpdateConfig", "update", spec.update, line);
   if (spec?.rollback) updateLines("RollbackConfig", "rollback", spec.rollback, line);
   containerLines(spec?.task?.container, line);
+  fileLines(spec?.task?.container, line);
+  logLines(spec?.task?.logDriver, line);
   resourceLines(spec?.task?.resources, line);
+  const networks = spec?.task?.networks.map(({ target }) => target) ?? [];
+  if (networks.length > 0) line(0, "Networks", networks.join(" "));
   line(0, "Endpoint Mode", enumWord(EndpointSpec_Mode, spec?.endpoint?.mode ?? EndpointSpec_Mode.VIP));
   if (service && service.ports.length > 0) {
     line(0, "Ports");
@@ -59,10 +63,33 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
       line(2, "PublishMode", enumWord(PortConfig_PublishMode, port.publishMode));
     }
   }
+  healthLines(spec?.task?.container?.healthcheck, line);
   return `${lines.map((text) => text.split("\t").map(escapeControls).join("\t")).join("\n")}\n`;
 }
 
 type Line = (depth: number, name: string, value?: string | number) => void;
+
+function modeLines(serviceMode: ServiceMode | undefined, line: Line): void {
+  const mode = serviceMode?.mode;
+  if (mode?.case === "global") line(0, "Service Mode", "Global");
+  else if (mode?.case === "globalJob") line(0, "Service Mode", "GlobalJob");
+  else if (mode?.case === "replicatedJob") {
+    line(0, "Service Mode", "ReplicatedJob");
+    line(1, "Max Concurrent", Number(mode.value.maxConcurrent));
+    line(1, "Total Completions", Number(mode.value.totalCompletions));
+  } else {
+    line(0, "Service Mode", "Replicated");
+    line(1, "Replicas", Number(mode?.value.replicas ?? 1n));
+  }
+}
+
+function placementLines(placement: Placement | undefined, line: Line): void {
+  line(0, "Placement");
+  for (const constraint of placement?.constraints ?? []) line(1, "Constraints", constraint);
+  for (const { spread } of placement?.preferences ?? []) line(1, "Preferences", `spread=${spread}`);
+  const maxReplicas = placement?.maxReplicas ?? 0n;
+  if (maxReplicas > 0n) line(1, "Max Replicas Per Node", Number(maxReplicas));
+}
 
 function updateStatusLines({ service }: ServiceView, nowMs: number, line: Line): void {
   const status = service?.updateStatus;
@@ -95,15 +122,71 @@ function containerLines(container: ContainerSpec | undefined, line: Line): void 
   list("Command", container?.command);
   list("Args", container?.args);
   list("Env", container?.env);
-  if (container?.dir) line(1, "Dir", `\t${container.dir}`);
-  if (container?.user) line(1, "User", container.user);
-  for (const mount of container?.mounts ?? []) {
-    line(1, "Mounts");
+  if (container === undefined) return;
+  if (container.dir) line(1, "Dir", `\t${container.dir}`);
+  if (container.init !== undefined) line(1, "Init", `\t${container.init}`);
+  if (container.user) line(1, "User", container.user);
+  if (container.hostname) line(1, "Hostname", container.hostname);
+  if (container.readOnly) line(1, "Read only", "true");
+  if (container.stopSignal) line(1, "Stop signal", container.stopSignal);
+  if (container.stopGracePeriod)
+    line(1, "Stop grace period", formatDurationMs(durationMs(container.stopGracePeriod) ?? 0));
+  if (container.capAdd.length + container.capDrop.length > 0) {
+    line(1, "Capabilities");
+    if (container.capAdd.length > 0) line(2, "Add", container.capAdd.join(", "));
+    if (container.capDrop.length > 0) line(2, "Drop", container.capDrop.join(", "));
+  }
+  pairLines(1, "SysCtls", Object.entries(container.sysctls), line);
+  pairLines(
+    1,
+    "Ulimits",
+    container.ulimits.map(({ name, soft, hard }) => [name, `${soft}:${hard}`] as const),
+    line,
+  );
+  if (container.mounts.length > 0) line(1, "Mounts");
+  for (const mount of container.mounts) {
     line(2, "Target", mount.target);
     line(3, "Source", mount.source);
     line(3, "ReadOnly", String(mount.readOnly));
     line(3, "Type", enumWord(Mount_Type, mount.type));
   }
+}
+
+function pairLines(depth: number, title: string, pairs: readonly (readonly [string, string])[], line: Line): void {
+  if (pairs.length > 0) line(depth, title);
+  for (const [name, value] of pairs) line(depth + 1, name, value);
+}
+
+function fileLines(container: ContainerSpec | undefined, line: Line): void {
+  const configs =
+    container?.configs.map(({ file, configName }) => [file?.name || configName, configName] as const) ?? [];
+  const secrets =
+    container?.secrets.map(({ file, secretName }) => [file?.name || secretName, secretName] as const) ?? [];
+  for (const [title, files] of Object.entries({ Configs: configs, Secrets: secrets })) {
+    if (files.length > 0) line(0, title);
+    for (const [target, source] of files) {
+      line(1, "Target", target);
+      line(2, "Source", source);
+    }
+  }
+}
+
+function logLines(driver: LogDriver | undefined, line: Line): void {
+  if (driver === undefined) return;
+  line(0, "Log Driver");
+  line(1, "Name", driver.name);
+  pairLines(1, "LogOpts", Object.entries(driver.options), line);
+}
+
+function healthLines(health: HealthConfig | undefined, line: Line): void {
+  if (health === undefined) return;
+  line(0, "Healthcheck");
+  const times = { Interval: health.interval, Timeout: health.timeout, StartPeriod: health.startPeriod };
+  for (const [name, time] of Object.entries({ ...times, StartInterval: health.startInterval })) {
+    if (time !== undefined) line(1, name, formatDurationMs(durationMs(time) ?? 0));
+  }
+  if (health.retries > 0) line(1, "Retries", health.retries);
+  if (health.test.length > 0) line(1, "Test", health.test.join(" "));
 }
 
 function resourceLines(resources: ResourceRequirements | undefined, line: Line): void {
@@ -115,5 +198,9 @@ function resourceLines(resources: ResourceRequirements | undefined, line: Line):
     line(1, title);
     if (amounts.nanoCpus > 0n) line(2, "CPU", `\t${formatNanoCpus(Number(amounts.nanoCpus))}`);
     if (amounts.memoryBytes > 0n) line(2, "Memory", `\t${formatBytes(Number(amounts.memoryBytes))}`);
+    if ("pids" in amounts && amounts.pids > 0n) line(2, "PIDs", `\t${amounts.pids}`);
+    if ("generic" in amounts) {
+      for (const { kind, count } of amounts.generic) line(2, "GenericResources", `${kind}=${count}`);
+    }
   }
 }
