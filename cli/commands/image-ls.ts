@@ -3,6 +3,7 @@ import { familiarRepository, parseImageReference } from "../../common/model/imag
 import { formatBytesDecimal, humanDuration } from "../../common/model/units.ts";
 import type { Image } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
+import { FILTER_FLAG, parseFilters, passes } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { shortId } from "../output/words.ts";
@@ -10,7 +11,7 @@ import { shortId } from "../output/words.ts";
 export const command: Command = {
   usage: "image ls [OPTIONS] [IMAGE...]",
   summary: "List the cluster's images",
-  flags: { ...LIST_FLAGS, "no-trunc": { kind: "boolean", help: "Don't truncate output" } },
+  flags: { ...LIST_FLAGS, filter: FILTER_FLAG, "no-trunc": { kind: "boolean", help: "Don't truncate output" } },
   words: { min: 0, max: Number.POSITIVE_INFINITY },
   run,
 };
@@ -22,14 +23,30 @@ const LISTING: Listing = {
 };
 
 async function run({ flags, words, io, clock, connect }: Invocation): Promise<number> {
+  const filters = parseFilters(flags.list("filter"), ["reference"]);
   const client = await connect();
   const { images } = await client.listImages({ references: [...words] });
   const full = flags.on("no-trunc");
-  const rows = images.flatMap((image) => rowsOf(image, { full, nowMs: clock.nowMs() }));
+  const all = images.flatMap((image) => rowsOf(image, { full, nowMs: clock.nowMs() }));
+  const rows = all.filter(({ Repository = "", Tag = "" }) =>
+    passes(filters, "reference", (pattern) => {
+      const matches = globOf(pattern);
+      return matches.test(Repository) || matches.test(`${Repository}:${Tag}`);
+    }),
+  );
   const quiet = flags.on("quiet");
   const shown = quiet ? [...new Map(rows.map((row) => [row.ID, row])).values()] : rows;
   io.out(renderList(LISTING, shown, { format: flags.text("format"), quiet }));
   return 0;
+}
+
+/** Docker's patterns (Go's path.Match): `*` and `?` stand for what is no slash. */
+function globOf(pattern: string): RegExp {
+  const source = pattern
+    .replaceAll(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll(/\*+/g, "[^/]*")
+    .replaceAll("?", "[^/]");
+  return new RegExp(`^${source}$`);
 }
 
 /** One row per name, as `docker image ls` has it. */

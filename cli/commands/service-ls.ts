@@ -36,7 +36,7 @@ function isWanted(view: ServiceView, service: Service, filters: Filters): boolea
   return (
     passes(filters, "id", (value) => service.id.startsWith(value)) &&
     passes(filters, "name", (value) => service.name.startsWith(value)) &&
-    passes(filters, "mode", (value) => modeName(view) === value) &&
+    passes(filters, "mode", (value) => modeName(view).replace(" ", "-") === value.replace(" ", "-")) &&
     passesLabels(filters, "label", view.spec?.labels)
   );
 }

@@ -5,7 +5,7 @@ import { formatBytes, formatNanoCpus } from "../../common/model/units.ts";
 import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import { enumWord, filled, labelsJson, timeJson } from "./json-parts.ts";
-import { availabilityName, managerStatusName, nodeStateName } from "./node-words.ts";
+import { availabilityName, nodeStateName } from "./node-words.ts";
 
 export function nodeJson(node: Node): Record<string, unknown> {
   const { description, managerStatus } = node;
@@ -54,7 +54,8 @@ export function nodePretty(node: Node): string {
   const { description } = node;
   const labels = Object.entries(node.spec?.labels ?? {}).map(([key, value]) => ` - ${key}=${value}`);
   const facts = Object.entries(description?.engine?.facts ?? {}).map(([key, value]) => ` ${key}:\t${value}`);
-  const manager = managerStatusName(node);
+  const engineLabels = Object.entries(description?.engine?.labels ?? {}).map(([key, value]) => ` - ${key}=${value}`);
+  const generic = description?.resources?.generic ?? [];
   const lines = [
     `ID:\t\t\t${node.id}`,
     ...(labels.length > 0 ? ["Labels:", ...labels] : []),
@@ -66,15 +67,28 @@ export function nodePretty(node: Node): string {
     ` Availability:\t\t${availabilityName(node)}`,
     ` Address:\t\t${node.status?.address ?? ""}`,
     `Role:\t\t\t${roleOf(node)}`,
-    ...(manager === "" ? [] : [`Manager Status:\t\t${manager}`]),
+    ...managerLines(node),
     "Platform:",
     ` Operating System:\t${description?.platform?.os ?? ""}`,
     ` Architecture:\t\t${description?.platform?.architecture ?? ""}`,
     "Resources:",
     ` CPUs:\t\t\t${formatNanoCpus(Number(description?.resources?.nanoCpus ?? 0n))}`,
     ` Memory:\t\t${formatBytes(Number(description?.resources?.memoryBytes ?? 0n))}`,
+    ...(generic.length > 0 ? [` Generic:\t\t${generic.map(({ kind, count }) => `${kind}=${count}`).join(", ")}`] : []),
     `Engine Version:\t\t${description?.engine?.version ?? ""}`,
+    ...(engineLabels.length > 0 ? ["Engine Labels:", ...engineLabels] : []),
     ...(facts.length > 0 ? ["Facts:", ...facts] : []),
   ];
   return `${lines.map((line) => line.split("\t").map(escapeControls).join("\t")).join("\n")}\n`;
+}
+
+function managerLines(node: Node): readonly string[] {
+  const status = node.managerStatus;
+  if (status === undefined) return [];
+  return [
+    "Manager Status:",
+    ` Address:\t\t${status.address}`,
+    ` Status:\t\t${status.reachable ? "Reachable" : "Unreachable"}`,
+    ` Leader:\t\t${status.leader ? "Yes" : "No"}`,
+  ];
 }

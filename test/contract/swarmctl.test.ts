@@ -167,6 +167,10 @@ describe("the way it is meant", () => {
       err: "",
     });
     expect((await swarmctl(["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])).out).toBe("demo/loaded:1\n");
+    const filtered = (reference: string) =>
+      swarmctl(["image", "ls", "-f", `reference=${reference}`, "--format", "{{.Tag}}"]);
+    expect((await filtered("demo/*")).out).toBe("1\n");
+    expect((await filtered("*")).out).toBe("");
     const removed = await swarmctl(["image", "rm", "demo/loaded:1"]);
     expect(removed.out).toMatch(/^Untagged: demo\/loaded:1\nDeleted: sha256:[a-f0-9]{64}\n$/);
     expect(await swarmctl(["image", "rm", "demo/loaded:1"])).toEqual({
