@@ -79,7 +79,7 @@ function modeLines(serviceMode: ServiceMode | undefined, line: Line): void {
     line(1, "Total Completions", Number(mode.value.totalCompletions));
   } else {
     line(0, "Service Mode", "Replicated");
-    line(1, "Replicas", Number(mode?.value.replicas ?? 1n));
+    line(1, "Replicas", Number(mode?.value?.replicas ?? 1n));
   }
 }
 
