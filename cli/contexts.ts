@@ -118,7 +118,7 @@ export class ContextStore {
   write(name: string, meta: ContextMeta, pem: ContextPem): void {
     checkContextName(name);
     const folder = join(this.#folder, "contexts", name);
-    this.#makeFolders(folder);
+    makeFolder(folder);
     for (const part of PARTS) {
       const text = pem[part];
       if (text === undefined) rmSync(join(folder, `${part}.pem`), { force: true });
@@ -129,7 +129,8 @@ export class ContextStore {
 
   remove(name: string): void {
     this.get(name);
-    rmSync(join(this.#folder, "contexts", name), { recursive: true });
+    const folder = join(this.#folder, "contexts", name);
+    onDisk(folder, () => rmSync(folder, { recursive: true }));
   }
 
   /** The name that `context use` chose last. */
@@ -142,7 +143,7 @@ export class ContextStore {
 
   use(name: string): void {
     if (name !== DEFAULT_CONTEXT) this.get(name);
-    this.#makeFolders(this.#folder);
+    makeFolder(this.#folder);
     const path = join(this.#folder, "config.json");
     const { currentContext: _, ...rest } = existsSync(path) ? readJson(path) : {};
     const config = name === DEFAULT_CONTEXT ? rest : { ...rest, currentContext: name };
@@ -152,17 +153,30 @@ export class ContextStore {
   #path(name: string, file: string): string {
     return join(this.#folder, "contexts", name, file);
   }
+}
 
-  #makeFolders(folder: string): void {
+function makeFolder(folder: string): void {
+  onDisk(folder, () => {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     chmodSync(folder, 0o700);
+  });
+}
+
+/** Does something to `path`; what the system refuses is told with the path. */
+function onDisk(path: string, work: () => void): void {
+  try {
+    work();
+  } catch (reason) {
+    throw new SwarmError("failed_precondition", `${path}: ${errnoOf(reason) ?? String(reason)}`, { cause: reason });
   }
 }
 
 /** Whole or not at all, and its owner's only. */
 function writeOwn(path: string, text: string): void {
-  writeFileSync(`${path}.new`, text, { mode: 0o600, encoding: "utf8" });
-  renameSync(`${path}.new`, path);
+  onDisk(path, () => {
+    writeFileSync(`${path}.new`, text, { mode: 0o600, encoding: "utf8" });
+    renameSync(`${path}.new`, path);
+  });
 }
 
 function readJson(path: string): Readonly<Record<string, unknown>> {

@@ -28,7 +28,8 @@ export function processIo(): Io {
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
-    terminal: process.stdout.isTTY === true,
+    // A "dumb" terminal (editors, some CI) knows no escape sequences.
+    terminal: process.stdout.isTTY === true && process.env.TERM !== "dumb",
     columns: process.stdout.columns ?? 80,
     environment: process.env,
     readFile(path) {

@@ -128,6 +128,14 @@ test.each<[string, string[], number, string | RegExp]>([
   else expect(said).toMatch(message);
 });
 
+test("a folder that cannot be is named", async () => {
+  writeFileSync(config, "a file");
+  expect(await swarmctl(["context", "create", "--host", "unix:///a", "x1"])).toMatchObject({
+    code: 1,
+    err: `swarmctl: ${config}/contexts/x1: ENOTDIR\n`,
+  });
+});
+
 test("a broken file is named", async () => {
   await swarmctl(["context", "create", "--host", "unix:///a", "x1"]);
   writeFileSync(join(config, "contexts/x1/meta.json"), "{");
