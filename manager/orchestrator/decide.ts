@@ -36,6 +36,8 @@ export function decideService(situation: ServiceSituation): ServiceDecision {
   const slots = groupSlots(situation.tasks);
   if (situation.service.stopped) {
     for (const slot of slots.values()) stopSlot(situation, slot, decision);
+    // An update or rollback has nothing left to replace: the next start makes tasks of the new version.
+    decideUpdate(situation, new Map(), decision);
     return decision.build();
   }
   const { added, surplus } = compareSlots(situation, slots);

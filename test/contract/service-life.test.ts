@@ -30,6 +30,8 @@ test("a stopped service keeps its replicas and its tasks' traces, and starts aga
     code: 1,
     err: "swarmctl: service web: is stopped; see service start\n",
   });
+  expect(await swarmctl("service", "update", "-q", "--env-add", "A=1", "web")).toMatchObject({ code: 0, err: "" });
+  expect(await swarmctl("service", "rollback", "-q", "web")).toMatchObject({ code: 0, err: "" });
   expect(await swarmctl("service", "start", "-q", "web")).toEqual({ code: 0, out: "web\n", err: "" });
   expect(await listed("web")).toBe("2/2");
   expect(await swarmctl("service", "start", "-d", "web")).toMatchObject({ code: 0 });
