@@ -1,7 +1,8 @@
 /**
- * Logs that outlive a manager. Goal: a follower that loses its manager goes on with the other one, no line missing and none
- * twice; a dead node is skipped and named. Method: two managers on one etcd, real agents and containers that count; the
- * manager that serves the follower is killed.
+ * What swarmctl adds to Docker's words, on real parts: services that stop and start, logs that outlive a manager. Goal: a
+ * stopped service leaves no container and comes back whole; a follower that loses its manager goes on with the other one, no
+ * line missing and none twice; a dead node is skipped and named. Method: two managers on one etcd, real agents and containers
+ * that count; the manager that serves the follower is killed.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -30,7 +31,18 @@ beforeAll(async () => {
     directory: cluster.folder("images"),
   });
   await cluster.swarmctl("image", "load", image);
-  await cluster.swarmctl("service", "create", "--name", "count", "--replicas", "2", "-q", "demo/count:1");
+  await cluster.swarmctl(
+    "service",
+    "create",
+    "--name",
+    "count",
+    "--replicas",
+    "2",
+    "--stop-grace-period",
+    "1s",
+    "-q",
+    "demo/count:1",
+  );
 });
 
 afterAll(async () => {
@@ -63,6 +75,42 @@ function follow(...flags: readonly string[]) {
   const lines = () => [...byTask.values()].flatMap(({ out, err }) => [out, err]);
   return { child, lines, complaints };
 }
+
+rootTest(
+  "a stopped service has no container, keeps its logs, and starts whole; a restart replaces every task",
+  async () => {
+    const containers = async () =>
+      (await Promise.all(["node-1", "node-2"].map((node) => cluster.containers(node)))).flat();
+    const before = await containers();
+    expect(before).toHaveLength(2);
+    await cluster.swarmctl("service", "stop", "--timeout", "20s", "count");
+    expect(await containers()).toEqual([]);
+    expect(await cluster.swarmctl("service", "ls", "--format", "{{.Replicas}}")).toBe("0/0 (stopped)\n");
+    expect(await cluster.swarmctl("service", "logs", "--raw", "--grep", "^line 1$", "count")).toBe("line 1\nline 1\n");
+    await cluster.swarmctl("service", "start", "-d", "count");
+    await cluster.swarmctl("wait", "service", "count", "--timeout", "20s");
+    const started = await containers();
+    expect(started).toHaveLength(2);
+    await cluster.swarmctl(
+      "service",
+      "update",
+      "-d",
+      "--update-parallelism",
+      "0",
+      "--update-monitor",
+      "100ms",
+      "count",
+    );
+    await cluster.swarmctl("service", "restart", "-q", "--timeout", "30s", "count");
+    const restarted = await containers();
+    expect(restarted).toHaveLength(2);
+    expect(restarted.filter((each) => started.includes(each))).toEqual([]);
+    // The followers below count from each task's first line.
+    await cluster.swarmctl("service", "rm", "count");
+    await cluster.swarmctl("service", "create", "--name", "count", "--replicas", "2", "-d", "demo/count:1");
+    await cluster.swarmctl("wait", "service", "count", "--timeout", "20s");
+  },
+);
 
 rootTest("a follower goes on with the other manager, no line missing and none twice", async () => {
   const follower = follow();
