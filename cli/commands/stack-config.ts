@@ -1,8 +1,8 @@
 import type { Command, Invocation } from "../command.ts";
 import { formatProblems } from "../stack/findings.ts";
-import { readStack } from "../stack/load.ts";
 import { stackOptions } from "../stack/options.ts";
 import { type PrintFormat, printStack } from "../stack/print.ts";
+import { readStack } from "../stack/read.ts";
 import { SilentFailure, UsageError } from "../usage-error.ts";
 
 export const command: Command = {

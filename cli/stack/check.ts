@@ -11,9 +11,10 @@ import {
   isNull,
   type ListNode,
   type MapNode,
+  pathOf,
   type ScalarNode,
+  type Trail,
   type Tree,
-  under,
   withEntries,
 } from "./tree.ts";
 
@@ -27,24 +28,30 @@ export interface CheckContext {
 }
 
 /** `node` in its long form, as far as it is good. */
-export function check(node: Tree, rule: Rule, path: string, context: CheckContext, name = ""): Tree {
+export function check(node: Tree, rule: Rule, trail: Trail | undefined, context: CheckContext): Tree {
   if (rule.anything || node.tag === "reset") return node;
-  if (isNull(node) && rule.nullable) return rule.normalise?.(node, siteOf(path, name, context)) ?? node;
-  if (context.uninterpolated && isVariable(node)) return node;
-  const before = context.findings.problems.length;
-  const checked = checkKind(node, rule, path, context);
-  if (rule.normalise === undefined || context.findings.problems.length > before) return checked;
-  return rule.normalise(checked, siteOf(path, name, context));
+  const { tag } = node;
+  const made = untagged(node, rule, trail, context);
+  // What a short form became is as its author tagged it.
+  return tag === undefined || made.tag === tag ? made : { ...made, tag };
 }
 
-function siteOf(path: string, name: string, { findings, directory, home }: CheckContext): Site {
+function untagged(node: Tree, rule: Rule, trail: Trail | undefined, context: CheckContext): Tree {
+  if (isNull(node) && rule.nullable) return rule.normalise?.(node, siteOf(trail, context)) ?? node;
+  if (context.uninterpolated && isVariable(node)) return node;
+  const before = context.findings.problems.length;
+  const checked = checkKind(node, rule, trail, context);
+  if (rule.normalise === undefined || context.findings.problems.length > before) return checked;
+  return rule.normalise(checked, siteOf(trail, context));
+}
+
+function siteOf(trail: Trail | undefined, { findings, directory, home }: CheckContext): Site {
   return {
-    path,
-    name,
+    name: String(trail?.step ?? ""),
     directory,
     home,
-    problem: (node, message) => findings.problem(node.place, path, message),
-    warn: (node, message) => findings.warn(node.place, path, message),
+    problem: (node, message) => findings.problem(node.place, pathOf(trail), message),
+    warn: (node, message) => findings.warn(node.place, pathOf(trail), message),
   };
 }
 
@@ -53,32 +60,32 @@ export function isVariable(node: Tree): node is ScalarNode {
   return node.kind === "scalar" && typeof node.value === "string" && node.value.includes("$");
 }
 
-function checkKind(node: Tree, rule: Rule, path: string, context: CheckContext): Tree {
-  if (node.kind === "map" && rule.map !== undefined) return checkMap(node, rule.map, path, context);
-  if (node.kind === "list" && rule.list !== undefined) return checkList(node, rule.list, path, context);
+function checkKind(node: Tree, rule: Rule, trail: Trail | undefined, context: CheckContext): Tree {
+  if (node.kind === "map" && rule.map !== undefined) return checkMap(node, rule.map, trail, context);
+  if (node.kind === "list" && rule.list !== undefined) return checkList(node, rule.list, trail, context);
   if (node.kind === "scalar" && rule.scalar !== undefined && node.value !== null) {
-    return checkScalar(node, rule, rule.scalar, path, context);
+    return checkScalar(node, rule, rule.scalar, trail, context);
   }
-  context.findings.problem(node.place, path, `must be ${wanted(rule)}`);
+  context.findings.problem(node.place, pathOf(trail), `must be ${wanted(rule)}`);
   return node;
 }
 
-function checkMap(node: MapNode, rule: MapRule, path: string, context: CheckContext): MapNode {
+function checkMap(node: MapNode, rule: MapRule, trail: Trail | undefined, context: CheckContext): MapNode {
   const fields = rule.fields ?? {};
   const entries = new Map<string, Entry>();
   for (const [name, entry] of node.entries) {
-    const inner = under(path, name);
+    const inner: Trail = { up: trail, step: name };
     const field = Object.hasOwn(fields, name) ? fields[name] : undefined;
     if (field === undefined && rule.extensions && name.startsWith("x-")) entries.set(name, entry);
     else if (field === undefined && (rule.others === undefined || rule.names?.test(name) === false)) {
-      context.findings.problem(entry.key, inner, unknownName(name, rule));
+      context.findings.problem(entry.key, pathOf(inner), unknownName(name, rule));
     } else {
-      const value = check(entry.value, field ?? rule.others ?? {}, inner, context, name);
+      const value = check(entry.value, field ?? rule.others ?? {}, inner, context);
       entries.set(name, value === entry.value ? entry : { ...entry, value });
     }
   }
   for (const name of rule.required ?? []) {
-    if (!node.entries.has(name)) context.findings.problem(node.place, path, `${name} is required`);
+    if (!node.entries.has(name)) context.findings.problem(node.place, pathOf(trail), `${name} is required`);
   }
   return withEntries(node, entries);
 }
@@ -90,8 +97,8 @@ function unknownName(name: string, rule: MapRule): string {
   return `Additional property ${name.slice(0, 128)} is not allowed${hint}`;
 }
 
-function checkList(node: ListNode, rule: ListRule, path: string, context: CheckContext): ListNode {
-  const items = node.items.map((item, index) => check(item, rule.item, `${path}[${index}]`, context));
+function checkList(node: ListNode, rule: ListRule, trail: Trail | undefined, context: CheckContext): ListNode {
+  const items = node.items.map((item, index) => check(item, rule.item, { up: trail, step: index }, context));
   if (rule.unique) {
     const seen = new Map<string, number>();
     items.forEach((item, index) => {
@@ -101,7 +108,7 @@ function checkList(node: ListNode, rule: ListRule, path: string, context: CheckC
       else
         context.findings.problem(
           item.place,
-          `${path}[${index}]`,
+          pathOf({ up: trail, step: index }),
           `${quoted(item.text)} stands at [${earlier}] already`,
         );
     });
@@ -109,18 +116,24 @@ function checkList(node: ListNode, rule: ListRule, path: string, context: CheckC
   return { ...node, items };
 }
 
-function checkScalar(node: ScalarNode, rule: Rule, wants: ScalarRule, path: string, context: CheckContext): Tree {
+function checkScalar(
+  node: ScalarNode,
+  rule: Rule,
+  wants: ScalarRule,
+  trail: Trail | undefined,
+  context: CheckContext,
+): Tree {
   const value = cast(node, wants);
   if (value === undefined) {
     context.findings.problem(
       node.place,
-      path,
+      pathOf(trail),
       `must be ${wanted(rule)}${node.substituted ? `, not ${quoted(node.text)}` : ""}`,
     );
     return node;
   }
   const problem = valueProblem(value, wants);
-  if (problem !== undefined) context.findings.problem(node.place, path, problem);
+  if (problem !== undefined) context.findings.problem(node.place, pathOf(trail), problem);
   return value;
 }
 

@@ -225,13 +225,14 @@ function swapOf(site: ServiceSite): bigint {
 /** Constraints, preferences and the bound per node. */
 export function convertPlacement(site: ServiceSite): TaskInit["placement"] {
   const placement = site.at("deploy", "placement");
-  if (placement === undefined) return undefined;
+  const constraints = textsOf(child(placement, "constraints"));
+  const preferences = itemsOf(child(placement, "preferences"));
+  const maxReplicas = BigInt(numberOf(child(placement, "max_replicas_per_node")) ?? 0);
+  if (constraints.length === 0 && preferences.length === 0 && maxReplicas === 0n) return undefined;
   return {
-    constraints: textsOf(child(placement, "constraints")),
-    preferences: itemsOf(child(placement, "preferences")).map((item) => ({
-      spread: textOf(child(item, "spread")) ?? "",
-    })),
-    maxReplicas: BigInt(numberOf(child(placement, "max_replicas_per_node")) ?? 0),
+    constraints,
+    preferences: preferences.map((item) => ({ spread: textOf(child(item, "spread")) ?? "" })),
+    maxReplicas,
   };
 }
 

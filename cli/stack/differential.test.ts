@@ -6,8 +6,8 @@
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { formatProblem } from "./findings.ts";
-import { readStack } from "./load.ts";
 import { printStack } from "./print.ts";
+import { readStack } from "./read.ts";
 import { DIFFERENCES } from "./test-differences.ts";
 import {
   askDocker,

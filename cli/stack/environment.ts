@@ -33,7 +33,7 @@ export interface EnvironmentContext {
 export function resolveEnvironment(service: MapNode, path: string, context: EnvironmentContext): MapNode {
   const own = child(service, "environment");
   const files = itemsOf(child(service, "env_file"));
-  if (own === undefined && files.length === 0) return service;
+  if (own?.tag === "reset" || (own === undefined && files.length === 0)) return service;
   const entries = new Map<string, Entry>();
   files.forEach((file, index) => {
     for (const [name, value] of readVariables(file, `${under(path, "env_file")}[${index}]`, context)) {
@@ -46,7 +46,8 @@ export function resolveEnvironment(service: MapNode, path: string, context: Envi
     // Docker takes the value of an env_file away here.
     else if (!isNull(entry.value) || !entries.has(name)) entries.set(name, entry);
   }
-  return withEntry(service, "environment", { kind: "map", entries, place: own?.place ?? service.place });
+  const tag = own?.tag === undefined ? {} : { tag: own.tag };
+  return withEntry(service, "environment", { kind: "map", entries, place: own?.place ?? service.place, ...tag });
 }
 
 function readVariables(file: Tree, path: string, context: EnvironmentContext): ReadonlyMap<string, string> {

@@ -1,44 +1,7 @@
 /** Bad stack files and the right answers, each case a row: what a tired person, or a hostile one, types. */
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: they are the variables of stack files
 import { expect, test } from "vitest";
-import { bad, good } from "../../common/model/parsed.ts";
-import { formatProblem } from "./findings.ts";
-import { type LoadedStack, loadStack } from "./load.ts";
-import type { StackReader } from "./reader.ts";
-
-type Content = string | Uint8Array;
-
-/** Files in memory. */
-function reader(files: Readonly<Record<string, Content>>): StackReader {
-  return {
-    exists: (path) => Object.hasOwn(files, path),
-    read(path) {
-      const content = files[path];
-      if (content === undefined) return bad("ENOENT");
-      return good(typeof content === "string" ? new TextEncoder().encode(content) : content);
-    },
-  };
-}
-
-function load(content: Content, more: Readonly<Record<string, Content>> = {}): LoadedStack {
-  return loadStack({
-    files: ["stack.yml"],
-    name: "shop",
-    environment: { HOME: "/root", SET: "set" },
-    directory: "/app",
-    reader: reader({ "/app/stack.yml": content, ...more }),
-  });
-}
-
-function problems(content: Content, more: Readonly<Record<string, Content>> = {}): readonly string[] {
-  const loaded = load(content, more);
-  return loaded.ok ? [] : loaded.problems.map(formatProblem);
-}
-
-/** A file with one service that has these lines. */
-const service = (...lines: readonly string[]) =>
-  ["services:", "  web:", "    image: demo/web:1", ...lines.map((line) => `    ${line}`), ""].join("\n");
-const deploy = (...lines: readonly string[]) => service("deploy:", ...lines.map((line) => `  ${line}`));
+import { type Content, deploy, load, problemsOf, service } from "./test-files.ts";
 
 const LAUGHS = `x-a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n${["a", "b", "c", "d", "e", "f"]
   .map((name, index) => `x-${index}: &${String.fromCharCode(98 + index)} [${Array(10).fill(`*${name}`).join(", ")}]`)
@@ -304,19 +267,241 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
     service("healthcheck: {test: x, interval: 1us}"),
     ["stack.yml:4:38: services.web.healthcheck.interval: cannot be less than 1ms"],
   ],
-])("%s", (_, content, expected) => {
-  const found = problems(content, { "/app/empty": "", "/app/big": "x".repeat(600 * 1024) });
+])("%s", expectProblems);
+
+test.each<[string, Content, readonly (string | RegExp)[]]>([
+  [
+    "a field of deploy beside it",
+    service("replicas: 3"),
+    [/^stack\.yml:4:5: services\.web\.replicas: Additional property replicas is not allowed/],
+  ],
+  [
+    "deploy misspelled",
+    service("deploys: {replicas: 3}"),
+    ["stack.yml:4:5: services.web.deploys: Additional property deploys is not allowed (did you mean deploy?)"],
+  ],
+  ["a service at the top", "web:\n  image: x\n", [/^stack\.yml:1:1: web: Additional property web is not allowed/]],
+  ["services as a list", "services:\n  - web\n", ["stack.yml:2:3: services: must be a mapping"]],
+  ["a service as a text", "services:\n  web: nginx\n", ["stack.yml:2:8: services.web: must be a mapping"]],
+  ["a service with nothing", "services:\n  web:\n", ["stack.yml:2:7: services.web: must be a mapping"]],
+  [
+    "a colon without a blank",
+    "services:\n  web:\n    image:nginx\n",
+    ["stack.yml:3:5: services.web: must be a mapping"],
+  ],
+  [
+    "a dash without a blank",
+    service("cap_add:", "  -NET_ADMIN"),
+    ["stack.yml:5:7: services.web.cap_add: must be a list"],
+  ],
+  ["ports as a text", service('ports: "80:80"'), ["stack.yml:4:12: services.web.ports: must be a list"]],
+  [
+    "an arrow of a port",
+    service('ports: ["80->80"]'),
+    [/^stack\.yml:4:13: services\.web\.ports\[0\]: invalid containerPort/],
+  ],
+  ["a blank in a port", service('ports: ["80: 80"]'), ['stack.yml:4:13: services.web.ports[0]: invalid port "80: 80"']],
+  [
+    "a service's port in words",
+    service("ports: [http]"),
+    [/^stack\.yml:4:13: services\.web\.ports\[0\]: invalid containerPort: "http"/],
+  ],
+  [
+    "one variable two times",
+    service("environment: [A=1, A=1]"),
+    ['stack.yml:4:24: services.web.environment[1]: "A=1" stands at [0] already'],
+  ],
+  [
+    "environment as a text",
+    service("environment: A=1"),
+    ["stack.yml:4:18: services.web.environment: must be a list or mapping"],
+  ],
+  [
+    "a mount without target",
+    service("volumes: [{type: tmpfs}]"),
+    [/^stack\.yml:4:15: services\.web\.volumes\[0\]: target: invalid mount target ""/],
+  ],
+  [
+    "a mount of no type",
+    service("volumes: [{source: a, target: /b}]"),
+    ["stack.yml:4:15: services.web.volumes[0]: type is required"],
+  ],
+  [
+    "a mount in three colons",
+    service('volumes: ["/a:/b:ro:z"]'),
+    [/^stack\.yml:4:15: services\.web\.volumes\[0\]: invalid spec: "\/a:\/b:ro:z": too many colons/],
+  ],
+  [
+    "a mount read and write",
+    service('volumes: ["/a:/b:readonly"]'),
+    ['stack.yml:4:15: services.web.volumes[0]: invalid spec: "/a:/b:readonly": unknown option "readonly"'],
+  ],
+  [
+    "a decimal comma",
+    deploy('resources: {limits: {cpus: "0,5"}}'),
+    ['stack.yml:5:34: services.web.deploy.resources.limits.cpus: failed to parse "0,5" as a number'],
+  ],
+  [
+    "megabytes as Mi",
+    deploy("resources: {limits: {memory: 64Mi}}"),
+    ['stack.yml:5:36: services.web.deploy.resources.limits.memory: invalid suffix: "Mi"'],
+  ],
+  [
+    "replicas of a global service",
+    deploy("mode: global", "replicas: 2"),
+    ["stack.yml:6:17: services.web.deploy.replicas: replicas can only be used with replicated or replicated-job mode"],
+  ],
+  ["restart as a boolean", service("restart: false"), ["stack.yml:4:14: services.web.restart: must be a string"]],
+  [
+    "restart in other words",
+    service("restart: allways"),
+    [/^stack\.yml:4:14: services\.web\.restart: must be one of no, always, unless-stopped, on-failure/],
+  ],
+  [
+    "restart of deploy in words of restart",
+    deploy("restart_policy: {condition: always}"),
+    [
+      'stack.yml:5:35: services.web.deploy.restart_policy.condition: must be one of any, on-failure, none, not "always"',
+    ],
+  ],
+  [
+    "a network that must be made",
+    `${service("networks: [back]")}networks: {back: {driver: overlay}}\n`,
+    [/^stack\.yml:5:18: networks\.back: overlay networks are not supported yet/],
+  ],
+  [
+    "a static address",
+    `${service("networks: {default: {ipv4_address: 10.0.0.5}}")}`,
+    [/^stack\.yml:4:40: services\.web\.networks\.default\.ipv4_address: overlay networks are not supported yet/],
+  ],
+  [
+    "a secret from nowhere",
+    `${service()}secrets: {s: {}}\n`,
+    ["stack.yml:4:14: secrets.s: needs one of file, environment or external: true"],
+  ],
+  [
+    "a secret from a variable that is not set",
+    `${service()}secrets: {s: {environment: NOPE}}\n`,
+    ["stack.yml:4:28: secrets.s.environment: the variable NOPE is not set"],
+  ],
+  [
+    "a secret file that is missing",
+    `${service()}secrets: {s: {file: nope}}\n`,
+    ["stack.yml:4:21: secrets.s.file: /app/nope: ENOENT"],
+  ],
+  [
+    "an unescaped password hash",
+    service('labels: ["auth=admin:$2y$05$abc"]'),
+    [/^stack\.yml:4:14: services\.web\.labels\[0\]: invalid interpolation format: .*escape any \$ with another \$/],
+  ],
+  [
+    "a variable in braces without quotes",
+    "services: {web: {image: demo:${SET}}}\n",
+    [/^stack\.yml:1:31: .*: a variable between braces needs quotes$/],
+  ],
+  ["an anchor that is not there", service("labels: *nope"), [/^stack\.yml:4:\d+: .*nope/]],
+  [
+    "bad names in env_file",
+    service("env_file: folder.env"),
+    [/^stack\.yml:4:15: services\.web\.env_file\[0\]: folder\.env: line 1: variable "BAD NAME" contains whitespaces/],
+  ],
+  ["extends itself", service("extends: web"), ["stack.yml:4:14: services.web.extends: circular: web → web"]],
+  [
+    "extends nobody",
+    service("extends: {service: nobody}"),
+    ['stack.yml:4:14: services.web.extends: service "nobody" is not defined'],
+  ],
+  [
+    "includes itself",
+    `include: [stack.yml]\n${service()}`,
+    ["stack.yml:1:11: include[0]: circular: /app/stack.yml → /app/stack.yml"],
+  ],
+  [
+    "two counts",
+    service("scale: 2", "deploy: {replicas: 3}"),
+    ["stack.yml:4:12: services.web.scale: can't set distinct values on scale (2) and deploy.replicas (3)"],
+  ],
+  [
+    "an image in capitals",
+    "services: {web: {image: Demo/Web}}\n",
+    [/^stack\.yml:1:25: services\.web\.image: "Demo\/Web" is not a valid repository\/tag/],
+  ],
+  [
+    "an address that is none",
+    service('extra_hosts: ["db"]'),
+    ['stack.yml:4:19: services.web.extra_hosts[0]: bad format for extra host: "db" (name:address)'],
+  ],
+  [
+    "everything at once",
+    "services: {a: {image: 3, foo: 1}, b: {ports: [x], deploy: {replicas: -1}}}\nbar: 1\n",
+    [
+      /^stack\.yml:1:23: services\.a\.image: must be a string/,
+      /^stack\.yml:1:26: services\.a\.foo: Additional property foo/,
+      /^stack\.yml:1:47: services\.b\.ports\[0\]: invalid containerPort/,
+      /^stack\.yml:1:70: services\.b\.deploy\.replicas: -1 is too small/,
+      /^stack\.yml:2:1: bar: Additional property bar/,
+    ],
+  ],
+])("typed by a tired person: %s", expectProblems);
+
+function expectProblems(_: string, content: Content, expected: readonly (string | RegExp)[]): void {
+  const found = problemsOf({
+    "stack.yml": content,
+    empty: "",
+    big: "x".repeat(600 * 1024),
+    "folder.env": "BAD NAME=1",
+  });
   expect(
     found.map((line, index) =>
       expected[index] instanceof RegExp && expected[index].test(line) ? expected[index] : line,
     ),
   ).toEqual(expected);
-});
+}
 
 test("16: a billion laughs cost neither time nor memory", () => {
   const before = process.memoryUsage().heapUsed;
   const start = process.hrtime.bigint();
-  expect(problems(LAUGHS)).toHaveLength(1);
+  expect(problemsOf(LAUGHS)).toHaveLength(1);
   expect(Number(process.hrtime.bigint() - start) / 1e6).toBeLessThan(100);
   expect(process.memoryUsage().heapUsed - before).toBeLessThan(50 * 1024 * 1024);
+});
+
+test.each<[string, string, readonly string[]]>([
+  [
+    "27: an unset variable",
+    service("user: a${NOPE}"),
+    ["stack.yml:4:11: services.web.user: the variable NOPE is not set: taken as empty"],
+  ],
+  [
+    "37: a circle of depends_on",
+    "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}",
+    [
+      "stack.yml:1:39: services.a.depends_on[0]: circular: a → b → a: the order is not kept",
+      "stack.yml:1:71: services.b.depends_on[0]: circular: b → a → b: the order is not kept",
+    ],
+  ],
+  [
+    "38: depends_on nobody",
+    service("depends_on: [nobody]"),
+    ['stack.yml:4:18: services.web.depends_on[0]: the stack has no service "nobody": it is not waited for'],
+  ],
+  [
+    "48: build beside image",
+    service("build: ."),
+    ["stack.yml:4:12: services.web.build: is not done: demo/web:1 is taken as it is"],
+  ],
+  [
+    "external.name",
+    `${service()}secrets: {s: {external: {name: x}}}\n`,
+    ["stack.yml:4:32: secrets.s: external.name is deprecated in favor of name"],
+  ],
+])("warned of: %s", (_, content, warnings) => {
+  const loaded = load(content);
+  expect(loaded).toMatchObject({ ok: true, warnings });
+});
+
+test("22: a hostile key pollutes nothing", () => {
+  load("services: {web: {image: x, labels: {__proto__: y, constructor: z}}}\n");
+  expect(Object.hasOwn(Object.prototype, "y")).toBe(false);
+  expect(problemsOf("__proto__: {a: 1}\nservices: {web: {image: x}}\n")).toHaveLength(1);
 });

@@ -2,7 +2,7 @@
  * One file and what it takes in, up to the tree that the next -c file is merged into:
  * read, interpolate, check and normalise, `extends`, variables of services, `include`.
  */
-import { dirname } from "node:path";
+import { dirname, relative } from "node:path";
 import { check } from "./check.ts";
 import { parseDotenv } from "./env-file.ts";
 import { resolveEnvironment } from "./environment.ts";
@@ -38,6 +38,8 @@ export interface LayerContext {
   /** What relative paths are relative to. */
   readonly directory: string;
   readonly home: string;
+  /** The caller's folder. */
+  readonly caller: string;
   readonly skipInterpolation: boolean;
   /** The files that are being read, outermost first: none may take itself in. */
   readonly chain: readonly string[];
@@ -46,15 +48,14 @@ export interface LayerContext {
 const FILES_DEEP_MAX = 50;
 const VERSIONS = /^3(?:\.(?:\d|1[0-3]))?$/;
 
-/** The file at `path`. */
-export function readLayer(path: string, context: LayerContext): MapNode | undefined {
-  const absolute = absolutePath(path, context);
-  const bytes = context.reader.read(absolute);
-  if (!bytes.ok) {
-    context.findings.file(path, bytes.problem);
-    return undefined;
-  }
-  return layerOf(bytes.value, path, { ...context, chain: [...context.chain, absolute] });
+/** The file at an absolute path, shown as its user would write it. */
+function readLayer(path: string, context: LayerContext): MapNode | undefined {
+  const near = relative(context.caller, path);
+  const name = near.startsWith("..") ? path : near;
+  const bytes = context.reader.read(path);
+  if (bytes.ok) return layerOf(bytes.value, name, { ...context, chain: [...context.chain, path] });
+  context.findings.file(name, bytes.problem);
+  return undefined;
 }
 
 /** A file's bytes as a checked tree in long form; undefined when it cannot be used at all. */
@@ -65,8 +66,13 @@ export function layerOf(bytes: Uint8Array, name: string, context: LayerContext):
   const filled = skipInterpolation ? raw : interpolateFile(raw, lookupIn(context.variables), findings);
   const before = findings.problems.length;
   checkVersion(filled, findings);
-  const checked = check(filled, stackFile, "", { findings, directory, home, uninterpolated: skipInterpolation });
-  if (findings.problems.length > before || checked.kind !== "map") return undefined;
+  const checked = check(filled, stackFile, undefined, { findings, directory, home, uninterpolated: skipInterpolation });
+  if (checked.kind !== "map") return undefined;
+  if (findings.problems.length > before) {
+    // What is wrong with the files that it takes in is told too.
+    if (child(checked, "include")?.kind === "list") included(checked, context);
+    return undefined;
+  }
   const services = child(checked, "services");
   if (services?.kind !== "map") return included(checked, context);
   const inheritance = new Inheritance(services, context);

@@ -30,7 +30,7 @@ export const asList: Normalise = (node) => (node.kind === "scalar" ? list([asTex
 export const asTexts: Normalise = (node) =>
   node.kind === "list" ? { ...node, items: node.items.map((item) => asText(item, NOWHERE)) } : node;
 
-const NOWHERE: Site = { path: "", name: "", directory: "", home: "", problem: () => undefined, warn: () => undefined };
+const NOWHERE: Site = { name: "", directory: "", home: "", problem: () => undefined, warn: () => undefined };
 
 /** `["a=b", "c"]` or `{a: b, c: }` as a map of texts; what has no value is "". */
 export const asMap: Normalise = (node, site) => pairs(node, site, false);
@@ -43,6 +43,7 @@ function pairs(node: Tree, site: Site, nullable: boolean): Tree {
   if (node.kind === "map") {
     const entries = new Map(node.entries);
     for (const [name, entry] of entries) {
+      if (entry.value.tag === "reset") continue;
       entries.set(name, { ...entry, value: isNull(entry.value) ? absent(entry.value) : asText(entry.value, site) });
     }
     return withEntries(node, entries);

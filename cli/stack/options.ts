@@ -1,7 +1,7 @@
 /** The flags that every command of stack files shares → which files are read, and what they see. */
 import type { Invocation } from "../command.ts";
 import { UsageError } from "../usage-error.ts";
-import type { ReadOptions } from "./load.ts";
+import type { ReadOptions } from "./read.ts";
 import { FILE_BYTES_MAX } from "./read-yaml.ts";
 
 /** Reads `--compose-file` and `--profile`, and stdin where a file is "-". */

@@ -124,7 +124,7 @@ function numberYaml(value: number): string {
 const AMBIGUOUS = /^(?:y|n|yes|no|on|off)$/i;
 /** "10s", "1.1.1.1", "10.0.0.0/24"; no time, no date. */
 const AMOUNT = /^(?!\d{4}-)\d[\w./-]*[\w/]$/;
-const OPTION = /^-[A-Za-z]\w*$/;
+const OPTION = /^--?[A-Za-z][\w-]*$/;
 const PLAIN = /^[A-Za-z_./$](?:[\w./$@+=:-]*[\w./$@+=-])?(?: [\w./$@+=-](?:[\w./$@+=:-]*[\w./$@+=-])?)*$/;
 
 function stringYaml(text: string): string {

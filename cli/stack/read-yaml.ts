@@ -64,11 +64,13 @@ function composed(tokens: readonly CST.Token[], source: Source, text: string, fi
     findings.problem({ source, offset }, "", "a second YAML document: a stack file holds one");
     return undefined;
   }
+  const before = findings.problems.length;
   const contents = document?.contents ?? null;
   const empty = contents === null || (isScalar(contents) && resolvePlain(String(contents.value)) === null);
   const tree = empty ? undefined : new Builder(source, findings).build(contents as ParsedNode, "");
-  if (tree?.kind === "map") return findings.failed ? undefined : tree;
-  if (!findings.failed) findings.problem({ source, offset: 0 }, "", "top-level object must be a mapping");
+  const faulty = findings.problems.length > before;
+  if (tree?.kind === "map") return faulty ? undefined : tree;
+  if (!faulty) findings.problem({ source, offset: 0 }, "", "top-level object must be a mapping");
   return undefined;
 }
 
@@ -91,18 +93,25 @@ function decode(bytes: Uint8Array, name: string, findings: Findings): string | u
   }
 }
 
-/** The offset of the first token below the deepest level allowed. Walks without recursion. */
-function tooDeep(tokens: readonly CST.Token[]): number | undefined {
-  const stack: [CST.Token, number][] = tokens.map((token) => [token, 0]);
-  for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
-    const [token, depth] = next;
+/** The offset of the first token below the deepest level allowed. Goes no deeper itself. */
+function tooDeep(tokens: readonly CST.Token[], depth = 0): number | undefined {
+  for (const token of tokens) {
     if (depth > DEPTH_MAX) return token.offset;
-    if (token.type === "document" && token.value) stack.push([token.value, depth]);
-    if ("items" in token) {
-      for (const { key, value } of token.items) {
-        if (key) stack.push([key, depth + 1]);
-        if (value) stack.push([value, depth + 1]);
-      }
+    const found =
+      token.type === "document"
+        ? token.value && tooDeep([token.value], depth)
+        : "items" in token && tooDeepIn(token, depth);
+    if (typeof found === "number") return found;
+  }
+  return undefined;
+}
+
+function tooDeepIn({ items }: { readonly items: readonly CST.CollectionItem[] }, depth: number): number | undefined {
+  for (const { key, value } of items) {
+    for (const token of [key, value]) {
+      // Scalars hold nothing: most of a file.
+      const found = token && ("items" in token || depth === DEPTH_MAX) ? tooDeep([token], depth + 1) : undefined;
+      if (found !== undefined) return found;
     }
   }
   return undefined;

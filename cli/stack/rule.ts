@@ -64,7 +64,6 @@ export interface Rule {
 
 /** Where a normaliser works. */
 export interface Site {
-  readonly path: string;
   /** The key under which the node stands. */
   readonly name: string;
   /** What relative paths are relative to. */

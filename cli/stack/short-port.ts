@@ -10,7 +10,8 @@ import { child, mapping, numberOf, scalar, type Tree, textOf } from "./tree.ts";
 export const asPorts: Normalise = (node, site) => {
   if (node.kind !== "list") return node;
   const items = node.items.flatMap((item) => {
-    if (item.kind !== "scalar") return [item];
+    // A variable that was left in is nobody's port yet.
+    if (item.kind !== "scalar" || item.text.includes("$")) return [item];
     const ports = readShort(item.text);
     if (ports.ok) return ports.value.map((port) => longForm(port, item.place));
     site.problem(item, ports.problem);

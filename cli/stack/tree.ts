@@ -135,6 +135,19 @@ export function under(path: string, name: string): string {
   return path === "" ? shown : `${path}.${shown}`;
 }
 
+/** A path while a tree is walked: text is made of it only when there is something to say. */
+export interface Trail {
+  readonly up: Trail | undefined;
+  readonly step: string | number;
+}
+
+/** The path as text: `services.web.ports[0]`. */
+export function pathOf(trail: Trail | undefined): string {
+  if (trail === undefined) return "";
+  const { up, step } = trail;
+  return typeof step === "number" ? `${pathOf(up)}[${step}]` : under(pathOf(up), step);
+}
+
 /** Line and column of a place, from 1; columns count UTF-16 units. */
 export function positionOf({ source, offset }: Place): { readonly line: number; readonly column: number } {
   let low = 0;
