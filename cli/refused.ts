@@ -43,8 +43,40 @@ const JOIN = "to add a node, start swarm-agent --manager HOST:PORT on it";
 const NO_NETWORKS = "overlay networks do not exist yet: tasks reach each other by their addresses and published ports";
 const PER_NODE = "it is about one node's engine, and there is none: see service, task and node commands";
 
+const OF_SERVICES =
+  "it is about one container: see what swarmctl service --help and swarmctl task --help have for services and tasks";
+const BUILT_ELSEWHERE = "images are built and named elsewhere: push to a registry, or swarmctl image load FILE";
+/** Docker's commands on containers and on an engine's images, which stand alone. */
+const CONTAINER_WORDS = [
+  "attach",
+  "cp",
+  "create",
+  "diff",
+  "exec",
+  "export",
+  "inspect",
+  "kill",
+  "pause",
+  "port",
+  "rename",
+];
+const MORE_CONTAINER_WORDS = ["restart", "rm", "start", "stats", "stop", "top", "unpause", "update"];
+const BUILD_WORDS = [
+  "build",
+  "builder",
+  "buildx",
+  "commit",
+  "history",
+  "import",
+  "manifest",
+  "save",
+  "search",
+  "tag",
+  "trust",
+];
+
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
-export const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
+const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   "swarm ca": CERTIFICATES,
   "swarm init": `a cluster begins with its first swarm-manager: start one; ${JOIN}`,
   "swarm join": `a node joins by itself: ${JOIN}; for another manager, start swarm-manager --etcd with the same etcd`,
@@ -58,8 +90,8 @@ export const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   "network *": NO_NETWORKS,
   "plugin *": "there are no plugins: what an agent can do is built in",
   "container *": PER_NODE,
-  "buildx *": "images are built elsewhere: push to a registry, or swarmctl image load FILE",
-  build: "images are built elsewhere: push to a registry, or swarmctl image load FILE",
+  ...Object.fromEntries([...CONTAINER_WORDS, ...MORE_CONTAINER_WORDS].map((word) => [word, OF_SERVICES])),
+  ...Object.fromEntries(BUILD_WORDS.map((word) => [word, BUILT_ELSEWHERE])),
   run: "use swarmctl service create: everything that runs is a service's task",
   ps: "use swarmctl service ps SERVICE or swarmctl node ps NODE",
   logs: "use swarmctl service logs or swarmctl task logs",
@@ -73,11 +105,14 @@ export const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
 /** Docker's words for what stands in the table. */
 const NETWORK_COMMANDS = ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"];
 
-/** Why `first second` is refused; undefined for what is not Docker's. */
-export function refusalOf(first: string, second: string | undefined): string | undefined {
+/** Why `first second` is refused, and its name; undefined for what is not Docker's. */
+export function refusalOf(
+  first: string,
+  second: string | undefined,
+): { readonly name: string; readonly reason: string } | undefined {
   const names = [...(second === undefined ? [] : [`${first} ${second}`, `${first} *`]), first];
-  const name = names.find((each) => Object.hasOwn(REFUSED_COMMANDS, each));
-  if (name === undefined) return undefined;
+  const key = names.find((each) => Object.hasOwn(REFUSED_COMMANDS, each));
+  if (key === undefined) return undefined;
   if (first === "network" && second !== undefined && !NETWORK_COMMANDS.includes(second)) return undefined;
-  return REFUSED_COMMANDS[name];
+  return { name: key.endsWith(" *") ? `${first} ${second}` : key, reason: REFUSED_COMMANDS[key] ?? "" };
 }

@@ -66,8 +66,7 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
   }
   const refusal = (await import("./refused.ts")).refusalOf(first, second);
   if (refusal !== undefined) {
-    const words = second === undefined || second.startsWith("-") ? first : `${first} ${second}`;
-    throw new SwarmError("unimplemented", `swarmctl has no ${words}: ${refusal}`);
+    throw new SwarmError("unimplemented", `swarmctl has no ${refusal.name}: ${refusal.reason}`);
   }
   throw new UsageError(unknownCommand(first, second));
 }

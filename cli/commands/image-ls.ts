@@ -11,7 +11,12 @@ import { shortId } from "../output/words.ts";
 export const command: Command = {
   usage: "image ls [OPTIONS] [IMAGE...]",
   summary: "List the cluster's images",
-  flags: { ...LIST_FLAGS, filter: FILTER_FLAG, "no-trunc": { kind: "boolean", help: "Don't truncate output" } },
+  flags: {
+    ...LIST_FLAGS,
+    digests: { kind: "boolean", help: "Show digests" },
+    filter: FILTER_FLAG,
+    "no-trunc": { kind: "boolean", help: "Don't truncate output" },
+  },
   words: { min: 0, max: Number.POSITIVE_INFINITY },
   run,
 };
@@ -20,6 +25,18 @@ const LISTING: Listing = {
   columns: { Repository: "REPOSITORY", Tag: "TAG", ID: "IMAGE ID", CreatedSince: "LOADED", Size: "SIZE" },
   more: { Digest: "DIGEST", Platform: "PLATFORM", CreatedAt: "CREATED AT" },
   key: "ID",
+};
+
+const WITH_DIGESTS: Listing = {
+  ...LISTING,
+  columns: {
+    Repository: "REPOSITORY",
+    Tag: "TAG",
+    Digest: "DIGEST",
+    ID: "IMAGE ID",
+    CreatedSince: "LOADED",
+    Size: "SIZE",
+  },
 };
 
 async function run({ flags, words, io, clock, connect }: Invocation): Promise<number> {
@@ -36,7 +53,7 @@ async function run({ flags, words, io, clock, connect }: Invocation): Promise<nu
   );
   const quiet = flags.on("quiet");
   const shown = quiet ? [...new Map(rows.map((row) => [row.ID, row])).values()] : rows;
-  io.out(renderList(LISTING, shown, { format: flags.text("format"), quiet }));
+  io.out(renderList(flags.on("digests") ? WITH_DIGESTS : LISTING, shown, { format: flags.text("format"), quiet }));
   return 0;
 }
 

@@ -30,6 +30,9 @@ test.each([
   "run -it busybox",
   "ps -a",
   "container ls",
+  "exec -it web sh",
+  "stop web",
+  "build .",
 ])("%s", async (line) => {
   const { code, out, err } = await swarmctl(...line.split(" "));
   expect([code, out]).toEqual([1, ""]);
