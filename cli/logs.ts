@@ -5,14 +5,13 @@
  *     stream ──▶ LogPosition (what was seen) ──▶ grep ──▶ LogPrinter
  *       └─ broke ──▶ reconnect ──▶ stream from each task's last line on
  */
-import { Backoff } from "../common/base/backoff.ts";
-import { SwarmError } from "../common/base/error.ts";
-import { systemRandom } from "../common/base/random.ts";
+import type { SwarmError } from "../common/base/error.ts";
 import { toTimestamp } from "../common/model/duration.ts";
 import { escapeControls } from "../common/model/text.ts";
 import { parseInteger } from "../common/model/units.ts";
 import type { LogMessage, LogMessages } from "../proto/gen/swarm/v1/control_pb.js";
 import type { ControlClient, Invocation } from "./command.ts";
+import { anotherManager, isLostManager } from "./failover.ts";
 import type { FlagTable } from "./flags/parse.ts";
 import { parseSinceMs } from "./flags/since.ts";
 import { flagValue } from "./flags/values.ts";
@@ -53,9 +52,6 @@ export interface LogSelection {
 
 /** With --until the last lines are found here, so they are all held. */
 const TAIL_UNTIL_MAX = 10_000;
-/** How long a follower looks for a manager before it gives up. */
-const RECONNECT_MS_MAX = 60_000;
-const RECONNECT = { delayMsMin: 100, delayMsMax: 2_000 };
 
 interface LogRequest {
   readonly follow: boolean;
@@ -132,7 +128,7 @@ class LogReader {
     while (true) {
       const failure = await this.#read(client);
       if (failure === undefined) break;
-      client = await this.#reconnect(failure);
+      client = await anotherManager(this.#invocation, failure, this.#invocation.signal);
       this.#position.resume();
     }
     if (this.#tail) this.#print(this.#tail.take());
@@ -146,8 +142,7 @@ class LogReader {
       for await (const batch of client.serviceLogs(this.#subscription(), { signal })) await this.#take(client, batch);
       return undefined;
     } catch (reason) {
-      const retriable = reason instanceof SwarmError && (reason.code === "unavailable" || reason.code === "internal");
-      if (signal.aborted || !this.#request.follow || !retriable) throw reason;
+      if (signal.aborted || !this.#request.follow || !isLostManager(reason)) throw reason;
       return reason;
     }
   }
@@ -210,23 +205,6 @@ class LogReader {
       // With --tail 0 a task may have said nothing so far: after a failover its lines count from our beginning on.
       if (this.#request.tail === 0 && this.#printer === undefined) this.#position.begin(view.task.id, this.#startMs);
       this.#names.set(view.task.id, view);
-    }
-  }
-
-  async #reconnect(failure: SwarmError): Promise<ControlClient> {
-    const { clock, signal, io, reconnect } = this.#invocation;
-    const backoff = new Backoff(RECONNECT, systemRandom);
-    const deadlineMs = clock.monotonicMs() + RECONNECT_MS_MAX;
-    io.err(`swarmctl: ${escapeControls(failure.message)}; looking for another manager\n`);
-    while (true) {
-      try {
-        const client = await reconnect();
-        await client.getInfo({}, { signal });
-        return client;
-      } catch (reason) {
-        if (signal.aborted || clock.monotonicMs() >= deadlineMs) throw reason;
-      }
-      await clock.sleep(backoff.nextDelayMs(), signal);
     }
   }
 }

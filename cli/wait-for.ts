@@ -11,7 +11,9 @@ import type { ServiceView, TaskView, WatchServicesResponse } from "../proto/gen/
 import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ControlClient, Invocation } from "./command.ts";
 import { assess, type Verdict } from "./convergence.ts";
+import { anotherManager, isLostManager } from "./failover.ts";
 import { durationFlagMs } from "./flags/values.ts";
+import type { Io } from "./io.ts";
 
 /** What can be waited for. */
 export const SERVICE_CONDITIONS = ["converged", "running", "complete", "stopped", "removed"] as const;
@@ -34,37 +36,63 @@ export async function waitForServices(
   target: { readonly serviceIds: readonly string[]; readonly condition: ServiceCondition },
 ): Promise<number> {
   if (target.serviceIds.length === 0) return 0;
-  const { io, clock } = invocation;
-  const client = await invocation.connect();
-  const watched = new Watched(client, target.condition);
-  const request = { serviceIds: [...target.serviceIds] };
+  let client = await invocation.connect();
+  let watched = new Watched(client, target.condition);
   return await beforeDeadline(invocation, {
     why: () => watched.why(),
     run: async (signal) => {
-      const messages = client.watchServices(request, { signal })[Symbol.asyncIterator]();
-      let next = messages.next();
-      try {
-        while (true) {
-          const message = await nextOrTimer(clock, next, watched.provisional ? PROVISIONAL_MS : undefined);
-          if (message === undefined) watched.settle();
-          else if (message.done) throw new SwarmError("unavailable", "the manager ended the watch");
-          else {
-            await watched.apply(message.value);
-            next = messages.next();
-          }
-          const failure = watched.failure();
-          if (failure !== undefined) {
-            io.err(`swarmctl: ${escapeControls(failure)}\n`);
-            return 1;
-          }
-          if (watched.met()) return 0;
+      let serviceIds = target.serviceIds;
+      while (true) {
+        try {
+          return await watch(invocation, { client, watched, serviceIds }, signal);
+        } catch (reason) {
+          if (signal.aborted || !isLostManager(reason)) throw reason;
+          client = await anotherManager(invocation, reason, signal);
         }
-      } finally {
-        next.catch(() => {});
-        messages.return?.()?.catch(() => {});
+        const { services } = await client.listServices({ withoutSpecs: true }, { signal });
+        const left = new Set(services.map(({ service }) => service?.id));
+        watched = new Watched(client, target.condition);
+        watched.remove(serviceIds.filter((id) => !left.has(id)));
+        serviceIds = serviceIds.filter((id) => left.has(id));
       }
     },
   });
+}
+
+/** One stream of changes, until it tells how the waiting ends. */
+async function watch(
+  { io, clock }: Invocation,
+  { client, watched, serviceIds }: { client: ControlClient; watched: Watched; serviceIds: readonly string[] },
+  signal: AbortSignal,
+): Promise<number> {
+  // No id would mean all services; what is left to wait for is then told by those that are gone.
+  if (serviceIds.length === 0) return verdict(watched, io) ?? 1;
+  const messages = client.watchServices({ serviceIds: [...serviceIds] }, { signal })[Symbol.asyncIterator]();
+  let next = messages.next();
+  try {
+    while (true) {
+      const message = await nextOrTimer(clock, next, watched.provisional ? PROVISIONAL_MS : undefined);
+      if (message === undefined) watched.settle();
+      else if (message.done) throw new SwarmError("unavailable", "the manager ended the watch");
+      else {
+        await watched.apply(message.value);
+        next = messages.next();
+      }
+      const code = verdict(watched, io);
+      if (code !== undefined) return code;
+    }
+  } finally {
+    next.catch(() => {});
+    messages.return?.()?.catch(() => {});
+  }
+}
+
+/** The exit code when it is certain; a failure is told. */
+function verdict(watched: Watched, io: Io): number | undefined {
+  const failure = watched.failure();
+  if (failure === undefined) return watched.met() ? 0 : undefined;
+  io.err(`swarmctl: ${escapeControls(failure)}\n`);
+  return 1;
 }
 
 /** How long a slot must stay without a successor before it counts as given up. */
@@ -146,7 +174,12 @@ class Watched {
       this.#services.set(view.service.id, view);
       if (!known) this.#current.set(view.service.id, await this.#versionsLike(view));
     }
-    for (const id of message.removedServiceIds) {
+    this.remove(message.removedServiceIds);
+  }
+
+  /** Services that are no more. */
+  remove(serviceIds: readonly string[]): void {
+    for (const id of serviceIds) {
       this.#removed.push(this.#services.get(id)?.service?.name ?? id);
       this.#services.delete(id);
     }
