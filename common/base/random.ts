@@ -28,6 +28,11 @@ function openSystemRandom(): Random {
   };
 }
 
+/** Bytes for keys and nonces, from the kernel. */
+export function systemEntropy(count: number): Uint8Array {
+  return randomBytes(count);
+}
+
 /** A small, fast generator that repeats for the same seed (mulberry32). Not for secrets. */
 export function seededRandom(seed: number): Random {
   let state = seed >>> 0;
@@ -44,6 +49,11 @@ export function seededRandom(seed: number): Random {
 /** An integer in [0, bound). */
 export function randomInteger(random: Random, bound: number): number {
   return Math.floor(random.next() * bound);
+}
+
+/** `count` bytes out of `random`: for simulations, never for real keys. */
+export function randomEntropy(random: Random, count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, () => randomInteger(random, 256));
 }
 
 /** One of `items`, evenly; undefined for none. */
