@@ -11,7 +11,9 @@ import { abortable, withTimeout } from "../common/base/clock.ts";
 import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
+import { changeContents } from "./change-contents.ts";
 import { type CreatedContainer, createContainer } from "./container-create.ts";
 import { readContainerLog } from "./container-logs.ts";
 import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
@@ -41,7 +43,7 @@ const KILL_TIMEOUT_MS = 10_000;
 
 export class ContainerController implements TaskController {
   readonly id: TaskId;
-  readonly #assigned: AssignedTask;
+  #assigned: AssignedTask;
   readonly #node: NodeRuntime;
   readonly #directory: HostPath;
   readonly #healthy = Promise.withResolvers<void>();
@@ -59,6 +61,8 @@ export class ContainerController implements TaskController {
   #reason: string | undefined;
 
   readonly #onRemoved: () => void;
+  /** Preparing and changes of content, one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   /** `onRemoved` is told when nothing of the task is left. */
   constructor(assigned: AssignedTask, node: NodeRuntime, onRemoved: () => void) {
@@ -69,7 +73,11 @@ export class ContainerController implements TaskController {
     this.#directory = containerDirectory(node.directories, this.id);
   }
 
-  async prepare(signal: AbortSignal): Promise<void> {
+  prepare(signal: AbortSignal): Promise<void> {
+    return this.#inTurn(() => this.#prepare(signal));
+  }
+
+  async #prepare(signal: AbortSignal): Promise<void> {
     // It is made before all else of a task and goes last: without it there is nothing to find and nothing to free, and
     // freeing takes locks of the kernel's that the starts of other tasks wait for.
     if (existsSync(this.#directory)) {
@@ -121,6 +129,22 @@ export class ContainerController implements TaskController {
     await this.shutdown(signal);
     await this.#node.runner.removeTree(this.#directory, signal);
     this.#onRemoved();
+  }
+
+  refresh(template: TaskTemplate, signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#assigned = { ...this.#assigned, template };
+      // Not prepared yet, or over: there is nothing to change.
+      if (this.#released || this.#over || !existsSync(this.#directory)) return;
+      const supervisor = await this.#connect(signal);
+      if (supervisor) await changeContents(this.#assigned, this.#node, supervisor, signal);
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => {});
+    return turn;
   }
 
   async *logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage> {

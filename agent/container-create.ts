@@ -5,13 +5,14 @@ import type { TaskId } from "../common/base/id.ts";
 import { parseImageReference } from "../common/model/image-reference.ts";
 import { decodeRegistryAuth } from "../common/registry/credentials.ts";
 import { firstSource } from "../common/registry/source.ts";
+import { recordContents, writeContents } from "./container-contents.ts";
 import { ensureMountSources } from "./container-mounts.ts";
 import { type ContainerRecord, writeContainerRecord } from "./container-record.ts";
 import { type ContainerSettings, containerSettings, lifeSettings } from "./container-settings.ts";
 import type { AssignedTask } from "./executor.ts";
 import type { ImageInfo } from "./image/store.ts";
 import type { NetworkPlan } from "./network/network-manager.ts";
-import { containerDirectory, logPath, type NodeRuntime } from "./node-runtime.ts";
+import { containerDirectory, contentsOf, logPath, type NodeRuntime } from "./node-runtime.ts";
 import { containerSpec } from "./runtime/default-spec.ts";
 import type { OciSpec } from "./runtime/oci.ts";
 import type { ContainerOp, HostPath } from "./runtime/op.ts";
@@ -41,6 +42,7 @@ export async function createContainer(
   const settings = containerSettings(assigned, node.names, { volumes: node.directories.volumes, container: directory });
   const image = await ensureImage(settings, node, signal);
   const life = lifeSettings(settings, image.config);
+  await provideContents(assigned, settings, node, signal);
   return node.starting.run(async () => {
     try {
       const network = await attach(assigned, settings, node, signal);
@@ -56,6 +58,20 @@ export async function createContainer(
       throw storageError(reason);
     }
   }, signal);
+}
+
+/** Writes the task's secrets and configs, before there is a container that could read them. */
+async function provideContents(
+  { task, contents }: AssignedTask,
+  settings: ContainerSettings,
+  node: NodeRuntime,
+  signal: AbortSignal,
+): Promise<void> {
+  if (settings.contents.files.length === 0) return;
+  const directory = contentsOf(node.directories, task.id as TaskId);
+  const { context, spec } = settings;
+  await writeContents(directory, settings.contents, { clock: node.clock, contents, context, env: spec.env }, signal);
+  recordContents(directory, settings.contents);
 }
 
 async function ensureImage(settings: ContainerSettings, node: NodeRuntime, signal: AbortSignal): Promise<ImageInfo> {
@@ -78,21 +94,28 @@ async function attach(
   return network.attach(task.id as TaskId, settings.attachment, { hostname, extraHosts: spec.hosts, ...dns });
 }
 
+function contentMounts({ task }: AssignedTask, { contents }: ContainerSettings, { directories }: NodeRuntime) {
+  return contents.mounts.map(({ folder, target }) => {
+    const source = `${contentsOf(directories, task.id as TaskId)}/${folder}` as HostPath;
+    return { kind: "bind", source, target, readOnly: true } as const;
+  });
+}
+
 function specOf(
-  { template }: AssignedTask,
+  assigned: AssignedTask,
   settings: ContainerSettings,
   image: ImageInfo,
   directory: HostPath,
   node: NodeRuntime,
 ): OciSpec {
-  const { limits, reservations } = template.spec?.resources ?? {};
+  const { limits, reservations } = assigned.template.spec?.resources ?? {};
   return containerSpec({
     rootPath: node.directories.root,
     hostname: settings.hostname,
     image: image.config,
     overrides: settings.spec,
     userFiles: { passwd: image.passwd ?? "", group: image.group ?? "" },
-    mounts: settings.mounts.map(({ mount }) => mount),
+    mounts: [...settings.mounts.map(({ mount }) => mount), ...contentMounts(assigned, settings, node)],
     files: {
       hosts: `${directory}/hosts` as HostPath,
       hostname: `${directory}/hostname` as HostPath,
@@ -145,6 +168,7 @@ function planOf(
     cgroupControllers: node.cgroups.hierarchies,
     ...(seccomp && { seccomp: { filter: compileSeccomp(seccomp, node.facts.architecture) } }),
     network: network.ops,
+    links: settings.contents.links,
     init: settings.spec.init ?? false,
   });
 }

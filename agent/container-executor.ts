@@ -17,6 +17,7 @@ import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
+import { collectContents, removeContents } from "./container-contents.ts";
 import { ContainerController } from "./container-controller.ts";
 import type { AssignedTask, Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
 import { Turnstile } from "./image/shared-work.ts";
@@ -194,6 +195,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
 
   async #free(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     const { directories, cgroups, logger } = this.#options;
+    if (directories.contents !== undefined) collectContents(directories.contents, live);
     const dead = new Set<string>([...(await readdir(directories.containers)), ...(await cgroups.list())]);
     for (const id of dead) {
       if (live.has(id as TaskId)) continue;
@@ -211,6 +213,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   /** Ends every container and frees all that the node's tasks held on the host: for leaving a cluster for good. */
   async purge(signal: AbortSignal): Promise<void> {
     await this.#free(new Set(), signal);
+    if (this.#options.directories.contents !== undefined) removeContents(this.#options.directories.contents);
     const network = this.#network ?? this.#networkOf(parsePrefix(ADDRESS_POOL_DEFAULT));
     await network.removeAll(signal);
     await this.#options.cgroups.removeParent();

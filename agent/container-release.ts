@@ -1,11 +1,12 @@
 import type { TaskId } from "../common/base/id.ts";
+import { removeContents } from "./container-contents.ts";
 import type { AssignedTask } from "./executor.ts";
 import { parsePrefix } from "./network/address.ts";
-import { containerDirectory, type NodeRuntime } from "./node-runtime.ts";
+import { containerDirectory, contentsOf, type NodeRuntime } from "./node-runtime.ts";
 import type { HostPath } from "./runtime/op.ts";
 
 /**
- * Frees what a container held: whatever still runs in its cgroup, the cgroup, its link, and its writable layer. Logs and
+ * Frees what a container held: whatever still runs in its cgroup, the cgroup, its link, its secrets and configs, and its writable layer. Logs and
  * the exit record stay until the directory is removed. Repeating it is harmless. The end of `prepare` is not awaited: call
  * it only when nothing makes the container.
  */
@@ -16,6 +17,7 @@ export async function releaseContainer({ task }: AssignedTask, node: NodeRuntime
   if (network && task.address !== "") {
     await network.detach(taskId, { kind: "bridge", address: parsePrefix(task.address) }, signal);
   }
+  if (node.directories.contents !== undefined) removeContents(contentsOf(node.directories, taskId));
   const directory = containerDirectory(node.directories, taskId);
   for (const part of ["upper", "work"]) await node.runner.removeTree(`${directory}/${part}` as HostPath, signal);
 }

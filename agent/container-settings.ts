@@ -11,6 +11,7 @@ import type { ImageConfig } from "../common/model/oci-image.ts";
 import { expandContainerSpec, type TemplateContext } from "../common/model/template.ts";
 import { type ContainerSpec, ContainerSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { type MountDirectories, type PlannedMount, planMounts } from "./container-mounts.ts";
+import { type ContentPlan, planContents } from "./content-plan.ts";
 import type { AssignedTask } from "./executor.ts";
 import { type HealthPolicy, healthPolicy } from "./health.ts";
 import { parsePrefix } from "./network/address.ts";
@@ -31,6 +32,9 @@ export interface ContainerSettings {
   readonly hostname: string;
   readonly attachment: Attachment;
   readonly mounts: readonly PlannedMount[];
+  /** Its secrets and configs. */
+  readonly contents: ContentPlan;
+  readonly context: TemplateContext;
   readonly log: LogRetention;
   readonly gracePeriodMs: number;
 }
@@ -50,14 +54,21 @@ export function containerSettings(
 ): ContainerSettings {
   const { task, template } = assigned;
   const written = template.spec?.container ?? create(ContainerSpecSchema);
-  const expanded = expandContainerSpec(written, templateContext(assigned, node));
+  const context = templateContext(assigned, node);
+  const expanded = expandContainerSpec(written, context);
   if (!expanded.ok) throw new SwarmError("invalid_argument", expanded.problem);
   const spec = expanded.value;
   // Checked early; the image's own signal is checked once it is known.
   if (spec.stopSignal !== "") signalNumber(spec.stopSignal);
   const logging = readLogDriver(template.spec?.logDriver);
   if (!logging.ok) throw invalidFields(logging.problems);
+  const contents = planContents(spec, template.pins);
+  const missing = spec.secrets.length + spec.configs.length - contents.files.length;
+  if (missing > 0)
+    throw new SwarmError("failed_precondition", `${missing} of the task's secrets and configs do not exist any more`);
   return {
+    contents,
+    context,
     spec: { ...spec, env: [...identityVariables(assigned, node), ...spec.env] },
     hostname: spec.hostname || task.id.slice(0, 12),
     attachment: attachmentOf(assigned),

@@ -7,11 +7,14 @@ import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
+import type { ContentSource } from "./content-cache.ts";
 
 /** A task as its node needs it: the task and the spec version that it names. */
 export interface AssignedTask {
   readonly task: Task;
   readonly template: TaskTemplate;
+  /** Where the secrets and configs that the template pins come from. */
+  readonly contents: ContentSource;
 }
 
 /** How a container ended. `exitCode` is the code, or 128 + signal as shells have it. */
@@ -43,6 +46,11 @@ export interface TaskController {
   shutdown(signal: AbortSignal): Promise<void>;
   /** Frees all that the task held, its logs too. */
   remove(signal: AbortSignal): Promise<void>;
+  /**
+   * The template pins other content now: the task's files are replaced and its process gets the signals that the pins name.
+   * May run beside any step; before `prepare` it only means that `prepare` takes the new content.
+   */
+  refresh(template: TaskTemplate, signal: AbortSignal): Promise<void>;
   /** Log lines of the task, oldest first; with `follow` it goes on until the signal aborts. */
   logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }

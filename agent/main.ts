@@ -16,6 +16,7 @@ import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { Agent } from "./agent.ts";
 import { openCgroups } from "./cgroup/manager.ts";
 import { ClusterImages } from "./cluster-images.ts";
+import { contentsDirectory } from "./container-contents.ts";
 import { ContainerExecutor } from "./container-executor.ts";
 import { hostPlatform } from "./image/store.ts";
 import { agentDirectories } from "./node-runtime.ts";
@@ -55,7 +56,7 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
     logger,
     connect,
     executor,
-    database: new FileTaskDatabase(agentDirectories(directory.path), logger),
+    database: new FileTaskDatabase(agentDirectories(directory.path, undefined), logger),
     bootId: readBootId(),
   });
   const { id: nodeId } = directory;
@@ -113,7 +114,7 @@ async function openExecutor(parts: {
       version: projectVersion(),
       labels: settings.labels,
       facts,
-      directories: agentDirectories(path),
+      directories: agentDirectories(path, contentsDirectory(nodeId)),
       shimPath: SHIM_PATH,
       cgroups,
       clusterImages,

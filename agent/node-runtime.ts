@@ -1,5 +1,6 @@
 /** What all containers of a node share, and where each of them lives on disk. */
 import type { Clock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Scope } from "../common/base/scope.ts";
@@ -33,10 +34,12 @@ export interface AgentDirectories {
   readonly images: string;
   readonly volumes: string;
   readonly root: HostPath;
+  /** Outside the data directory, on a tmpfs: secrets and configs of each task. Undefined: this host has no tmpfs. */
+  readonly contents: string | undefined;
 }
 
 /** The parts of a data directory. */
-export function agentDirectories(dataDirectory: string): AgentDirectories {
+export function agentDirectories(dataDirectory: string, contents: string | undefined): AgentDirectories {
   return {
     tasks: `${dataDirectory}/tasks`,
     endpoints: `${dataDirectory}/endpoints.pb`,
@@ -45,12 +48,22 @@ export function agentDirectories(dataDirectory: string): AgentDirectories {
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,
     root: `${dataDirectory}/root` as HostPath,
+    contents,
   };
 }
 
 /** A container's own directory. A task id has only letters and digits, so it is a safe name. */
 export function containerDirectory(directories: AgentDirectories, taskId: TaskId): HostPath {
   return `${directories.containers}/${taskId}` as HostPath;
+}
+
+/** Where a task's secrets and configs lie. Throws `failed_precondition` on a host that could keep them on a disk only. */
+export function contentsOf({ contents }: AgentDirectories, taskId: TaskId): string {
+  if (contents !== undefined) return `${contents}/${taskId}`;
+  throw new SwarmError(
+    "failed_precondition",
+    "secrets and configs need a tmpfs at /run or /dev/shm, which this host lacks",
+  );
 }
 
 /** The newest log file of a container. */

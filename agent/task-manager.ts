@@ -12,10 +12,12 @@ import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { isTerminal, taskStateName } from "../common/model/task-state.ts";
 import type { TaskRecord } from "../proto/gen/swarm/v1/agent_pb.js";
+import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { type Task, TaskSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import {
   type ContainerStatus,
   ContainerStatusSchema,
+  type ContentPin,
   TaskState,
   type TaskStatus,
   TaskStatusSchema,
@@ -73,6 +75,8 @@ export class TaskManager {
   #removed = false;
   #gone = false;
   #serving = false;
+  /** The template whose contents the container is being given, or was given last. */
+  #wanted: TaskTemplate | undefined;
   #current: { readonly kind: TaskStep["kind"]; readonly interrupt: AbortController } | undefined;
 
   constructor(options: TaskManagerOptions) {
@@ -102,6 +106,28 @@ export class TaskManager {
     const desiredState = Math.max(task.desiredState, this.#task.desiredState);
     this.#task = create(TaskSchema, { ...task, desiredState });
     this.#reconsider();
+  }
+
+  /** Whether `template` pins other content than this task was last given, and the task still has use for it. */
+  takesContent({ pins }: TaskTemplate): boolean {
+    const known = (this.#wanted ?? this.#options.record.template)?.pins ?? [];
+    const same = pins.length === known.length && pins.every((pin, index) => isSamePin(pin, known[index]));
+    return !same && !isTerminal(this.#status.state);
+  }
+
+  /** Gives the running container new content. It is tried until it succeeds or the task has ended. */
+  async refresh(template: TaskTemplate, signal: AbortSignal): Promise<void> {
+    this.#wanted = template;
+    let done = false;
+    await this.#persist(signal, "change contents", async () => {
+      // A newer change has come meanwhile, or there is nobody left to have it.
+      if (this.#wanted !== template || isTerminal(this.#status.state) || this.#gone) return;
+      await this.controller.refresh(template, signal);
+      done = true;
+    });
+    if (!done || this.#gone) return;
+    this.#options.record.template = template;
+    await this.#write();
   }
 
   /** What `hooks.portProblem` says may have changed: a running task tells it, and goes on. */
@@ -339,6 +365,10 @@ export class TaskManager {
     }
     return container;
   }
+}
+
+function isSamePin(pin: ContentPin, other: ContentPin | undefined): boolean {
+  return pin.objectId === other?.objectId && pin.version === other.version;
 }
 
 /** PREPARING and READY need no record: after a crash `prepare` runs again, and finds the container that stands ready. */

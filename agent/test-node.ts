@@ -2,8 +2,10 @@
  * For tests that run real tasks: a node with everything but a session. Assignments are applied by hand; what it made is
  * gone after disposal. `restart` is what a new process after kill -9 sees.
  */
+
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
+import { basename } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { systemClock } from "../common/base/clock.ts";
 import type { TaskId } from "../common/base/id.ts";
@@ -29,6 +31,7 @@ import {
 import { eventually } from "../test/eventually.ts";
 import { buildParts, busyboxFiles } from "../test/images.ts";
 import { type CgroupManager, openCgroups } from "./cgroup/manager.ts";
+import { contentsDirectory } from "./container-contents.ts";
 import { ContainerExecutor } from "./container-executor.ts";
 import { hostPlatform } from "./image/store.ts";
 import { MemorySource } from "./image/test-store.ts";
@@ -102,7 +105,7 @@ export class TestNode implements AsyncDisposable {
 
   async #open(): Promise<void> {
     const logger = openLogger("test-node", { level: process.env.TEST_LOG ? "debug" : "silent", format: "json" });
-    const directories = agentDirectories(this.directory);
+    const directories = agentDirectories(this.directory, contentsDirectory(`test-${basename(this.directory)}`));
     this.#scope = new Scope();
     this.#executor = await ContainerExecutor.open(
       {

@@ -21,6 +21,7 @@ import {
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogSelector, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { ContentCache } from "./content-cache.ts";
 import { EndpointPublisher } from "./endpoint-publisher.ts";
 import type { Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
 import type { Reporter } from "./reporter.ts";
@@ -58,6 +59,7 @@ export class Worker {
   readonly #managers = new Map<TaskId, TaskManager>();
   readonly #templates = new Map<string, TaskTemplate>();
   readonly #endpoints = new Map<ServiceId, ServiceEndpoint>();
+  readonly #contents = new ContentCache();
   readonly #publisher: EndpointPublisher;
   #portProblems: readonly PortProblem[] = [];
   readonly #taskListeners = new Set<(manager: TaskManager) => void>();
@@ -146,6 +148,7 @@ export class Worker {
     for (const [taskId, manager] of this.#managers) if (!tasks.has(taskId)) manager.remove();
     this.#templates.clear();
     this.#endpoints.clear();
+    this.#contents.clear();
     for (const { item } of message.changes)
       if (item.case === "template") this.#templates.set(templateKey(item.value), item.value);
   }
@@ -155,7 +158,7 @@ export class Worker {
     switch (item.case) {
       case "template":
         if (removed) this.#templates.delete(templateKey(item.value));
-        else this.#templates.set(templateKey(item.value), item.value);
+        else this.#takeTemplate(item.value);
         return;
       case "endpoint":
         if (removed) this.#endpoints.delete(item.value.serviceId as ServiceId);
@@ -166,9 +169,22 @@ export class Worker {
         else this.#assign(item.value);
         return;
       case "content":
+        if (removed) this.#contents.delete(item.value);
+        else this.#contents.put(item.value);
+        return;
       case "volume":
       case undefined:
         return;
+    }
+  }
+
+  /** A template that is told again pins other content: its tasks follow. */
+  #takeTemplate(template: TaskTemplate): void {
+    const key = templateKey(template);
+    this.#templates.set(key, template);
+    for (const manager of this.#managers.values()) {
+      if (templateKey(manager.task) !== key || !manager.takesContent(template)) continue;
+      this.#scope.spawn(`contents of task ${manager.id}`, (signal) => manager.refresh(template, signal));
     }
   }
 
@@ -203,7 +219,7 @@ export class Worker {
     const manager = new TaskManager({
       ...this.#options,
       record,
-      controller: executor.controller({ task, template }),
+      controller: executor.controller({ task, template, contents: this.#contents }),
       hooks: {
         report: (taskId, status) => reporter.report(taskId, status),
         portProblem: (serviceId) => this.#portProblem(serviceId as ServiceId),

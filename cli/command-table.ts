@@ -55,6 +55,34 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Outputs the final config file, after doing merges and interpolations",
     load: () => import("./commands/stack-config.ts"),
   },
+  "config create": {
+    summary: "Create a config from a file or STDIN",
+    load: () => import("./commands/config-create.ts"),
+  },
+  "config inspect": {
+    summary: "Display detailed information on one or more configs",
+    load: () => import("./commands/config-inspect.ts"),
+  },
+  "config ls": { summary: "List configs", load: () => import("./commands/config-ls.ts") },
+  "config rm": { summary: "Remove one or more configs", load: () => import("./commands/config-rm.ts") },
+  "config update": {
+    summary: "Change a config's content or labels; services that use it follow",
+    load: () => import("./commands/config-update.ts"),
+  },
+  "secret create": {
+    summary: "Create a secret from a file or STDIN",
+    load: () => import("./commands/secret-create.ts"),
+  },
+  "secret inspect": {
+    summary: "Display detailed information on one or more secrets",
+    load: () => import("./commands/secret-inspect.ts"),
+  },
+  "secret ls": { summary: "List secrets", load: () => import("./commands/secret-ls.ts") },
+  "secret rm": { summary: "Remove one or more secrets", load: () => import("./commands/secret-rm.ts") },
+  "secret update": {
+    summary: "Change a secret's content or labels; services that use it follow",
+    load: () => import("./commands/secret-update.ts"),
+  },
   "image load": {
     summary: "Load an image into the cluster from a tar archive or STDIN",
     load: () => import("./commands/image-load.ts"),
@@ -93,6 +121,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 
 /** Docker's other spellings. */
 export const ALIASES: Readonly<Record<string, string>> = {
+  "secret list": "secret ls",
+  "secret remove": "secret rm",
+  "config list": "config ls",
+  "config remove": "config rm",
   "service list": "service ls",
   "service remove": "service rm",
   "node list": "node ls",
@@ -112,6 +144,8 @@ export const GROUPS: Readonly<Record<string, string>> = {
   task: "Look at tasks",
   node: "Manage nodes",
   stack: "Manage stacks",
+  secret: "Manage secrets",
+  config: "Manage configs",
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",

@@ -16,6 +16,8 @@ export interface Io {
   readonly columns: number;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readFile(path: string): string;
+  /** A file's bytes. Refused when there are `bytesMax` or more of them. */
+  readBytes(path: string, bytesMax: number): Uint8Array;
   exists(path: string): boolean;
   readonly stdin: Readable & { readonly isTTY?: boolean };
 }
@@ -32,17 +34,20 @@ export function processIo(): Io {
     terminal: process.stdout.isTTY === true && process.env.TERM !== "dumb",
     columns: process.stdout.columns ?? 80,
     environment: process.env,
-    readFile(path) {
-      try {
-        const content = readFileSync(path);
-        if (content.length > FILE_BYTES_MAX) throw new UsageError(`${path}: larger than ${FILE_BYTES_MAX} bytes`);
-        return content.toString("utf8");
-      } catch (reason) {
-        if (reason instanceof UsageError) throw reason;
-        throw new UsageError(`${path}: ${errnoOf(reason) ?? String(reason)}`);
-      }
-    },
+    readFile: (path) => readBytes(path, FILE_BYTES_MAX + 1).toString("utf8"),
+    readBytes,
     exists: (path) => existsSync(path),
     stdin: process.stdin,
   };
+}
+
+function readBytes(path: string, bytesMax: number): Buffer {
+  try {
+    const content = readFileSync(path);
+    if (content.length >= bytesMax) throw new UsageError(`${path}: larger than ${bytesMax - 1} bytes`);
+    return content;
+  } catch (reason) {
+    if (reason instanceof UsageError) throw reason;
+    throw new UsageError(`${path}: ${errnoOf(reason) ?? String(reason)}`);
+  }
 }

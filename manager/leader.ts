@@ -4,6 +4,7 @@ import { Allocator } from "./allocator/allocator.ts";
 import { type LoopContext, runLoop } from "./loop.ts";
 import { NodeMonitor } from "./node-monitor/node-monitor.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
+import { ContentReaper } from "./reaper/content-reaper.ts";
 import { Reaper } from "./reaper/reaper.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 
@@ -15,6 +16,7 @@ export async function runLeader(context: LoopContext, signal: AbortSignal): Prom
     new Allocator(context),
     new Scheduler(context),
     new Reaper(),
+    new ContentReaper(context),
   ];
   await using scope = new Scope(signal);
   for (const loop of loops) {

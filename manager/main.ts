@@ -7,7 +7,7 @@ import { isLoopback, printHostPort } from "../common/base/host-port.ts";
 import type { ManagerId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { dieOfBugs, runProgram } from "../common/base/program.ts";
-import { systemRandom } from "../common/base/random.ts";
+import { systemEntropy, systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
@@ -22,6 +22,7 @@ import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { Manager, type ManagerServices } from "./manager.ts";
 import { describeProgram, type ManagerSettings, managerSettings } from "./options.ts";
+import { keyFile } from "./sealing/key-file.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
 
@@ -72,6 +73,8 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
     cluster,
     blobs,
     registry,
+    clusterKeys: keyFile(settings.clusterKeyFile, systemEntropy),
+    entropy: systemEntropy,
     serve: (services, scope) =>
       openDoors(
         { services, local, agents, remote, content: contentOf(services, { blobs, managerId, logger }), scope },

@@ -4,12 +4,13 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { FakeClock } from "../common/base/fake-clock.ts";
 import type { ManagerId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
-import { seededRandom } from "../common/base/random.ts";
+import { seededRandom, systemEntropy } from "../common/base/random.ts";
 import { MemoryNetwork } from "../common/rpc/memory-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { type AssignmentsMessage, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { NodeStatus_State, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
+import { TEST_KEYS } from "../test/cluster-key.ts";
 import { testId } from "../test/objects.ts";
 import { Manager } from "./manager.ts";
 import { MemoryKv } from "./store/memory-kv.ts";
@@ -55,6 +56,8 @@ function world() {
       hostname: name,
       version: "test",
       cluster: { addressPool: "10.224.0.0/12", heartbeatPeriodMs: 1000, taskHistoryLimit: 5 },
+      clusterKeys: TEST_KEYS,
+      entropy: systemEntropy,
       registry: { digestOf: async () => undefined },
       blobs: {
         missing: async (digests) => digests,

@@ -25,9 +25,12 @@ import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { runLeader } from "./leader.ts";
 import { LogHub } from "./logbroker/log-hub.ts";
 import { runPresence } from "./presence.ts";
+import { type ClusterKeys, keyId } from "./sealing/cluster-key.ts";
+import { type Entropy, Sealer } from "./sealing/sealer.ts";
 import { runElection } from "./store/election.ts";
 import type { Kv, LeaseId } from "./store/kv.ts";
 import { openStore } from "./store/open-store.ts";
+import type { Proposal } from "./store/proposal.ts";
 import type { Store } from "./store/store.ts";
 
 /** What a new cluster is made with; later it is the stored object that counts. */
@@ -57,6 +60,9 @@ export interface ManagerOptions {
   readonly cluster: ClusterDefaults;
   readonly blobs: ImageBlobs;
   readonly registry: Registries;
+  /** The key that seals secrets. A new cluster gets one; a manager without its cluster's does not start. */
+  readonly clusterKeys: ClusterKeys;
+  readonly entropy: Entropy;
   /**
    * Opens the doors. Returns the address at which agents and other managers reach this one. What it spawns in `scope`
    * runs as long as the manager; the doors themselves are closed by whoever opened them.
@@ -83,11 +89,15 @@ export class Manager {
     const { kv, clock, random, logger, managerId, hostname, version, serve } = this.#options;
     await using scope = new Scope(signal);
     const store = await openStore({ kv, clock, random, logger }, scope);
-    await this.#createCluster(store, scope.signal);
-    const address = await serve(this.#services(store), scope);
+    const sealer = await this.#openCluster(store, scope.signal);
+    const address = await serve(this.#services(store, sealer), scope);
     const info = create(ManagerInfoSchema, { id: managerId, address, hostname, version });
     scope.spawn("presence", (inner) =>
-      runPresence({ kv, store, clock, random, logger, info }, (lease, until) => this.#live(store, lease, until), inner),
+      runPresence(
+        { kv, store, clock, random, logger, info },
+        (lease, until) => this.#live({ store, sealer, lease }, until),
+        inner,
+      ),
     );
     scope.spawn("election", (inner) =>
       runElection(
@@ -101,9 +111,12 @@ export class Manager {
   }
 
   /** One lease's time: agents have sessions, readers have logs. */
-  async #live(store: Store, lease: LeaseId, signal: AbortSignal): Promise<void> {
+  async #live(
+    on: { readonly store: Store; readonly sealer: Sealer; readonly lease: LeaseId },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { clock, random, logger, managerId } = this.#options;
-    const common = { store, clock, random, logger, managerId, lease };
+    const common = { ...on, clock, random, logger, managerId };
     const dispatcher = new Dispatcher(common);
     const isSession = (nodeId: string, sessionId: string) => dispatcher.hasSession(nodeId, sessionId);
     const hub = new LogHub({ ...common, isSession });
@@ -118,7 +131,7 @@ export class Manager {
     }
   }
 
-  #services(store: Store): ManagerServices {
+  #services(store: Store, sealer: Sealer): ManagerServices {
     const { clock, random, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
@@ -128,6 +141,7 @@ export class Manager {
         store,
         blobs,
         registry,
+        sealer,
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
         clock,
         random,
@@ -153,12 +167,35 @@ export class Manager {
     return this.#present;
   }
 
-  /** The first manager of a cluster writes its settings; those of later ones do not matter. */
-  async #createCluster(store: Store, signal: AbortSignal): Promise<void> {
-    if (store.view.cluster) return;
+  /** The first manager of a cluster writes its settings, and makes its key; settings of later ones do not matter. */
+  async #openCluster(store: Store, signal: AbortSignal): Promise<Sealer> {
+    const { clusterKeys, entropy, logger } = this.#options;
+    let key = clusterKeys.read();
+    if (!store.view.cluster?.keyId) {
+      key ??= clusterKeys.create();
+      await this.#writeCluster(store, keyId(key), signal);
+    }
+    const wanted = store.view.cluster?.keyId ?? "";
+    if (key === undefined || keyId(key) !== wanted) {
+      const found = key === undefined ? "is missing" : `is another one (${keyId(key)})`;
+      throw new SwarmError(
+        "failed_precondition",
+        `this cluster's secrets are sealed under key ${wanted}; ${clusterKeys.place} ${found}: ` +
+          "copy cluster.key from another manager's data directory to there, or name it with --cluster-key-file",
+      );
+    }
+    logger.debug({ keyId: wanted }, "cluster key found");
+    return new Sealer(key, entropy);
+  }
+
+  async #writeCluster(store: Store, id: string, signal: AbortSignal): Promise<void> {
     const { addressPool, heartbeatPeriodMs, taskHistoryLimit } = this.#options.cluster;
-    const heartbeatPeriod = toDuration(heartbeatPeriodMs);
-    const object = create(ClusterSchema, { id: "default", spec: { addressPool, heartbeatPeriod, taskHistoryLimit } });
-    await store.commit([{ type: "create", kind: "cluster", object }], { signal });
+    const { cluster } = store.view;
+    const spec = { addressPool, heartbeatPeriod: toDuration(heartbeatPeriodMs), taskHistoryLimit };
+    const proposal: Proposal = cluster
+      ? { type: "update", kind: "cluster", object: { ...cluster, keyId: id } }
+      : { type: "create", kind: "cluster", object: create(ClusterSchema, { id: "default", spec, keyId: id }) };
+    // Who loses this race finds out by the key's id.
+    await store.commit([proposal], { signal });
   }
 }

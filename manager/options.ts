@@ -23,7 +23,7 @@ const OPTIONS = {
     help: "How they reach it (default: --listen-addr, or this host's first address)",
   },
   insecure: {
-    help: "Allow a --listen-addr that is not loopback though connections are neither\nencrypted nor authenticated: only on a network that nobody else uses",
+    help: "Allow a --listen-addr that is not loopback though connections are neither\nencrypted nor authenticated, and secrets pass them: only on a network that\nnobody else uses",
   },
   "api-addr": {
     value: "HOST:PORT",
@@ -35,6 +35,10 @@ const OPTIONS = {
   etcd: {
     value: "URL,…",
     help: "Members of an etcd cluster to use (default: an etcd of its own in --data-dir)",
+  },
+  "cluster-key-file": {
+    value: "PATH",
+    help: "The key that seals the cluster's secrets (default: DATA-DIR/cluster.key). A new\ncluster's is made; every manager of a cluster needs the same",
   },
   "insecure-registry": {
     value: "HOST[:PORT],…",
@@ -72,6 +76,7 @@ export interface ManagerSettings {
   readonly advertise: { readonly host: string; readonly port: number | undefined } | undefined;
   /** Empty: run an etcd of its own. */
   readonly etcd: readonly string[];
+  readonly clusterKeyFile: string;
   /** `host` or `host:port`. */
   readonly insecureRegistries: readonly string[];
   readonly hostname: string;
@@ -113,7 +118,9 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
   const name = values.hostname ?? hostname();
   const insecureRegistries = splitList(values["insecure-registry"]);
-  return { dataDirectory, socket, listen, api, advertise, etcd, insecureRegistries, hostname: name, cluster, log };
+  const clusterKeyFile = values["cluster-key-file"] ?? `${dataDirectory}/cluster.key`;
+  const places = { dataDirectory, socket, clusterKeyFile };
+  return { ...places, listen, api, advertise, etcd, insecureRegistries, hostname: name, cluster, log };
 }
 
 /** All four options or none: an API that whoever connects may use would hand the cluster to the network. */

@@ -13,7 +13,7 @@ import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import { type ManagerId, type NodeId, newId } from "../common/base/id.ts";
 import { silentLogger } from "../common/base/logger.ts";
-import { systemRandom } from "../common/base/random.ts";
+import { systemEntropy, systemRandom } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { toDuration, toTimestamp } from "../common/model/duration.ts";
 import { canonicalName } from "../common/model/image-reference.ts";
@@ -23,6 +23,8 @@ import type { MutualTls } from "../common/rpc/tls.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
 import { runLeader } from "../manager/leader.ts";
+import { KEY_BYTES } from "../manager/sealing/cluster-key.ts";
+import { Sealer } from "../manager/sealing/sealer.ts";
 import { runElection } from "../manager/store/election.ts";
 import { MemoryKv } from "../manager/store/memory-kv.ts";
 import { openStore } from "../manager/store/open-store.ts";
@@ -76,6 +78,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
       digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
     },
     logs: { subscribe: () => sayHello(store) },
+    sealer: new Sealer(new Uint8Array(KEY_BYTES), systemEntropy),
     managerId,
     version: "0.0.0-test",
     ...shared,

@@ -107,6 +107,10 @@ export class FakeExecutor implements Executor {
         await note("remove", signal);
         executor.containers.delete(id);
       },
+      async refresh(template, signal) {
+        const pins = template.pins.map(({ objectId, version }) => `${objectId}/${version}`).join(" ");
+        await note(`refresh ${pins}`, signal);
+      },
       async *logs(_options: LogOptions): AsyncIterable<LogMessage> {
         for (const line of ["one", "two"]) {
           yield create(LogMessageSchema, { stream: LogMessage_Stream.STDOUT, data: new TextEncoder().encode(line) });

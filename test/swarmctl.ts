@@ -33,6 +33,7 @@ export async function runSwarmctl(argv: readonly string[], options: SwarmctlOpti
     terminal: options.terminal ?? false,
     columns: 80,
     environment: options.environment ?? {},
+    readBytes: (path: string) => readFileSync(path),
     readFile: (path: string) => readFileSync(path, "utf8"),
     exists: existsSync,
     stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),

@@ -60,8 +60,18 @@ const PROPAGATION_OPTIONS: Readonly<Record<string, Propagation>> = {
   runbindable: "unbindable",
 };
 
-/** Mounts in the spec's order, then devices, then what is hidden or made read-only; all before pivot_root. */
-export function planMounts(spec: OciSpec, cgroup: CgroupView, problems: FieldProblem[]): readonly ContainerOp[] {
+/** A link in the container's root that takes the place of what the image has there. */
+export interface RootLink {
+  readonly path: string;
+  readonly target: string;
+}
+
+/** Mounts in the spec's order, then links and devices, then what is hidden or made read-only; all before pivot_root. */
+export function planMounts(
+  spec: OciSpec,
+  { cgroup, links }: { readonly cgroup: CgroupView; readonly links: readonly RootLink[] },
+  problems: FieldProblem[],
+): readonly ContainerOp[] {
   const ops: ContainerOp[] = (spec.mounts ?? []).flatMap((mount, index) =>
     mountOps(mount, `mounts[${index}]`, cgroup, problems),
   );
@@ -71,6 +81,9 @@ export function planMounts(spec: OciSpec, cgroup: CgroupView, problems: FieldPro
     ops.push({ op: "make-device", path, type: "character", major, minor, mode: 0o666, uid: 0, gid: 0 });
   }
   for (const [path, target] of DEFAULT_LINKS) ops.push({ op: "make-symlink", path: inside(path), target });
+  for (const [index, { path, target }] of links.entries()) {
+    ops.push({ op: "make-symlink", path: containerPath(path, `links[${index}]`, problems), target, replace: true });
+  }
   for (const [index, device] of (spec.linux.devices ?? []).entries()) {
     ops.push(deviceOp(device, `linux.devices[${index}]`, problems));
   }

@@ -171,11 +171,13 @@ export interface MakeDeviceOp {
   readonly gid: number;
 }
 
-/** Makes a symbolic link in the root; one that exists is left as it is. */
+/** Makes a symbolic link in the root, and its missing parent directories. */
 export interface MakeSymlinkOp {
   readonly op: "make-symlink";
   readonly path: ContainerPath;
   readonly target: string;
+  /** Whether a file or link of that name gives way; else one that exists is left as it is. Default false. */
+  readonly replace?: boolean;
 }
 
 /** Hides paths: a file under the container's own /dev/null, a directory under one empty read-only tmpfs. Missing = skip. */

@@ -214,7 +214,10 @@ function encodeFilesystemOp(op: FilesystemOp, writer: Writer): Writer {
       writer.string(op.path).u32(DEVICE_TYPES[op.type] | op.mode);
       return writer.u32(op.major).u32(op.minor).u32(op.uid).u32(op.gid);
     case "make-symlink":
-      return writer.string(op.path).string(op.target);
+      return writer
+        .string(op.path)
+        .string(op.target)
+        .boolean(op.replace ?? false);
     case "mask-paths":
     case "readonly-paths":
       return writer.list(op.paths, (path) => writer.string(path));

@@ -4,7 +4,7 @@
  */
 import { type FieldProblem, invalidFields } from "../../common/base/error.ts";
 import { capabilityMask, capabilityNamed } from "./capabilities.ts";
-import { containerPath, planMounts } from "./mount-plan.ts";
+import { containerPath, planMounts, type RootLink } from "./mount-plan.ts";
 import type { OciNamespace, OciProcess, OciSpec } from "./oci.ts";
 import type {
   CgroupMembership,
@@ -61,6 +61,8 @@ export interface PlanInput {
   readonly seccomp?: CompiledSeccomp;
   /** What joins the new network namespace to the host (agent/network). */
   readonly network?: readonly (NetlinkOp | SetSysctlOp)[];
+  /** Links in the root beyond what the OCI spec can say: to a container's secrets and configs. */
+  readonly links?: readonly RootLink[];
   /** Whether a small init is PID 1, reaps orphans and forwards signals. Default false. */
   readonly init?: boolean;
 }
@@ -107,7 +109,10 @@ export function planContainer(input: PlanInput): Plan {
     rootOp(input),
     ...planMounts(
       spec,
-      { cgroupVersion: input.cgroup?.membership.version, controllers: input.cgroupControllers ?? [] },
+      {
+        cgroup: { cgroupVersion: input.cgroup?.membership.version, controllers: input.cgroupControllers ?? [] },
+        links: input.links ?? [],
+      },
       problems,
     ),
     { op: "pivot-root" },

@@ -80,10 +80,12 @@ static int op_make_device(struct reader *reader) {
 
 static int op_make_symlink(struct reader *reader) {
   const char *path = get_string(reader), *target = get_string(reader), *name;
+  uint32_t replace = get_u32(reader);
   if (reader->bad) return -EBADMSG;
   cleanup_close int parent = TRY(open_parent_in_root(path, &name));
+  if (replace) unlinkat(parent, name, 0); /* if it cannot go, the link says why */
   int result = CHECK(symlinkat(target, parent, name));
-  return result == -EEXIST ? 0 : result;
+  return result == -EEXIST && !replace ? 0 : result;
 }
 
 /* The host's own procfs, before pivot_root: nothing a container prepared can stand in its way (CVE-2025-52881). */

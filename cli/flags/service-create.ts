@@ -11,6 +11,7 @@ import {
   ServiceSpecSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { UsageError } from "../usage-error.ts";
+import { parseConfig, parseSecret } from "./content-reference.ts";
 import { parseEnvFile } from "./env-file.ts";
 import {
   merged,
@@ -97,6 +98,8 @@ function applyContainerLists(spec: ServiceSpec, flags: Flags, context: CallerCon
   container.groups = [...flags.list("group")];
   container.labels = Object.fromEntries(each(flags, "container-label", parsePair));
   container.mounts = [...each(flags, "mount", parseMount)];
+  container.secrets = [...each(flags, "secret", parseSecret)];
+  container.configs = [...each(flags, "config", parseConfig)];
   container.hosts = [...each(flags, "host", parseHost)];
   container.capAdd = [...flags.list("cap-add")];
   container.capDrop = [...flags.list("cap-drop")];

@@ -76,6 +76,11 @@ const SCALARS: FlagTable = {
 
 /** Lists: `--X` on create, `--X-add` and `--X-rm` on update. */
 const LISTS: Readonly<Record<string, { readonly help: string; readonly add: string; readonly remove: string }>> = {
+  config: {
+    help: "Specify configurations to expose to the service",
+    add: "Add or update a config file on a service",
+    remove: "Remove a configuration file",
+  },
   constraint: {
     help: "Placement constraints",
     add: "Add or update a placement constraint",
@@ -129,19 +134,22 @@ const LISTS: Readonly<Record<string, { readonly help: string; readonly add: stri
     add: "Add or update a published port",
     remove: "Remove a published port by its target port",
   },
+  secret: {
+    help: "Specify secrets to expose to the service",
+    add: "Add or update a secret on a service",
+    remove: "Remove a secret",
+  },
   sysctl: { help: "Sysctl options", add: "Add or update a Sysctl option", remove: "Remove a Sysctl option" },
   ulimit: { help: "Ulimit options", add: "Add or update a ulimit option", remove: "Remove a ulimit option" },
 };
 
 /** Docker's flags that cannot work yet, and why: known, so that the answer is better than "unknown flag". */
 export const UNSUPPORTED: Readonly<Record<string, string>> = {
-  config: "configs are not supported yet",
   "credential-spec": "it is for Windows containers",
   "generic-resource": "generic resources are not supported yet",
   isolation: "it is for Windows containers",
   "memory-swap": "limits of swap are not supported yet",
   "memory-swappiness": "limits of swap are not supported yet",
-  secret: "secrets are not supported yet",
 };
 
 const SHORTS: Readonly<Record<string, string>> = { env: "e", label: "l", publish: "p" };
@@ -181,8 +189,6 @@ export const UPDATE_FLAGS: FlagTable = {
   image: text("string", "Service image tag"),
   rollback: toggle("Rollback to previous specification"),
   ...unsupported(
-    REFUSED_NAMES.flatMap((name) =>
-      ["config", "generic-resource", "secret"].includes(name) ? [`${name}-add`, `${name}-rm`] : [name],
-    ),
+    REFUSED_NAMES.flatMap((name) => (name === "generic-resource" ? [`${name}-add`, `${name}-rm`] : [name])),
   ),
 };

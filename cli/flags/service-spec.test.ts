@@ -130,8 +130,11 @@ describe("create", () => {
       'invalid argument "10" for --stop-grace-period: time: missing unit in duration "10"',
     ],
     [["--no-healthcheck", "--health-cmd", "x", "x"], "--no-healthcheck conflicts with --health-* options"],
-    [["--secret", "a", "x"], "--secret: secrets are not supported yet"],
-    [["--config", "a", "x"], "--config: configs are not supported yet"],
+    [
+      ["--secret", "source=a,mode=9", "x"],
+      `invalid argument "source=a,mode=9" for --secret: invalid mode specified: 9 is not an octal number`,
+    ],
+    [["--config", "target=/a", "x"], `invalid argument "target=/a" for --config: source is required`],
     [["--generic-resource", "gpu=1", "x"], "--generic-resource: generic resources are not supported yet"],
     [
       ["--mount", "type=npipe,dst=/a", "x"],

@@ -10,6 +10,7 @@ import {
   ServiceSpecSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { UsageError } from "../usage-error.ts";
+import { parseConfig, parseSecret } from "./content-reference.ts";
 import {
   merged,
   nameOf,
@@ -103,6 +104,17 @@ function editContainer(spec: ServiceSpec, flags: Flags, context: CallerContext):
     present: container.mounts,
     parse: parseMount,
     keyOf: (mount) => mount.target,
+  });
+  // As Docker: `-rm` names the object; one object may be there as several files, and all of them go.
+  container.secrets = edited(flags, "secret", {
+    present: container.secrets,
+    parse: parseSecret,
+    keyOf: ({ secretName }) => secretName,
+  });
+  container.configs = edited(flags, "config", {
+    present: container.configs,
+    parse: parseConfig,
+    keyOf: ({ configName }) => configName,
   });
   container.hosts = edited(flags, "host", {
     present: container.hosts,

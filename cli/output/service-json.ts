@@ -4,6 +4,7 @@ import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   type ContainerSpec,
   EndpointSpec_Mode,
+  type FileTarget,
   type HealthConfig,
   type Mount,
   Mount_Type,
@@ -105,6 +106,11 @@ function taskJson(task: TaskSpec | undefined): Record<string, unknown> {
   };
 }
 
+/** Docker's defaults are written out. */
+function fileJson(file: FileTarget | undefined, name: string): Record<string, unknown> {
+  return { Name: file?.name || name, UID: file?.uid || "0", GID: file?.gid || "0", Mode: file?.mode ?? 0o444 };
+}
+
 function containerJson(container: ContainerSpec | undefined): Record<string, unknown> {
   if (container === undefined) return {};
   return {
@@ -122,6 +128,16 @@ function containerJson(container: ContainerSpec | undefined): Record<string, unk
       OpenStdin: container.openStdin,
       ReadOnly: container.readOnly,
       Mounts: container.mounts.map(mountJson),
+      Secrets: container.secrets.map(({ secretId, secretName, file }) => ({
+        File: fileJson(file, secretName),
+        SecretID: secretId,
+        SecretName: secretName,
+      })),
+      Configs: container.configs.map(({ configId, configName, file }) => ({
+        File: fileJson(file, configName),
+        ConfigID: configId,
+        ConfigName: configName,
+      })),
       StopSignal: container.stopSignal,
       StopGracePeriod: nanosJson(container.stopGracePeriod),
       Healthcheck: container.healthcheck && healthJson(container.healthcheck),

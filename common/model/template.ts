@@ -5,7 +5,7 @@
  */
 import type { ContainerSpec, Mount } from "../../proto/gen/swarm/v1/types_pb.js";
 import { parseTemplate } from "./go-template.ts";
-import { textOf } from "./go-template-values.ts";
+import { templateFailure, textOf } from "./go-template-values.ts";
 import { taskName } from "./names.ts";
 import { bad, good, type Parsed } from "./parsed.ts";
 
@@ -46,6 +46,34 @@ const FUNCTIONS = {
 export function expandTemplate(text: string, context: TemplateContext): Parsed<string> {
   if (!text.includes("{{")) return good(text);
   const template = parseTemplate(text, FUNCTIONS);
+  return template.ok ? template.value.execute(dataOf(context)) : template;
+}
+
+/** What a template of a secret's or config's content may call (swarmkit template/context.go). */
+export interface ContentFunctions {
+  /** A secret's content by the name of its target; undefined: the task has none of that name. */
+  secret(name: string): string | undefined;
+  config(name: string): string | undefined;
+  /** A variable of the container's environment; empty when it is not set. */
+  env(name: string): string;
+}
+
+/** Expands the content of a secret or config whose template driver is `golang`. */
+export function expandContent(text: string, context: TemplateContext, functions: ContentFunctions): Parsed<string> {
+  if (!text.includes("{{")) return good(text);
+  const find = (kind: "secret" | "config") => (name: unknown) => {
+    const wanted = textOf(name, kind);
+    const found = functions[kind](wanted);
+    if (found === undefined) throw templateFailure(`${kind} target ${wanted} not found`);
+    return found;
+  };
+  const all = {
+    ...FUNCTIONS,
+    secret: find("secret"),
+    config: find("config"),
+    env: (name: unknown) => functions.env(textOf(name, "env")),
+  };
+  const template = parseTemplate(text, all);
   return template.ok ? template.value.execute(dataOf(context)) : template;
 }
 

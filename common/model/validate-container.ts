@@ -1,13 +1,14 @@
 /** Checks of what runs: image, process, mounts, capabilities, limits. Used by `validateServiceSpec` alone. */
 import { isIP } from "node:net";
-import { constants } from "node:os";
 import { type ContainerSpec, type HealthConfig, type Mount, Mount_Type } from "../../proto/gen/swarm/v1/types_pb.js";
 import { isCapability } from "./capability-names.ts";
 import { parseImageReference } from "./image-reference.ts";
+import { signalProblem } from "./signals.ts";
 import { templateProblem } from "./template.ts";
 import { lineProblem, valueProblem } from "./text.ts";
 import { quoted } from "./units.ts";
 import { HEALTH_TIME_MS_MIN, type Problems } from "./validate-parts.ts";
+import { checkReferences } from "./validate-references.ts";
 
 /** Lengths beyond what Linux lets a process have (ARG_MAX is 2 MiB for all together) are mistakes. */
 const ARGUMENT_LENGTH_MAX = 128 * 1024;
@@ -37,6 +38,7 @@ export function checkContainer(container: ContainerSpec | undefined, problems: P
   if (container === undefined) return;
   checkProcess(container, problems);
   checkMounts(container.mounts, problems);
+  checkReferences(container, problems);
   checkHealth(container.healthcheck, problems);
   checkNames(container, problems);
   checkPrivileges(container, problems);
@@ -65,21 +67,8 @@ function checkProcess(container: ContainerSpec, problems: Problems): void {
   }
   if (container.tty || container.openStdin) problems.add("tty", "terminals and open stdin are not supported yet");
   problems.text("user", lineProblem(container.user, NAME_LENGTH_MAX));
-  if (container.stopSignal !== "" && !isSignal(container.stopSignal)) {
-    problems.add("stop_signal", `Invalid signal: ${quoted(container.stopSignal)}`);
-  }
+  if (container.stopSignal !== "") problems.text("stop_signal", signalProblem(container.stopSignal));
   problems.duration("stop_grace_period", container.stopGracePeriod);
-}
-
-/** Whether Linux has this signal: "SIGTERM", "term", "15", "RTMIN+3". */
-function isSignal(text: string): boolean {
-  if (/^\d+$/.test(text)) return Number(text) >= 1 && Number(text) <= 64;
-  const name = text.toUpperCase().replace(/^(?!SIG)/, "SIG");
-  if (Object.hasOwn(constants.signals, name)) return true;
-  const realTime = /^SIGRT(MIN|MAX)(?:([+-])(\d{1,2}))?$/.exec(name);
-  if (realTime === null) return false;
-  const [, end, sign = end === "MIN" ? "+" : "-", offset = "0"] = realTime;
-  return sign === (end === "MIN" ? "+" : "-") && Number(offset) <= 30;
 }
 
 function checkMounts(mounts: readonly Mount[], problems: Problems): void {

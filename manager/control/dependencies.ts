@@ -6,6 +6,7 @@ import type { ImageReference } from "../../common/model/image-reference.ts";
 import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
 
 /** The blobs that this manager keeps, by digest. */
@@ -47,6 +48,8 @@ export interface ControlDependencies {
   readonly store: Store;
   readonly blobs: ImageBlobs;
   readonly registry: Registries;
+  /** Seals secrets under the cluster's key. */
+  readonly sealer: Sealer;
   readonly logs: LogSource;
   readonly clock: Clock;
   readonly random: Random;

@@ -1,5 +1,5 @@
 /** How each kind of object is found by what people call it. */
-import type { Node, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Config, Node, Secret, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { View } from "../store/view.ts";
 import type { Lookup } from "./references.ts";
 
@@ -21,6 +21,24 @@ export function nodeLookup(view: View): Lookup<Node> {
     byId: view.nodes,
     byName: (name) => view.nodesByHostname(name),
     idOf: ({ id, description }) => `${id} (${description?.hostname ?? ""})`,
+  };
+}
+
+export function secretLookup(view: View): Lookup<Secret> {
+  return {
+    noun: "secret",
+    byId: view.secrets,
+    byName: (name) => [view.byName("secret", name) ?? []].flat(),
+    idOf: ({ id, name }) => `${id} (${name})`,
+  };
+}
+
+export function configLookup(view: View): Lookup<Config> {
+  return {
+    noun: "config",
+    byId: view.configs,
+    byName: (name) => [view.byName("config", name) ?? []].flat(),
+    idOf: ({ id, name }) => `${id} (${name})`,
   };
 }
 

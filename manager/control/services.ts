@@ -20,18 +20,16 @@ import {
   type SpecVersion,
   SpecVersionSchema,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
-import {
-  PullOptionsSchema,
-  type ServiceSpec,
-  UpdateStatus_State,
-  UpdateStatusSchema,
-} from "../../proto/gen/swarm/v1/types_pb.js";
+import { type ContentPin, PullOptionsSchema, type ServiceSpec } from "../../proto/gen/swarm/v1/types_pb.js";
 import { versionId } from "../store/kinds.ts";
+import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal } from "../store/proposal.ts";
+import { type ResolvedContents, resolveContents } from "./content-references.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { serviceLookup } from "./lookups.ts";
 import { portConflicts } from "./port-conflicts.ts";
 import { requireId, resolveReferences } from "./references.ts";
+import { advanced } from "./service-versions.ts";
 import { serviceView } from "./views.ts";
 
 /** Spec versions deleted with their service in one transaction; the store takes 100 operations, two of them are the service's. */
@@ -50,13 +48,13 @@ export async function createService(
   const { store, random, clock } = dependencies;
   const given = request.spec;
   if (given === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
-  const spec = given.name === "" ? { ...given, name: freeName(dependencies) } : given;
-  check(dependencies, spec, undefined);
+  const named = given.name === "" ? { ...given, name: freeName(dependencies) } : given;
+  const { spec, pins } = check(dependencies, named, undefined);
   const taken = store.view.serviceByName(spec.name);
   if (taken !== undefined) throw nameTaken(spec.name, taken.id);
   const id = newId<ServiceId>(random);
   const service = create(ServiceSchema, { id, name: spec.name, specVersion: 1n, taskVersion: 1n });
-  const version = specVersion(id, 1n, spec, clock.nowMs());
+  const version = specVersion({ serviceId: id, version: 1n, taskVersion: 1n, spec, pins }, clock.nowMs());
   const group: readonly Proposal[] = [
     { type: "create", kind: "service", object: service },
     { type: "create", kind: "spec", object: version },
@@ -82,18 +80,18 @@ export async function updateService(
     if (service.specVersion !== first.specVersion) throw outOfSequence(service);
     const present = store.view.specVersion(service.id, service.specVersion)?.spec;
     if (present === undefined) throw new SwarmError("data_loss", `service ${service.name} has lost its spec`);
-    const spec = request.rollback ? previousSpec(dependencies, service) : wantedSpec(request, present);
-    checkUpdate(dependencies, service, { present, spec });
-    if (sameServiceSpec(present, spec)) return viewOf(dependencies, service.id);
+    const asked = request.rollback ? previousSpec(dependencies, service) : wantedSpec(request, present);
+    const { spec, pins: newest } = checkUpdate(dependencies, service, { present, spec: asked });
+    const pins = request.rollback ? previousPins(dependencies, service) : newest;
+    const repinned = !samePins(effectivePins(store.view, service.id, service.specVersion), pins);
+    if (sameServiceSpec(present, spec) && !(request.rollback && repinned)) return viewOf(dependencies, service.id);
     const version = service.specVersion + 1n;
-    const object = advanced(service, {
-      version,
-      replaced: taskSpecChanged(present, spec),
-      rollback: request.rollback,
-      nowMs: clock.nowMs(),
-    });
+    const nowMs = clock.nowMs();
+    const replaced = taskSpecChanged(present, spec) || repinned;
+    const object = advanced(service, { version, replaced, rollback: request.rollback, nowMs });
+    const made = { serviceId: service.id, version, taskVersion: object.taskVersion, spec, pins };
     const group: readonly Proposal[] = [
-      { type: "create", kind: "spec", object: specVersion(service.id, version, spec, clock.nowMs()) },
+      { type: "create", kind: "spec", object: specVersion(made, nowMs) },
       { type: "update", kind: "service", object },
     ];
     const { conflicts } = await store.commit([group], { signal });
@@ -144,8 +142,17 @@ function viewOf({ store }: ControlDependencies, id: string): ServiceView {
   return serviceView(store.view, service, { withoutSpecs: false });
 }
 
-function specVersion(serviceId: string, version: bigint, spec: ServiceSpec, nowMs: number): SpecVersion {
-  return create(SpecVersionSchema, { serviceId, version, spec, createdAt: toTimestamp(nowMs) });
+function specVersion(
+  made: {
+    readonly serviceId: string;
+    readonly version: bigint;
+    readonly taskVersion: bigint;
+    readonly spec: ServiceSpec;
+    readonly pins: readonly ContentPin[];
+  },
+  nowMs: number,
+): SpecVersion {
+  return create(SpecVersionSchema, { ...made, pins: [...made.pins], createdAt: toTimestamp(nowMs) });
 }
 
 function freeName({ store, random }: ControlDependencies): string {
@@ -156,25 +163,35 @@ function freeName({ store, random }: ControlDependencies): string {
   throw new SwarmError("resource_exhausted", "create service: no free random name, choose one");
 }
 
-function check(dependencies: ControlDependencies, spec: ServiceSpec, ownId: string | undefined): void {
+/** Checks a spec and finds what it refers to. */
+function check({ store }: ControlDependencies, spec: ServiceSpec, ownId: string | undefined): ResolvedContents {
   const problems = validateServiceSpec(spec);
   if (problems.length > 0) throw invalidFields(problems);
-  const conflicts = portConflicts(dependencies.store.view, spec, ownId);
+  const resolved = resolveContents(store.view, spec);
+  const conflicts = [...portConflicts(store.view, spec, ownId), ...resolved.problems];
   if (conflicts.length > 0) throw invalidFields(conflicts);
+  return resolved;
 }
 
 function checkUpdate(
   dependencies: ControlDependencies,
   service: Service,
   { present, spec }: { readonly present: ServiceSpec; readonly spec: ServiceSpec },
-): void {
+): ResolvedContents {
   if (spec.name !== service.name) {
     throw new SwarmError("unimplemented", `renaming services is not supported: ${service.name}`);
   }
   if ((spec.mode?.mode.case ?? "replicated") !== (present.mode?.mode.case ?? "replicated")) {
     throw new SwarmError("unimplemented", `service mode change is not allowed: ${service.name}`);
   }
-  check(dependencies, spec, service.id);
+  return check(dependencies, spec, service.id);
+}
+
+/** The content that the previous spec version had. */
+function previousPins({ store }: ControlDependencies, service: Service): readonly ContentPin[] {
+  // What a pin once told running tasks is no news to those that a rollback makes.
+  const pins = effectivePins(store.view, service.id, service.previousSpecVersion);
+  return pins.map((pin) => ({ ...pin, signal: "" }));
 }
 
 /**
@@ -201,27 +218,6 @@ function previousSpec({ store }: ControlDependencies, service: Service): Service
   const previous = store.view.specVersion(service.id, service.previousSpecVersion)?.spec;
   if (previous !== undefined) return previous;
   throw new SwarmError("failed_precondition", `service ${service.name} does not have a previous spec to roll back to`);
-}
-
-/** The service at its next spec version. An update's status ends with the update that it was about. */
-function advanced(
-  service: Service,
-  step: { readonly version: bigint; readonly replaced: boolean; readonly rollback: boolean; readonly nowMs: number },
-): Service {
-  const { updateStatus: _, ...rest } = service;
-  const next: Service = {
-    ...rest,
-    specVersion: step.version,
-    previousSpecVersion: service.specVersion,
-    taskVersion: step.replaced ? step.version : service.taskVersion,
-  };
-  if (!step.rollback || !step.replaced) return next;
-  const updateStatus = create(UpdateStatusSchema, {
-    state: UpdateStatus_State.ROLLBACK_STARTED,
-    startedAt: toTimestamp(step.nowMs),
-    message: "manually requested rollback",
-  });
-  return { ...next, updateStatus };
 }
 
 function nameTaken(name: string, id: string): SwarmError {

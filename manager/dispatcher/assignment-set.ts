@@ -4,15 +4,23 @@ import {
   type AssignmentChange,
   AssignmentChange_Action,
   AssignmentChangeSchema,
+  PinnedContentSchema,
   ServiceEndpointSchema,
   TaskTemplateSchema,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { type PortConfig, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { ContentVersion, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { type ContentPin, type PortConfig, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { effectivePins, pinKey, samePins } from "../store/pins.ts";
 import type { View } from "../store/view.ts";
 
 /** The parts of a view that assignments are made from. */
-export type AssignmentView = Pick<View, "tasks" | "services" | "specVersion" | "tasksOfNode">;
+export type AssignmentView = Pick<
+  View,
+  "tasks" | "services" | "specVersion" | "specVersions" | "versionOf" | "secrets" | "configs" | "tasksOfNode"
+>;
+
+/** Opens what is sealed in the store. Throws `data_loss` when it cannot. */
+export type OpenContent = (content: ContentVersion) => Uint8Array;
 
 /** What changed since the last look: everything else stands as it did. */
 export interface Touched {
@@ -27,9 +35,9 @@ function portsKey(ports: readonly PortConfig[]): string {
     .join(",");
 }
 
-/** Whether an agent hears of a service's change: of its ports; nothing else of it reaches agents. */
+/** Whether an agent hears of a service's change: of its ports, and of content that a new version brings to running tasks. */
 export function concernsAgents(before: Service | undefined, after: Service | undefined): boolean {
-  return portsKey(before?.ports ?? []) !== portsKey(after?.ports ?? []);
+  return before?.specVersion !== after?.specVersion || portsKey(before?.ports ?? []) !== portsKey(after?.ports ?? []);
 }
 
 /** Whether an agent hears of a task's change: not of its own words, which come back as the task's status. */
@@ -66,18 +74,29 @@ interface ToldService {
   readonly taskIds: Set<string>;
 }
 
+interface ToldTemplate {
+  readonly told: Told;
+  readonly taskIds: Set<string>;
+  pins: readonly ContentPin[];
+}
+
 /**
- * The set of tasks, templates and endpoints that an agent holds. Templates and endpoints come before the first task that
- * needs them and go with the last.
+ * The set of tasks, templates, contents and endpoints that an agent holds. Contents come before the first template that pins
+ * them, templates and endpoints before the first task that needs them, and each goes with the last: so a secret reaches the
+ * nodes that run a task with it, and no others.
  */
 export class AssignmentSet {
   readonly #nodeId: string;
+  readonly #open: OpenContent;
+  /** How many templates pin each version. */
+  readonly #contents = new Map<string, number>();
   readonly #tasks = new Map<string, Told>();
-  readonly #templates = new Map<string, { readonly told: Told; readonly taskIds: Set<string> }>();
+  readonly #templates = new Map<string, ToldTemplate>();
   readonly #services = new Map<string, ToldService>();
 
-  constructor(nodeId: string) {
+  constructor(nodeId: string, open: OpenContent) {
     this.#nodeId = nodeId;
+    this.#open = open;
   }
 
   /** Everything, for an agent that knows nothing yet. Called once, first. */
@@ -106,8 +125,12 @@ export class AssignmentSet {
         tasks.push(change(AssignmentChange_Action.REMOVE, { case: "task", value: { id: taskId } }));
       }
     }
-    for (const serviceId of touched.serviceIds) needs.push(...this.#endpoint(view, serviceId));
-    return [...needs, ...tasks, ...left.flatMap((told) => this.#release(told))];
+    const dropped: ContentPin[] = [];
+    for (const serviceId of touched.serviceIds) {
+      needs.push(...this.#endpoint(view, serviceId), ...this.#repin(view, serviceId, dropped));
+    }
+    for (const told of left) tasks.push(...this.#release(told, dropped));
+    return [...needs, ...tasks, ...dropped.flatMap((pin) => this.#unpin(pin))];
   }
 
   /** The task if this agent is to hold it. One whose service is gone can still be stopped, but no longer begun. */
@@ -124,8 +147,9 @@ export class AssignmentSet {
     const template = this.#templates.get(key);
     if (template) template.taskIds.add(task.id);
     else {
-      this.#templates.set(key, { told: toldOf(task), taskIds: new Set([task.id]) });
-      changes.push(templateChange(view, task));
+      const pins = effectivePins(view, task.serviceId, task.specVersion);
+      this.#templates.set(key, { told: toldOf(task), taskIds: new Set([task.id]), pins });
+      changes.push(...this.#pin(view, pins), templateChange(view, task, pins));
     }
     const service = this.#services.get(task.serviceId);
     if (service) service.taskIds.add(task.id);
@@ -147,11 +171,49 @@ export class AssignmentSet {
     return [change(action, { case: "endpoint", value })];
   }
 
+  /** Content that changed in place: the templates that have it are told anew, with what they pin now. */
+  #repin(view: AssignmentView, serviceId: string, dropped: ContentPin[]): AssignmentChange[] {
+    const changes: AssignmentChange[] = [];
+    for (const template of this.#templates.values()) {
+      if (template.told.serviceId !== serviceId) continue;
+      const pins = effectivePins(view, serviceId, template.told.specVersion);
+      // A service that is gone has no pins; its tasks keep what they have until they end.
+      if (!view.services.has(serviceId) || samePins(pins, template.pins)) continue;
+      changes.push(...this.#pin(view, pins), templateChange(view, template.told, pins));
+      dropped.push(...template.pins);
+      template.pins = pins;
+    }
+    return changes;
+  }
+
+  /** Counts a template's pins; says the contents that the agent does not have. */
+  #pin(view: AssignmentView, pins: readonly ContentPin[]): AssignmentChange[] {
+    return pins.flatMap((pin) => {
+      const key = pinKey(pin);
+      const count = this.#contents.get(key) ?? 0;
+      this.#contents.set(key, count + 1);
+      return count > 0 ? [] : contentChange(view, pin, this.#open);
+    });
+  }
+
+  #unpin({ objectId, version }: ContentPin): AssignmentChange[] {
+    const key = pinKey({ objectId, version });
+    const count = (this.#contents.get(key) ?? 0) - 1;
+    if (count > 0) {
+      this.#contents.set(key, count);
+      return [];
+    }
+    this.#contents.delete(key);
+    return [change(AssignmentChange_Action.REMOVE, { case: "content", value: { objectId, version } })];
+  }
+
   /** Takes back what the last task needed. */
-  #release(told: Told): AssignmentChange[] {
+  #release(told: Told, dropped: ContentPin[]): AssignmentChange[] {
     const changes: AssignmentChange[] = [];
     const { serviceId, specVersion } = told;
-    if (this.#templates.get(templateKey(told))?.taskIds.size === 0) {
+    const template = this.#templates.get(templateKey(told));
+    if (template?.taskIds.size === 0) {
+      dropped.push(...template.pins);
       this.#templates.delete(templateKey(told));
       changes.push(change(AssignmentChange_Action.REMOVE, { case: "template", value: { serviceId, specVersion } }));
     }
@@ -168,14 +230,19 @@ export class AssignmentSet {
 type Item =
   | { readonly case: "task"; readonly value: Task | { readonly id: string } }
   | { readonly case: "template"; readonly value: { readonly serviceId: string; readonly specVersion: bigint } }
-  | { readonly case: "endpoint"; readonly value: { readonly serviceId: string } };
+  | { readonly case: "endpoint"; readonly value: { readonly serviceId: string } }
+  | { readonly case: "content"; readonly value: { readonly objectId: string; readonly version: bigint } };
 
 function change(action: AssignmentChange_Action, item: Item): AssignmentChange {
   return create(AssignmentChangeSchema, { action, item });
 }
 
 /** A service that is gone has an empty template: its tasks are only stopped any more. */
-function templateChange(view: AssignmentView, { serviceId, specVersion }: Task): AssignmentChange {
+function templateChange(
+  view: AssignmentView,
+  { serviceId, specVersion }: Pick<Told, "serviceId" | "specVersion">,
+  pins: readonly ContentPin[],
+): AssignmentChange {
   const spec = view.specVersion(serviceId, specVersion)?.spec;
   const value = create(TaskTemplateSchema, {
     serviceId,
@@ -183,8 +250,19 @@ function templateChange(view: AssignmentView, { serviceId, specVersion }: Task):
     serviceName: spec?.name ?? "",
     serviceLabels: spec?.labels ?? {},
     spec: spec?.task ?? {},
+    pins: [...pins],
   });
   return change(AssignmentChange_Action.UPDATE, { case: "template", value });
+}
+
+/** A version of a secret or config; none if it is not there, of which the agent then says that it waits for it. */
+function contentChange(view: AssignmentView, { objectId, version }: ContentPin, open: OpenContent): AssignmentChange[] {
+  const content = view.versionOf("content", objectId, version);
+  if (content === undefined) return [];
+  const { spec } = view.secrets.get(objectId) ?? view.configs.get(objectId) ?? {};
+  const templateDriver = spec?.templateDriver ?? "";
+  const value = create(PinnedContentSchema, { objectId, version, data: open(content), templateDriver });
+  return [change(AssignmentChange_Action.UPDATE, { case: "content", value })];
 }
 
 function toldOf({ serviceId, specVersion, desiredState, address }: Task): Told {

@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { FakeClock } from "../../common/base/fake-clock.ts";
 import { silentLogger } from "../../common/base/logger.ts";
-import { seededRandom } from "../../common/base/random.ts";
+import { seededRandom, systemEntropy } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { MemoryNetwork } from "../../common/rpc/memory-transport.ts";
 import { createClient } from "../../common/rpc/service.ts";
@@ -18,6 +18,8 @@ import {
 import { ManagerInfoSchema, SpecVersionSchema, type Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { aService, aTask, testId } from "../../test/objects.ts";
+import { KEY_BYTES } from "../sealing/cluster-key.ts";
+import { Sealer } from "../sealing/sealer.ts";
 import { LEADER_KEY } from "../store/keys.ts";
 import { encodeLeader } from "../store/leader.ts";
 import { MemoryKv } from "../store/memory-kv.ts";
@@ -36,7 +38,8 @@ async function world() {
   const store = await openStore({ kv, clock, random, logger }, scope);
   const { lease } = await kv.leaseGrant(3_600_000, signal);
   const managerId = testId();
-  const dispatcher = new Dispatcher({ store, clock, random, logger, managerId, lease });
+  const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
+  const dispatcher = new Dispatcher({ store, sealer, clock, random, logger, managerId, lease });
   scope.spawn("dispatcher", (until) => dispatcher.run(until));
   const network = new MemoryNetwork({ clock });
   network.serve("manager").addService(DispatcherService, dispatcher.implementation);

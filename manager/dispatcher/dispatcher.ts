@@ -24,10 +24,14 @@ import {
   type UpdateTaskStatusRequest,
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { ContentVersion } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Sealer } from "../sealing/sealer.ts";
 import type { Change } from "../store/changes.ts";
+import { versionId } from "../store/kinds.ts";
 import type { LeaseId } from "../store/kv.ts";
 import type { Store } from "../store/store.ts";
 import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
+import { batches, completeBatches } from "./batches.ts";
 import { forgetSession, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
 import { StatusWriter } from "./status-writer.ts";
@@ -36,6 +40,8 @@ import { TouchedSet } from "./touched-set.ts";
 /** What the dispatcher stands on. */
 export interface DispatcherOptions {
   readonly store: Store;
+  /** Opens secrets for the nodes that run a task with them. */
+  readonly sealer: Sealer;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -49,8 +55,6 @@ const HEARTBEAT_PERIOD_MS = 1_000;
 /** Below it a slow cluster setting could make every beat late. */
 const HEARTBEAT_PERIOD_MS_MIN = 100;
 const FORGET_RETRY_MS = 1_000;
-/** Changes in one message: a message stays far below what an agent takes, and its work is interleaved with the rest. */
-const CHANGES_PER_MESSAGE = 100;
 /** Reports in one call; agents send at most 500. */
 const UPDATES_MAX = 2_000;
 
@@ -196,18 +200,19 @@ export class Dispatcher {
         changes: [...changes],
         epoch: BigInt(this.#currentEpoch()),
       });
-      const told = new AssignmentSet(nodeId);
-      yield message(told.complete(view));
+      const told = new AssignmentSet(nodeId, (content) => this.#openContent(content));
+      for (const changes of completeBatches(told.complete(view))) yield message(changes);
       while (true) {
-        const changes = told.update(view, await stream.touched.take(signal));
-        for (let start = 0; start < changes.length; start += CHANGES_PER_MESSAGE) {
-          yield message(changes.slice(start, start + CHANGES_PER_MESSAGE));
-        }
+        for (const changes of batches(told.update(view, await stream.touched.take(signal)))) yield message(changes);
       }
     } finally {
       streams.delete(stream);
       if (streams.size === 0 && this.#streams.get(nodeId) === streams) this.#streams.delete(nodeId);
     }
+  }
+
+  #openContent({ objectId, version, data, sealed }: ContentVersion): Uint8Array {
+    return sealed ? this.#options.sealer.open(data, versionId(objectId, version)) : data;
   }
 
   /** The newest leader this manager knows of; between two leaders the former one's. */

@@ -14,6 +14,7 @@ import {
 import { NodeSpec_Availability, NodeStatus_State, type ServiceSpec } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Loop, LoopContext, LoopDecision } from "../loop.ts";
 import type { Change } from "../store/changes.ts";
+import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { decideRemoved, decideService } from "./decide.ts";
@@ -76,6 +77,8 @@ export class Orchestrator implements Loop {
       version,
       spec: previous,
       createdAt: timestampFromMs(this.#context.clock.nowMs()),
+      pins: effectivePins(view, service.id, service.previousSpecVersion).map((pin) => ({ ...pin, signal: "" })),
+      taskVersion: version,
     });
     const object: Service = {
       ...service,
@@ -99,7 +102,8 @@ function situationOf(
   { clock, random }: Pick<LoopContext, "clock" | "random">,
 ): ServiceSituation {
   const current = view.specVersion(service.id, service.taskVersion)?.spec;
-  const same = new Map<bigint, boolean>([[service.taskVersion, true]]);
+  const same = new Map<bigint, boolean>();
+  const pins = effectivePins(view, service.id, service.taskVersion);
   const tasks = [...view.tasksOfService(service.id)];
   return {
     service,
@@ -111,9 +115,12 @@ function situationOf(
     lost: (task) => task.nodeId !== "" && isDown(view.nodes.get(task.nodeId)),
     isCurrentVersion: (version) => {
       let answer = same.get(version);
+      // What came after it in place has changed nothing that a task is made of.
+      if (version >= service.taskVersion) return true;
       if (answer === undefined) {
         const before = view.specVersion(service.id, version)?.spec;
         answer = before !== undefined && current !== undefined && !taskSpecChanged(before, current);
+        answer &&= samePins(effectivePins(view, service.id, version), pins);
         same.set(version, answer);
       }
       return answer;

@@ -53,3 +53,28 @@ export function decideTrimmedSpecs(
   for (const { specVersion } of tasks) named.add(specVersion);
   return old.filter((version) => !named.has(version));
 }
+
+/** A version that nothing names yet may be on its way to be named: a change writes content before what pins it. */
+const UNNAMED_MS = 60 * 60_000;
+/** And one that was the newest until just now may be pinned by a service that is being made. */
+const SUPERSEDED_MS = 60_000;
+
+/**
+ * The versions of one secret or config that go: all but the newest and those that something pins. `versions` are all of
+ * them, oldest first; `current` is the object's version; undefined for an object that is gone. `young`: there are some to look at again.
+ */
+export function decideCollected(
+  versions: readonly { readonly version: bigint; readonly pinned: boolean; readonly ageMs: number }[],
+  current: bigint | undefined,
+): { readonly collected: readonly bigint[]; readonly young: boolean } {
+  const collected: bigint[] = [];
+  let young = false;
+  versions.forEach(({ version, pinned, ageMs }, index) => {
+    if (pinned || version === current) return;
+    const superseded = current !== undefined && version < current;
+    const quietMs = superseded ? (versions[index + 1]?.ageMs ?? ageMs) : ageMs;
+    if (current === undefined || quietMs > (superseded ? SUPERSEDED_MS : UNNAMED_MS)) collected.push(version);
+    else young = true;
+  });
+  return { collected, young };
+}

@@ -55,6 +55,7 @@ async function swarmctl(
     terminal: options.terminal ?? false,
     columns: 80,
     environment: { SWARM_HOST: plane.host, HOME: folder },
+    readBytes: () => new Uint8Array(),
     readFile: () => "",
     exists: () => false,
     stdin: Readable.from([]),

@@ -166,7 +166,7 @@ export class TestCluster implements AsyncDisposable {
     );
     if ((this.#options.managers ?? 1) > 1) {
       this.#etcdUrl ??= this.#startEtcd();
-      args.push("--etcd", this.#etcdUrl);
+      args.push("--etcd", this.#etcdUrl, "--cluster-key-file", join(this.directory, "cluster.key"));
     }
     const program = this.#start(`manager-${number}`, this.fabric, [
       join(ROOT, "manager/swarm-manager"),

@@ -157,6 +157,8 @@ export class SimHost {
       exited: (signal) => step(() => this.#container(id).ended.promise, signal),
       shutdown: (signal) => step(() => this.#shutdown(id), signal),
       remove: (signal) => step(() => this.#discard(id), signal),
+      // Simulated services have no contents.
+      refresh: async () => {},
       async *logs() {},
     };
   }

@@ -13,13 +13,14 @@ import { ManagerList } from "../../agent/session.ts";
 import type { Clock } from "../../common/base/clock.ts";
 import { AssertionFailure, SwarmError } from "../../common/base/error.ts";
 import { type ManagerId, type NodeId, newId } from "../../common/base/id.ts";
-import type { Random } from "../../common/base/random.ts";
+import { type Random, randomEntropy } from "../../common/base/random.ts";
 import { type Client, createClient } from "../../common/rpc/service.ts";
 import type { ImageBlobs } from "../../manager/control/dependencies.ts";
 import { Manager } from "../../manager/manager.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { Control } from "../../proto/gen/swarm/v1/control_pb.js";
 import { Dispatcher, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { TEST_KEYS } from "../cluster-key.ts";
 import { between, fork, integerBetween } from "./chance.ts";
 import { HISTORY_LIMIT, HistoryChecker } from "./checker.ts";
 import type { EventLog } from "./event-log.ts";
@@ -255,6 +256,8 @@ export class World {
       version: "0.0.0",
       cluster: { addressPool: "10.224.0.0/16", heartbeatPeriodMs: 1_000, taskHistoryLimit: HISTORY_LIMIT },
       blobs: NO_BLOBS,
+      clusterKeys: TEST_KEYS,
+      entropy: (count) => randomEntropy(process.random, count),
       registry: { digestOf: async () => undefined },
       serve: async ({ control, dispatcher, logBroker }, scope) => {
         const server = network.wire.serve(member.name);

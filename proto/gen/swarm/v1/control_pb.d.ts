@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Image, LogOptions, LogSelector, ManagerInfo, Node, Service, SpecVersion, Task } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, Secret, Service, SpecVersion, Task } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -377,6 +377,274 @@ export declare type ListSpecVersionsResponse = Message<"swarm.v1.ListSpecVersion
  * Use `create(ListSpecVersionsResponseSchema)` to create a new message.
  */
 export declare const ListSpecVersionsResponseSchema: GenMessage<ListSpecVersionsResponse>;
+
+/**
+ * @generated from message swarm.v1.CreateContentRequest
+ */
+export declare type CreateContentRequest = Message<"swarm.v1.CreateContentRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: string template_driver = 3;
+   */
+  templateDriver: string;
+
+  /**
+   * @generated from field: bytes data = 4;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.CreateContentRequest.
+ * Use `create(CreateContentRequestSchema)` to create a new message.
+ */
+export declare const CreateContentRequestSchema: GenMessage<CreateContentRequest>;
+
+/**
+ * @generated from message swarm.v1.UpdateContentRequest
+ */
+export declare type UpdateContentRequest = Message<"swarm.v1.UpdateContentRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * All labels, in place of the present ones; absent keeps them.
+   *
+   * @generated from field: swarm.v1.Labels labels = 3;
+   */
+  labels?: Labels | undefined;
+
+  /**
+   * Absent keeps the present content; the same content changes nothing.
+   *
+   * @generated from field: optional bytes data = 4;
+   */
+  data?: Uint8Array | undefined;
+
+  /**
+   * @generated from field: swarm.v1.UpdateContentRequest.OnChange on_change = 5;
+   */
+  onChange: UpdateContentRequest_OnChange;
+
+  /**
+   * "HUP", "SIGUSR1", "10"; empty for none. With ON_CHANGE_IN_PLACE only.
+   *
+   * @generated from field: string signal = 6;
+   */
+  signal: string;
+};
+
+/**
+ * Describes the message swarm.v1.UpdateContentRequest.
+ * Use `create(UpdateContentRequestSchema)` to create a new message.
+ */
+export declare const UpdateContentRequestSchema: GenMessage<UpdateContentRequest>;
+
+/**
+ * What becomes of the services that refer to it when `data` is new.
+ *
+ * @generated from enum swarm.v1.UpdateContentRequest.OnChange
+ */
+export enum UpdateContentRequest_OnChange {
+  /**
+   * Each gets a new version, and its tasks are replaced as its update policy says.
+   *
+   * @generated from enum value: ON_CHANGE_ROLL = 0;
+   */
+  ROLL = 0,
+
+  /**
+   * Running tasks get the new content in place of the old, and their first process the signal, if there is one.
+   *
+   * @generated from enum value: ON_CHANGE_IN_PLACE = 1;
+   */
+  IN_PLACE = 1,
+}
+
+/**
+ * Describes the enum swarm.v1.UpdateContentRequest.OnChange.
+ */
+export declare const UpdateContentRequest_OnChangeSchema: GenEnum<UpdateContentRequest_OnChange>;
+
+/**
+ * @generated from message swarm.v1.Labels
+ */
+export declare type Labels = Message<"swarm.v1.Labels"> & {
+  /**
+   * @generated from field: map<string, string> labels = 1;
+   */
+  labels: { [key: string]: string };
+};
+
+/**
+ * Describes the message swarm.v1.Labels.
+ * Use `create(LabelsSchema)` to create a new message.
+ */
+export declare const LabelsSchema: GenMessage<Labels>;
+
+/**
+ * @generated from message swarm.v1.RemoveContentRequest
+ */
+export declare type RemoveContentRequest = Message<"swarm.v1.RemoveContentRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message swarm.v1.RemoveContentRequest.
+ * Use `create(RemoveContentRequestSchema)` to create a new message.
+ */
+export declare const RemoveContentRequestSchema: GenMessage<RemoveContentRequest>;
+
+/**
+ * @generated from message swarm.v1.RemoveContentResponse
+ */
+export declare type RemoveContentResponse = Message<"swarm.v1.RemoveContentResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.RemoveContentResponse.
+ * Use `create(RemoveContentResponseSchema)` to create a new message.
+ */
+export declare const RemoveContentResponseSchema: GenMessage<RemoveContentResponse>;
+
+/**
+ * @generated from message swarm.v1.ListContentsRequest
+ */
+export declare type ListContentsRequest = Message<"swarm.v1.ListContentsRequest"> & {
+  /**
+   * @generated from field: repeated string references = 1;
+   */
+  references: string[];
+
+  /**
+   * Configs only: their bytes as well.
+   *
+   * @generated from field: bool with_data = 2;
+   */
+  withData: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.ListContentsRequest.
+ * Use `create(ListContentsRequestSchema)` to create a new message.
+ */
+export declare const ListContentsRequestSchema: GenMessage<ListContentsRequest>;
+
+/**
+ * @generated from message swarm.v1.SecretResponse
+ */
+export declare type SecretResponse = Message<"swarm.v1.SecretResponse"> & {
+  /**
+   * @generated from field: swarm.v1.Secret secret = 1;
+   */
+  secret?: Secret | undefined;
+
+  /**
+   * The services that follow the change.
+   *
+   * @generated from field: repeated string service_ids = 2;
+   */
+  serviceIds: string[];
+};
+
+/**
+ * Describes the message swarm.v1.SecretResponse.
+ * Use `create(SecretResponseSchema)` to create a new message.
+ */
+export declare const SecretResponseSchema: GenMessage<SecretResponse>;
+
+/**
+ * @generated from message swarm.v1.ConfigResponse
+ */
+export declare type ConfigResponse = Message<"swarm.v1.ConfigResponse"> & {
+  /**
+   * @generated from field: swarm.v1.Config config = 1;
+   */
+  config?: Config | undefined;
+
+  /**
+   * @generated from field: repeated string service_ids = 2;
+   */
+  serviceIds: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ConfigResponse.
+ * Use `create(ConfigResponseSchema)` to create a new message.
+ */
+export declare const ConfigResponseSchema: GenMessage<ConfigResponse>;
+
+/**
+ * @generated from message swarm.v1.ListSecretsResponse
+ */
+export declare type ListSecretsResponse = Message<"swarm.v1.ListSecretsResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.Secret secrets = 1;
+   */
+  secrets: Secret[];
+};
+
+/**
+ * Describes the message swarm.v1.ListSecretsResponse.
+ * Use `create(ListSecretsResponseSchema)` to create a new message.
+ */
+export declare const ListSecretsResponseSchema: GenMessage<ListSecretsResponse>;
+
+/**
+ * @generated from message swarm.v1.ListConfigsResponse
+ */
+export declare type ListConfigsResponse = Message<"swarm.v1.ListConfigsResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.ConfigView configs = 1;
+   */
+  configs: ConfigView[];
+};
+
+/**
+ * Describes the message swarm.v1.ListConfigsResponse.
+ * Use `create(ListConfigsResponseSchema)` to create a new message.
+ */
+export declare const ListConfigsResponseSchema: GenMessage<ListConfigsResponse>;
+
+/**
+ * @generated from message swarm.v1.ConfigView
+ */
+export declare type ConfigView = Message<"swarm.v1.ConfigView"> & {
+  /**
+   * @generated from field: swarm.v1.Config config = 1;
+   */
+  config?: Config | undefined;
+
+  /**
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.ConfigView.
+ * Use `create(ConfigViewSchema)` to create a new message.
+ */
+export declare const ConfigViewSchema: GenMessage<ConfigView>;
 
 /**
  * Empty lists mean no restriction; several restrictions are joined by AND.
@@ -1174,6 +1442,74 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof ListSpecVersionsRequestSchema;
     output: typeof ListSpecVersionsResponseSchema;
+  },
+  /**
+   * Secrets and configs. A secret's data goes in and never comes out.
+   *
+   * @generated from rpc swarm.v1.Control.CreateSecret
+   */
+  createSecret: {
+    methodKind: "unary";
+    input: typeof CreateContentRequestSchema;
+    output: typeof SecretResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.UpdateSecret
+   */
+  updateSecret: {
+    methodKind: "unary";
+    input: typeof UpdateContentRequestSchema;
+    output: typeof SecretResponseSchema;
+  },
+  /**
+   * FAILED_PRECONDITION while services refer to it.
+   *
+   * @generated from rpc swarm.v1.Control.RemoveSecret
+   */
+  removeSecret: {
+    methodKind: "unary";
+    input: typeof RemoveContentRequestSchema;
+    output: typeof RemoveContentResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.ListSecrets
+   */
+  listSecrets: {
+    methodKind: "unary";
+    input: typeof ListContentsRequestSchema;
+    output: typeof ListSecretsResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.CreateConfig
+   */
+  createConfig: {
+    methodKind: "unary";
+    input: typeof CreateContentRequestSchema;
+    output: typeof ConfigResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.UpdateConfig
+   */
+  updateConfig: {
+    methodKind: "unary";
+    input: typeof UpdateContentRequestSchema;
+    output: typeof ConfigResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.RemoveConfig
+   */
+  removeConfig: {
+    methodKind: "unary";
+    input: typeof RemoveContentRequestSchema;
+    output: typeof RemoveContentResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.ListConfigs
+   */
+  listConfigs: {
+    methodKind: "unary";
+    input: typeof ListContentsRequestSchema;
+    output: typeof ListConfigsResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

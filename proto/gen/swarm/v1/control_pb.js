@@ -13,7 +13,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/control.proto.
  */
 export const file_swarm_v1_control = /*@__PURE__*/
-  fileDesc("ChZzd2FybS92MS9jb250cm9sLnByb3RvEghzd2FybS52MSIQCg5HZXRJbmZvUmVxdWVzdCKoAgoPR2V0SW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKbWFuYWdlcl9pZBgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgJEiIKB2NsdXN0ZXIYBCABKAsyES5zd2FybS52MS5DbHVzdGVyEicKCG1hbmFnZXJzGAUgAygLMhUuc3dhcm0udjEuTWFuYWdlckluZm8SEQoJbGVhZGVyX2lkGAYgASgJEhAKCHJldmlzaW9uGAcgASgEEg0KBW5vZGVzGAggASgNEhMKC25vZGVzX3JlYWR5GAkgASgNEhAKCHNlcnZpY2VzGAogASgNEg0KBXRhc2tzGAsgASgNEhUKDXRhc2tzX3J1bm5pbmcYDCABKA0SDgoGaW1hZ2VzGA0gASgNIkwKFFVwZGF0ZUNsdXN0ZXJSZXF1ZXN0Eg8KB3ZlcnNpb24YASABKAQSIwoEc3BlYxgCIAEoCzIVLnN3YXJtLnYxLkNsdXN0ZXJTcGVjIjsKFVVwZGF0ZUNsdXN0ZXJSZXNwb25zZRIiCgdjbHVzdGVyGAEgASgLMhEuc3dhcm0udjEuQ2x1c3RlciI7ChRDcmVhdGVTZXJ2aWNlUmVxdWVzdBIjCgRzcGVjGAEgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMicgoUVXBkYXRlU2VydmljZVJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEiMKBHNwZWMYAyABKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIQCghyb2xsYmFjaxgEIAEoCCI5Cg9TZXJ2aWNlUmVzcG9uc2USJgoHc2VydmljZRgBIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VWaWV3IssBCgtTZXJ2aWNlVmlldxIiCgdzZXJ2aWNlGAEgASgLMhEuc3dhcm0udjEuU2VydmljZRIjCgRzcGVjGAIgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSLAoNcHJldmlvdXNfc3BlYxgDIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VTcGVjEhUKDXJ1bm5pbmdfdGFza3MYBCABKAQSFQoNZGVzaXJlZF90YXNrcxgFIAEoBBIXCg9jb21wbGV0ZWRfdGFza3MYBiABKAQiKgoUUmVtb3ZlU2VydmljZVJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCSIXChVSZW1vdmVTZXJ2aWNlUmVzcG9uc2UiQAoTTGlzdFNlcnZpY2VzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJEhUKDXdpdGhvdXRfc3BlY3MYAiABKAgiPwoUTGlzdFNlcnZpY2VzUmVzcG9uc2USJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlVmlldyI/ChhTZXRTZXJ2aWNlU3RvcHBlZFJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCRIPCgdzdG9wcGVkGAIgASgIIi0KF0xpc3RTcGVjVmVyc2lvbnNSZXF1ZXN0EhIKCnNlcnZpY2VfaWQYASABKAkiQwoYTGlzdFNwZWNWZXJzaW9uc1Jlc3BvbnNlEicKCHZlcnNpb25zGAEgAygLMhUuc3dhcm0udjEuU3BlY1ZlcnNpb24iTQoQTGlzdFRhc2tzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJEhMKC3NlcnZpY2VfaWRzGAIgAygJEhAKCG5vZGVfaWRzGAMgAygJIjYKEUxpc3RUYXNrc1Jlc3BvbnNlEiEKBXRhc2tzGAEgAygLMhIuc3dhcm0udjEuVGFza1ZpZXcinAEKCFRhc2tWaWV3EhwKBHRhc2sYASABKAsyDi5zd2FybS52MS5UYXNrEhQKDHNlcnZpY2VfbmFtZRgCIAEoCRIVCg1ub2RlX2hvc3RuYW1lGAMgASgJEiAKBHNwZWMYBCABKAsyEi5zd2FybS52MS5UYXNrU3BlYxIjCgVwb3J0cxgFIAMoCzIULnN3YXJtLnYxLlBvcnRDb25maWciJgoQTGlzdE5vZGVzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJIjIKEUxpc3ROb2Rlc1Jlc3BvbnNlEh0KBW5vZGVzGAEgAygLMg4uc3dhcm0udjEuTm9kZSJXChFVcGRhdGVOb2RlUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSIAoEc3BlYxgDIAEoCzISLnN3YXJtLnYxLk5vZGVTcGVjIiwKDE5vZGVSZXNwb25zZRIcCgRub2RlGAEgASgLMg4uc3dhcm0udjEuTm9kZSIzChFSZW1vdmVOb2RlUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZU5vZGVSZXNwb25zZSInChFMaXN0SW1hZ2VzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJIjUKEkxpc3RJbWFnZXNSZXNwb25zZRIfCgZpbWFnZXMYASADKAsyDy5zd2FybS52MS5JbWFnZSInChJSZW1vdmVJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJIjgKE1JlbW92ZUltYWdlUmVzcG9uc2USEAoIdW50YWdnZWQYASADKAkSDwoHZGVsZXRlZBgCIAMoCSJAChRSZXNvbHZlSW1hZ2VzUmVxdWVzdBIoCgZpbWFnZXMYASADKAsyGC5zd2FybS52MS5JbWFnZVRvUmVzb2x2ZSI6Cg5JbWFnZVRvUmVzb2x2ZRIRCglyZWZlcmVuY2UYASABKAkSFQoNcmVnaXN0cnlfYXV0aBgCIAEoCSJAChVSZXNvbHZlSW1hZ2VzUmVzcG9uc2USJwoGaW1hZ2VzGAEgAygLMhcuc3dhcm0udjEuUmVzb2x2ZWRJbWFnZSIwCg1SZXNvbHZlZEltYWdlEg4KBnBpbm5lZBgBIAEoCRIPCgdwcm9ibGVtGAIgASgJIiYKE01pc3NpbmdCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoCSInChRNaXNzaW5nQmxvYnNSZXNwb25zZRIPCgdkaWdlc3RzGAEgAygJIlAKDlB1dEJsb2JSZXF1ZXN0EiYKBmhlYWRlchgBIAEoCzIULnN3YXJtLnYxLkJsb2JIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIwCgpCbG9iSGVhZGVyEg4KBmRpZ2VzdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEIhEKD1B1dEJsb2JSZXNwb25zZSIyCg9QdXRJbWFnZVJlcXVlc3QSEAoIbWFuaWZlc3QYASABKAwSDQoFbmFtZXMYAiADKAkiMgoQUHV0SW1hZ2VSZXNwb25zZRIeCgVpbWFnZRgBIAEoCzIPLnN3YXJtLnYxLkltYWdlIisKFFdhdGNoU2VydmljZXNSZXF1ZXN0EhMKC3NlcnZpY2VfaWRzGAEgAygJIpoBChVXYXRjaFNlcnZpY2VzUmVzcG9uc2USJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlVmlldxIhCgV0YXNrcxgCIAMoCzISLnN3YXJtLnYxLlRhc2tWaWV3EhsKE3JlbW92ZWRfc2VydmljZV9pZHMYAyADKAkSGAoQcmVtb3ZlZF90YXNrX2lkcxgEIAMoCSJkChJTZXJ2aWNlTG9nc1JlcXVlc3QSJwoIc2VsZWN0b3IYASABKAsyFS5zd2FybS52MS5Mb2dTZWxlY3RvchIlCgdvcHRpb25zGAIgASgLMhQuc3dhcm0udjEuTG9nT3B0aW9ucyJKCgtMb2dNZXNzYWdlcxImCghtZXNzYWdlcxgBIAMoCzIULnN3YXJtLnYxLkxvZ01lc3NhZ2USEwoLdW5yZWFjaGFibGUYAiADKAki7QEKCkxvZ01lc3NhZ2USDwoHdGFza19pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEi0KCXRpbWVzdGFtcBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoGc3RyZWFtGAQgASgOMhsuc3dhcm0udjEuTG9nTWVzc2FnZS5TdHJlYW0SDAoEZGF0YRgFIAEoDBIPCgdwYXJ0aWFsGAYgASgIIkIKBlN0cmVhbRISCg5TVFJFQU1fVU5LTk9XThAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIiiwIKCVN0YWNrU3BlYxIMCgRuYW1lGAEgASgJEicKCHNlcnZpY2VzGAIgAygLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSKAoHc2VjcmV0cxgDIAMoCzIXLnN3YXJtLnYxLlN0YWNrRmlsZVNwZWMSKAoHY29uZmlncxgEIAMoCzIXLnN3YXJtLnYxLlN0YWNrRmlsZVNwZWMSJQoHdm9sdW1lcxgFIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMSGAoQZXh0ZXJuYWxfc2VjcmV0cxgGIAMoCRIYChBleHRlcm5hbF9jb25maWdzGAcgAygJEhgKEGV4dGVybmFsX3ZvbHVtZXMYCCADKAkiqAEKDVN0YWNrRmlsZVNwZWMSDAoEbmFtZRgBIAEoCRIzCgZsYWJlbHMYAiADKAsyIy5zd2FybS52MS5TdGFja0ZpbGVTcGVjLkxhYmVsc0VudHJ5EhcKD3RlbXBsYXRlX2RyaXZlchgDIAEoCRIMCgRkYXRhGAQgASgMGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEy8AsKB0NvbnRyb2wSPgoHR2V0SW5mbxIYLnN3YXJtLnYxLkdldEluZm9SZXF1ZXN0Ghkuc3dhcm0udjEuR2V0SW5mb1Jlc3BvbnNlElAKDVVwZGF0ZUNsdXN0ZXISHi5zd2FybS52MS5VcGRhdGVDbHVzdGVyUmVxdWVzdBofLnN3YXJtLnYxLlVwZGF0ZUNsdXN0ZXJSZXNwb25zZRJKCg1DcmVhdGVTZXJ2aWNlEh4uc3dhcm0udjEuQ3JlYXRlU2VydmljZVJlcXVlc3QaGS5zd2FybS52MS5TZXJ2aWNlUmVzcG9uc2USSgoNVXBkYXRlU2VydmljZRIeLnN3YXJtLnYxLlVwZGF0ZVNlcnZpY2VSZXF1ZXN0Ghkuc3dhcm0udjEuU2VydmljZVJlc3BvbnNlElAKDVJlbW92ZVNlcnZpY2USHi5zd2FybS52MS5SZW1vdmVTZXJ2aWNlUmVxdWVzdBofLnN3YXJtLnYxLlJlbW92ZVNlcnZpY2VSZXNwb25zZRJNCgxMaXN0U2VydmljZXMSHS5zd2FybS52MS5MaXN0U2VydmljZXNSZXF1ZXN0Gh4uc3dhcm0udjEuTGlzdFNlcnZpY2VzUmVzcG9uc2USUgoRU2V0U2VydmljZVN0b3BwZWQSIi5zd2FybS52MS5TZXRTZXJ2aWNlU3RvcHBlZFJlcXVlc3QaGS5zd2FybS52MS5TZXJ2aWNlUmVzcG9uc2USWQoQTGlzdFNwZWNWZXJzaW9ucxIhLnN3YXJtLnYxLkxpc3RTcGVjVmVyc2lvbnNSZXF1ZXN0GiIuc3dhcm0udjEuTGlzdFNwZWNWZXJzaW9uc1Jlc3BvbnNlEkQKCUxpc3RUYXNrcxIaLnN3YXJtLnYxLkxpc3RUYXNrc1JlcXVlc3QaGy5zd2FybS52MS5MaXN0VGFza3NSZXNwb25zZRJECglMaXN0Tm9kZXMSGi5zd2FybS52MS5MaXN0Tm9kZXNSZXF1ZXN0Ghsuc3dhcm0udjEuTGlzdE5vZGVzUmVzcG9uc2USQQoKVXBkYXRlTm9kZRIbLnN3YXJtLnYxLlVwZGF0ZU5vZGVSZXF1ZXN0GhYuc3dhcm0udjEuTm9kZVJlc3BvbnNlEkcKClJlbW92ZU5vZGUSGy5zd2FybS52MS5SZW1vdmVOb2RlUmVxdWVzdBocLnN3YXJtLnYxLlJlbW92ZU5vZGVSZXNwb25zZRJHCgpMaXN0SW1hZ2VzEhsuc3dhcm0udjEuTGlzdEltYWdlc1JlcXVlc3QaHC5zd2FybS52MS5MaXN0SW1hZ2VzUmVzcG9uc2USSgoLUmVtb3ZlSW1hZ2USHC5zd2FybS52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHS5zd2FybS52MS5SZW1vdmVJbWFnZVJlc3BvbnNlEk0KDE1pc3NpbmdCbG9icxIdLnN3YXJtLnYxLk1pc3NpbmdCbG9ic1JlcXVlc3QaHi5zd2FybS52MS5NaXNzaW5nQmxvYnNSZXNwb25zZRJACgdQdXRCbG9iEhguc3dhcm0udjEuUHV0QmxvYlJlcXVlc3QaGS5zd2FybS52MS5QdXRCbG9iUmVzcG9uc2UoARJQCg1SZXNvbHZlSW1hZ2VzEh4uc3dhcm0udjEuUmVzb2x2ZUltYWdlc1JlcXVlc3QaHy5zd2FybS52MS5SZXNvbHZlSW1hZ2VzUmVzcG9uc2USQQoIUHV0SW1hZ2USGS5zd2FybS52MS5QdXRJbWFnZVJlcXVlc3QaGi5zd2FybS52MS5QdXRJbWFnZVJlc3BvbnNlElIKDVdhdGNoU2VydmljZXMSHi5zd2FybS52MS5XYXRjaFNlcnZpY2VzUmVxdWVzdBofLnN3YXJtLnYxLldhdGNoU2VydmljZXNSZXNwb25zZTABEkQKC1NlcnZpY2VMb2dzEhwuc3dhcm0udjEuU2VydmljZUxvZ3NSZXF1ZXN0GhUuc3dhcm0udjEuTG9nTWVzc2FnZXMwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_swarm_v1_objects, file_swarm_v1_types]);
+  fileDesc("ChZzd2FybS92MS9jb250cm9sLnByb3RvEghzd2FybS52MSIQCg5HZXRJbmZvUmVxdWVzdCKoAgoPR2V0SW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKbWFuYWdlcl9pZBgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgJEiIKB2NsdXN0ZXIYBCABKAsyES5zd2FybS52MS5DbHVzdGVyEicKCG1hbmFnZXJzGAUgAygLMhUuc3dhcm0udjEuTWFuYWdlckluZm8SEQoJbGVhZGVyX2lkGAYgASgJEhAKCHJldmlzaW9uGAcgASgEEg0KBW5vZGVzGAggASgNEhMKC25vZGVzX3JlYWR5GAkgASgNEhAKCHNlcnZpY2VzGAogASgNEg0KBXRhc2tzGAsgASgNEhUKDXRhc2tzX3J1bm5pbmcYDCABKA0SDgoGaW1hZ2VzGA0gASgNIkwKFFVwZGF0ZUNsdXN0ZXJSZXF1ZXN0Eg8KB3ZlcnNpb24YASABKAQSIwoEc3BlYxgCIAEoCzIVLnN3YXJtLnYxLkNsdXN0ZXJTcGVjIjsKFVVwZGF0ZUNsdXN0ZXJSZXNwb25zZRIiCgdjbHVzdGVyGAEgASgLMhEuc3dhcm0udjEuQ2x1c3RlciI7ChRDcmVhdGVTZXJ2aWNlUmVxdWVzdBIjCgRzcGVjGAEgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMicgoUVXBkYXRlU2VydmljZVJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEiMKBHNwZWMYAyABKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIQCghyb2xsYmFjaxgEIAEoCCI5Cg9TZXJ2aWNlUmVzcG9uc2USJgoHc2VydmljZRgBIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VWaWV3IssBCgtTZXJ2aWNlVmlldxIiCgdzZXJ2aWNlGAEgASgLMhEuc3dhcm0udjEuU2VydmljZRIjCgRzcGVjGAIgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSLAoNcHJldmlvdXNfc3BlYxgDIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VTcGVjEhUKDXJ1bm5pbmdfdGFza3MYBCABKAQSFQoNZGVzaXJlZF90YXNrcxgFIAEoBBIXCg9jb21wbGV0ZWRfdGFza3MYBiABKAQiKgoUUmVtb3ZlU2VydmljZVJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCSIXChVSZW1vdmVTZXJ2aWNlUmVzcG9uc2UiQAoTTGlzdFNlcnZpY2VzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJEhUKDXdpdGhvdXRfc3BlY3MYAiABKAgiPwoUTGlzdFNlcnZpY2VzUmVzcG9uc2USJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlVmlldyI/ChhTZXRTZXJ2aWNlU3RvcHBlZFJlcXVlc3QSEgoKc2VydmljZV9pZBgBIAEoCRIPCgdzdG9wcGVkGAIgASgIIi0KF0xpc3RTcGVjVmVyc2lvbnNSZXF1ZXN0EhIKCnNlcnZpY2VfaWQYASABKAkiQwoYTGlzdFNwZWNWZXJzaW9uc1Jlc3BvbnNlEicKCHZlcnNpb25zGAEgAygLMhUuc3dhcm0udjEuU3BlY1ZlcnNpb24itgEKFENyZWF0ZUNvbnRlbnRSZXF1ZXN0EgwKBG5hbWUYASABKAkSOgoGbGFiZWxzGAIgAygLMiouc3dhcm0udjEuQ3JlYXRlQ29udGVudFJlcXVlc3QuTGFiZWxzRW50cnkSFwoPdGVtcGxhdGVfZHJpdmVyGAMgASgJEgwKBGRhdGEYBCABKAwaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASL1AQoUVXBkYXRlQ29udGVudFJlcXVlc3QSCgoCaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIgCgZsYWJlbHMYAyABKAsyEC5zd2FybS52MS5MYWJlbHMSEQoEZGF0YRgEIAEoDEgAiAEBEjoKCW9uX2NoYW5nZRgFIAEoDjInLnN3YXJtLnYxLlVwZGF0ZUNvbnRlbnRSZXF1ZXN0Lk9uQ2hhbmdlEg4KBnNpZ25hbBgGIAEoCSI2CghPbkNoYW5nZRISCg5PTl9DSEFOR0VfUk9MTBAAEhYKEk9OX0NIQU5HRV9JTl9QTEFDRRABQgcKBV9kYXRhImUKBkxhYmVscxIsCgZsYWJlbHMYASADKAsyHC5zd2FybS52MS5MYWJlbHMuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIiChRSZW1vdmVDb250ZW50UmVxdWVzdBIKCgJpZBgBIAEoCSIXChVSZW1vdmVDb250ZW50UmVzcG9uc2UiPAoTTGlzdENvbnRlbnRzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJEhEKCXdpdGhfZGF0YRgCIAEoCCJHCg5TZWNyZXRSZXNwb25zZRIgCgZzZWNyZXQYASABKAsyEC5zd2FybS52MS5TZWNyZXQSEwoLc2VydmljZV9pZHMYAiADKAkiRwoOQ29uZmlnUmVzcG9uc2USIAoGY29uZmlnGAEgASgLMhAuc3dhcm0udjEuQ29uZmlnEhMKC3NlcnZpY2VfaWRzGAIgAygJIjgKE0xpc3RTZWNyZXRzUmVzcG9uc2USIQoHc2VjcmV0cxgBIAMoCzIQLnN3YXJtLnYxLlNlY3JldCI8ChNMaXN0Q29uZmlnc1Jlc3BvbnNlEiUKB2NvbmZpZ3MYASADKAsyFC5zd2FybS52MS5Db25maWdWaWV3IjwKCkNvbmZpZ1ZpZXcSIAoGY29uZmlnGAEgASgLMhAuc3dhcm0udjEuQ29uZmlnEgwKBGRhdGEYAiABKAwiTQoQTGlzdFRhc2tzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJEhMKC3NlcnZpY2VfaWRzGAIgAygJEhAKCG5vZGVfaWRzGAMgAygJIjYKEUxpc3RUYXNrc1Jlc3BvbnNlEiEKBXRhc2tzGAEgAygLMhIuc3dhcm0udjEuVGFza1ZpZXcinAEKCFRhc2tWaWV3EhwKBHRhc2sYASABKAsyDi5zd2FybS52MS5UYXNrEhQKDHNlcnZpY2VfbmFtZRgCIAEoCRIVCg1ub2RlX2hvc3RuYW1lGAMgASgJEiAKBHNwZWMYBCABKAsyEi5zd2FybS52MS5UYXNrU3BlYxIjCgVwb3J0cxgFIAMoCzIULnN3YXJtLnYxLlBvcnRDb25maWciJgoQTGlzdE5vZGVzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJIjIKEUxpc3ROb2Rlc1Jlc3BvbnNlEh0KBW5vZGVzGAEgAygLMg4uc3dhcm0udjEuTm9kZSJXChFVcGRhdGVOb2RlUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSIAoEc3BlYxgDIAEoCzISLnN3YXJtLnYxLk5vZGVTcGVjIiwKDE5vZGVSZXNwb25zZRIcCgRub2RlGAEgASgLMg4uc3dhcm0udjEuTm9kZSIzChFSZW1vdmVOb2RlUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEg0KBWZvcmNlGAIgASgIIhQKElJlbW92ZU5vZGVSZXNwb25zZSInChFMaXN0SW1hZ2VzUmVxdWVzdBISCgpyZWZlcmVuY2VzGAEgAygJIjUKEkxpc3RJbWFnZXNSZXNwb25zZRIfCgZpbWFnZXMYASADKAsyDy5zd2FybS52MS5JbWFnZSInChJSZW1vdmVJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJIjgKE1JlbW92ZUltYWdlUmVzcG9uc2USEAoIdW50YWdnZWQYASADKAkSDwoHZGVsZXRlZBgCIAMoCSJAChRSZXNvbHZlSW1hZ2VzUmVxdWVzdBIoCgZpbWFnZXMYASADKAsyGC5zd2FybS52MS5JbWFnZVRvUmVzb2x2ZSI6Cg5JbWFnZVRvUmVzb2x2ZRIRCglyZWZlcmVuY2UYASABKAkSFQoNcmVnaXN0cnlfYXV0aBgCIAEoCSJAChVSZXNvbHZlSW1hZ2VzUmVzcG9uc2USJwoGaW1hZ2VzGAEgAygLMhcuc3dhcm0udjEuUmVzb2x2ZWRJbWFnZSIwCg1SZXNvbHZlZEltYWdlEg4KBnBpbm5lZBgBIAEoCRIPCgdwcm9ibGVtGAIgASgJIiYKE01pc3NpbmdCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoCSInChRNaXNzaW5nQmxvYnNSZXNwb25zZRIPCgdkaWdlc3RzGAEgAygJIlAKDlB1dEJsb2JSZXF1ZXN0EiYKBmhlYWRlchgBIAEoCzIULnN3YXJtLnYxLkJsb2JIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIwCgpCbG9iSGVhZGVyEg4KBmRpZ2VzdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEIhEKD1B1dEJsb2JSZXNwb25zZSIyCg9QdXRJbWFnZVJlcXVlc3QSEAoIbWFuaWZlc3QYASABKAwSDQoFbmFtZXMYAiADKAkiMgoQUHV0SW1hZ2VSZXNwb25zZRIeCgVpbWFnZRgBIAEoCzIPLnN3YXJtLnYxLkltYWdlIisKFFdhdGNoU2VydmljZXNSZXF1ZXN0EhMKC3NlcnZpY2VfaWRzGAEgAygJIpoBChVXYXRjaFNlcnZpY2VzUmVzcG9uc2USJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlVmlldxIhCgV0YXNrcxgCIAMoCzISLnN3YXJtLnYxLlRhc2tWaWV3EhsKE3JlbW92ZWRfc2VydmljZV9pZHMYAyADKAkSGAoQcmVtb3ZlZF90YXNrX2lkcxgEIAMoCSJkChJTZXJ2aWNlTG9nc1JlcXVlc3QSJwoIc2VsZWN0b3IYASABKAsyFS5zd2FybS52MS5Mb2dTZWxlY3RvchIlCgdvcHRpb25zGAIgASgLMhQuc3dhcm0udjEuTG9nT3B0aW9ucyJKCgtMb2dNZXNzYWdlcxImCghtZXNzYWdlcxgBIAMoCzIULnN3YXJtLnYxLkxvZ01lc3NhZ2USEwoLdW5yZWFjaGFibGUYAiADKAki7QEKCkxvZ01lc3NhZ2USDwoHdGFza19pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEi0KCXRpbWVzdGFtcBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoGc3RyZWFtGAQgASgOMhsuc3dhcm0udjEuTG9nTWVzc2FnZS5TdHJlYW0SDAoEZGF0YRgFIAEoDBIPCgdwYXJ0aWFsGAYgASgIIkIKBlN0cmVhbRISCg5TVFJFQU1fVU5LTk9XThAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIiiwIKCVN0YWNrU3BlYxIMCgRuYW1lGAEgASgJEicKCHNlcnZpY2VzGAIgAygLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSKAoHc2VjcmV0cxgDIAMoCzIXLnN3YXJtLnYxLlN0YWNrRmlsZVNwZWMSKAoHY29uZmlncxgEIAMoCzIXLnN3YXJtLnYxLlN0YWNrRmlsZVNwZWMSJQoHdm9sdW1lcxgFIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMSGAoQZXh0ZXJuYWxfc2VjcmV0cxgGIAMoCRIYChBleHRlcm5hbF9jb25maWdzGAcgAygJEhgKEGV4dGVybmFsX3ZvbHVtZXMYCCADKAkiqAEKDVN0YWNrRmlsZVNwZWMSDAoEbmFtZRgBIAEoCRIzCgZsYWJlbHMYAiADKAsyIy5zd2FybS52MS5TdGFja0ZpbGVTcGVjLkxhYmVsc0VudHJ5EhcKD3RlbXBsYXRlX2RyaXZlchgDIAEoCRIMCgRkYXRhGAQgASgMGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEy1BAKB0NvbnRyb2wSPgoHR2V0SW5mbxIYLnN3YXJtLnYxLkdldEluZm9SZXF1ZXN0Ghkuc3dhcm0udjEuR2V0SW5mb1Jlc3BvbnNlElAKDVVwZGF0ZUNsdXN0ZXISHi5zd2FybS52MS5VcGRhdGVDbHVzdGVyUmVxdWVzdBofLnN3YXJtLnYxLlVwZGF0ZUNsdXN0ZXJSZXNwb25zZRJKCg1DcmVhdGVTZXJ2aWNlEh4uc3dhcm0udjEuQ3JlYXRlU2VydmljZVJlcXVlc3QaGS5zd2FybS52MS5TZXJ2aWNlUmVzcG9uc2USSgoNVXBkYXRlU2VydmljZRIeLnN3YXJtLnYxLlVwZGF0ZVNlcnZpY2VSZXF1ZXN0Ghkuc3dhcm0udjEuU2VydmljZVJlc3BvbnNlElAKDVJlbW92ZVNlcnZpY2USHi5zd2FybS52MS5SZW1vdmVTZXJ2aWNlUmVxdWVzdBofLnN3YXJtLnYxLlJlbW92ZVNlcnZpY2VSZXNwb25zZRJNCgxMaXN0U2VydmljZXMSHS5zd2FybS52MS5MaXN0U2VydmljZXNSZXF1ZXN0Gh4uc3dhcm0udjEuTGlzdFNlcnZpY2VzUmVzcG9uc2USUgoRU2V0U2VydmljZVN0b3BwZWQSIi5zd2FybS52MS5TZXRTZXJ2aWNlU3RvcHBlZFJlcXVlc3QaGS5zd2FybS52MS5TZXJ2aWNlUmVzcG9uc2USWQoQTGlzdFNwZWNWZXJzaW9ucxIhLnN3YXJtLnYxLkxpc3RTcGVjVmVyc2lvbnNSZXF1ZXN0GiIuc3dhcm0udjEuTGlzdFNwZWNWZXJzaW9uc1Jlc3BvbnNlEkgKDENyZWF0ZVNlY3JldBIeLnN3YXJtLnYxLkNyZWF0ZUNvbnRlbnRSZXF1ZXN0Ghguc3dhcm0udjEuU2VjcmV0UmVzcG9uc2USSAoMVXBkYXRlU2VjcmV0Eh4uc3dhcm0udjEuVXBkYXRlQ29udGVudFJlcXVlc3QaGC5zd2FybS52MS5TZWNyZXRSZXNwb25zZRJPCgxSZW1vdmVTZWNyZXQSHi5zd2FybS52MS5SZW1vdmVDb250ZW50UmVxdWVzdBofLnN3YXJtLnYxLlJlbW92ZUNvbnRlbnRSZXNwb25zZRJLCgtMaXN0U2VjcmV0cxIdLnN3YXJtLnYxLkxpc3RDb250ZW50c1JlcXVlc3QaHS5zd2FybS52MS5MaXN0U2VjcmV0c1Jlc3BvbnNlEkgKDENyZWF0ZUNvbmZpZxIeLnN3YXJtLnYxLkNyZWF0ZUNvbnRlbnRSZXF1ZXN0Ghguc3dhcm0udjEuQ29uZmlnUmVzcG9uc2USSAoMVXBkYXRlQ29uZmlnEh4uc3dhcm0udjEuVXBkYXRlQ29udGVudFJlcXVlc3QaGC5zd2FybS52MS5Db25maWdSZXNwb25zZRJPCgxSZW1vdmVDb25maWcSHi5zd2FybS52MS5SZW1vdmVDb250ZW50UmVxdWVzdBofLnN3YXJtLnYxLlJlbW92ZUNvbnRlbnRSZXNwb25zZRJLCgtMaXN0Q29uZmlncxIdLnN3YXJtLnYxLkxpc3RDb250ZW50c1JlcXVlc3QaHS5zd2FybS52MS5MaXN0Q29uZmlnc1Jlc3BvbnNlEkQKCUxpc3RUYXNrcxIaLnN3YXJtLnYxLkxpc3RUYXNrc1JlcXVlc3QaGy5zd2FybS52MS5MaXN0VGFza3NSZXNwb25zZRJECglMaXN0Tm9kZXMSGi5zd2FybS52MS5MaXN0Tm9kZXNSZXF1ZXN0Ghsuc3dhcm0udjEuTGlzdE5vZGVzUmVzcG9uc2USQQoKVXBkYXRlTm9kZRIbLnN3YXJtLnYxLlVwZGF0ZU5vZGVSZXF1ZXN0GhYuc3dhcm0udjEuTm9kZVJlc3BvbnNlEkcKClJlbW92ZU5vZGUSGy5zd2FybS52MS5SZW1vdmVOb2RlUmVxdWVzdBocLnN3YXJtLnYxLlJlbW92ZU5vZGVSZXNwb25zZRJHCgpMaXN0SW1hZ2VzEhsuc3dhcm0udjEuTGlzdEltYWdlc1JlcXVlc3QaHC5zd2FybS52MS5MaXN0SW1hZ2VzUmVzcG9uc2USSgoLUmVtb3ZlSW1hZ2USHC5zd2FybS52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHS5zd2FybS52MS5SZW1vdmVJbWFnZVJlc3BvbnNlEk0KDE1pc3NpbmdCbG9icxIdLnN3YXJtLnYxLk1pc3NpbmdCbG9ic1JlcXVlc3QaHi5zd2FybS52MS5NaXNzaW5nQmxvYnNSZXNwb25zZRJACgdQdXRCbG9iEhguc3dhcm0udjEuUHV0QmxvYlJlcXVlc3QaGS5zd2FybS52MS5QdXRCbG9iUmVzcG9uc2UoARJQCg1SZXNvbHZlSW1hZ2VzEh4uc3dhcm0udjEuUmVzb2x2ZUltYWdlc1JlcXVlc3QaHy5zd2FybS52MS5SZXNvbHZlSW1hZ2VzUmVzcG9uc2USQQoIUHV0SW1hZ2USGS5zd2FybS52MS5QdXRJbWFnZVJlcXVlc3QaGi5zd2FybS52MS5QdXRJbWFnZVJlc3BvbnNlElIKDVdhdGNoU2VydmljZXMSHi5zd2FybS52MS5XYXRjaFNlcnZpY2VzUmVxdWVzdBofLnN3YXJtLnYxLldhdGNoU2VydmljZXNSZXNwb25zZTABEkQKC1NlcnZpY2VMb2dzEhwuc3dhcm0udjEuU2VydmljZUxvZ3NSZXF1ZXN0GhUuc3dhcm0udjEuTG9nTWVzc2FnZXMwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_swarm_v1_objects, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.GetInfoRequest.
@@ -121,213 +121,304 @@ export const ListSpecVersionsResponseSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_control, 14);
 
 /**
+ * Describes the message swarm.v1.CreateContentRequest.
+ * Use `create(CreateContentRequestSchema)` to create a new message.
+ */
+export const CreateContentRequestSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 15);
+
+/**
+ * Describes the message swarm.v1.UpdateContentRequest.
+ * Use `create(UpdateContentRequestSchema)` to create a new message.
+ */
+export const UpdateContentRequestSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 16);
+
+/**
+ * Describes the enum swarm.v1.UpdateContentRequest.OnChange.
+ */
+export const UpdateContentRequest_OnChangeSchema = /*@__PURE__*/
+  enumDesc(file_swarm_v1_control, 16, 0);
+
+/**
+ * What becomes of the services that refer to it when `data` is new.
+ *
+ * @generated from enum swarm.v1.UpdateContentRequest.OnChange
+ */
+export const UpdateContentRequest_OnChange = /*@__PURE__*/
+  tsEnum(UpdateContentRequest_OnChangeSchema);
+
+/**
+ * Describes the message swarm.v1.Labels.
+ * Use `create(LabelsSchema)` to create a new message.
+ */
+export const LabelsSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 17);
+
+/**
+ * Describes the message swarm.v1.RemoveContentRequest.
+ * Use `create(RemoveContentRequestSchema)` to create a new message.
+ */
+export const RemoveContentRequestSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 18);
+
+/**
+ * Describes the message swarm.v1.RemoveContentResponse.
+ * Use `create(RemoveContentResponseSchema)` to create a new message.
+ */
+export const RemoveContentResponseSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 19);
+
+/**
+ * Describes the message swarm.v1.ListContentsRequest.
+ * Use `create(ListContentsRequestSchema)` to create a new message.
+ */
+export const ListContentsRequestSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 20);
+
+/**
+ * Describes the message swarm.v1.SecretResponse.
+ * Use `create(SecretResponseSchema)` to create a new message.
+ */
+export const SecretResponseSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 21);
+
+/**
+ * Describes the message swarm.v1.ConfigResponse.
+ * Use `create(ConfigResponseSchema)` to create a new message.
+ */
+export const ConfigResponseSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 22);
+
+/**
+ * Describes the message swarm.v1.ListSecretsResponse.
+ * Use `create(ListSecretsResponseSchema)` to create a new message.
+ */
+export const ListSecretsResponseSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 23);
+
+/**
+ * Describes the message swarm.v1.ListConfigsResponse.
+ * Use `create(ListConfigsResponseSchema)` to create a new message.
+ */
+export const ListConfigsResponseSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 24);
+
+/**
+ * Describes the message swarm.v1.ConfigView.
+ * Use `create(ConfigViewSchema)` to create a new message.
+ */
+export const ConfigViewSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_control, 25);
+
+/**
  * Describes the message swarm.v1.ListTasksRequest.
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 15);
+  messageDesc(file_swarm_v1_control, 26);
 
 /**
  * Describes the message swarm.v1.ListTasksResponse.
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 16);
+  messageDesc(file_swarm_v1_control, 27);
 
 /**
  * Describes the message swarm.v1.TaskView.
  * Use `create(TaskViewSchema)` to create a new message.
  */
 export const TaskViewSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 17);
+  messageDesc(file_swarm_v1_control, 28);
 
 /**
  * Describes the message swarm.v1.ListNodesRequest.
  * Use `create(ListNodesRequestSchema)` to create a new message.
  */
 export const ListNodesRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 18);
+  messageDesc(file_swarm_v1_control, 29);
 
 /**
  * Describes the message swarm.v1.ListNodesResponse.
  * Use `create(ListNodesResponseSchema)` to create a new message.
  */
 export const ListNodesResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 19);
+  messageDesc(file_swarm_v1_control, 30);
 
 /**
  * Describes the message swarm.v1.UpdateNodeRequest.
  * Use `create(UpdateNodeRequestSchema)` to create a new message.
  */
 export const UpdateNodeRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 20);
+  messageDesc(file_swarm_v1_control, 31);
 
 /**
  * Describes the message swarm.v1.NodeResponse.
  * Use `create(NodeResponseSchema)` to create a new message.
  */
 export const NodeResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 21);
+  messageDesc(file_swarm_v1_control, 32);
 
 /**
  * Describes the message swarm.v1.RemoveNodeRequest.
  * Use `create(RemoveNodeRequestSchema)` to create a new message.
  */
 export const RemoveNodeRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 22);
+  messageDesc(file_swarm_v1_control, 33);
 
 /**
  * Describes the message swarm.v1.RemoveNodeResponse.
  * Use `create(RemoveNodeResponseSchema)` to create a new message.
  */
 export const RemoveNodeResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 23);
+  messageDesc(file_swarm_v1_control, 34);
 
 /**
  * Describes the message swarm.v1.ListImagesRequest.
  * Use `create(ListImagesRequestSchema)` to create a new message.
  */
 export const ListImagesRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 24);
+  messageDesc(file_swarm_v1_control, 35);
 
 /**
  * Describes the message swarm.v1.ListImagesResponse.
  * Use `create(ListImagesResponseSchema)` to create a new message.
  */
 export const ListImagesResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 25);
+  messageDesc(file_swarm_v1_control, 36);
 
 /**
  * Describes the message swarm.v1.RemoveImageRequest.
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 26);
+  messageDesc(file_swarm_v1_control, 37);
 
 /**
  * Describes the message swarm.v1.RemoveImageResponse.
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 27);
+  messageDesc(file_swarm_v1_control, 38);
 
 /**
  * Describes the message swarm.v1.ResolveImagesRequest.
  * Use `create(ResolveImagesRequestSchema)` to create a new message.
  */
 export const ResolveImagesRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 28);
+  messageDesc(file_swarm_v1_control, 39);
 
 /**
  * Describes the message swarm.v1.ImageToResolve.
  * Use `create(ImageToResolveSchema)` to create a new message.
  */
 export const ImageToResolveSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 29);
+  messageDesc(file_swarm_v1_control, 40);
 
 /**
  * Describes the message swarm.v1.ResolveImagesResponse.
  * Use `create(ResolveImagesResponseSchema)` to create a new message.
  */
 export const ResolveImagesResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 30);
+  messageDesc(file_swarm_v1_control, 41);
 
 /**
  * Describes the message swarm.v1.ResolvedImage.
  * Use `create(ResolvedImageSchema)` to create a new message.
  */
 export const ResolvedImageSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 31);
+  messageDesc(file_swarm_v1_control, 42);
 
 /**
  * Describes the message swarm.v1.MissingBlobsRequest.
  * Use `create(MissingBlobsRequestSchema)` to create a new message.
  */
 export const MissingBlobsRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 32);
+  messageDesc(file_swarm_v1_control, 43);
 
 /**
  * Describes the message swarm.v1.MissingBlobsResponse.
  * Use `create(MissingBlobsResponseSchema)` to create a new message.
  */
 export const MissingBlobsResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 33);
+  messageDesc(file_swarm_v1_control, 44);
 
 /**
  * Describes the message swarm.v1.PutBlobRequest.
  * Use `create(PutBlobRequestSchema)` to create a new message.
  */
 export const PutBlobRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 34);
+  messageDesc(file_swarm_v1_control, 45);
 
 /**
  * Describes the message swarm.v1.BlobHeader.
  * Use `create(BlobHeaderSchema)` to create a new message.
  */
 export const BlobHeaderSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 35);
+  messageDesc(file_swarm_v1_control, 46);
 
 /**
  * Describes the message swarm.v1.PutBlobResponse.
  * Use `create(PutBlobResponseSchema)` to create a new message.
  */
 export const PutBlobResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 36);
+  messageDesc(file_swarm_v1_control, 47);
 
 /**
  * Describes the message swarm.v1.PutImageRequest.
  * Use `create(PutImageRequestSchema)` to create a new message.
  */
 export const PutImageRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 37);
+  messageDesc(file_swarm_v1_control, 48);
 
 /**
  * Describes the message swarm.v1.PutImageResponse.
  * Use `create(PutImageResponseSchema)` to create a new message.
  */
 export const PutImageResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 38);
+  messageDesc(file_swarm_v1_control, 49);
 
 /**
  * Describes the message swarm.v1.WatchServicesRequest.
  * Use `create(WatchServicesRequestSchema)` to create a new message.
  */
 export const WatchServicesRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 39);
+  messageDesc(file_swarm_v1_control, 50);
 
 /**
  * Describes the message swarm.v1.WatchServicesResponse.
  * Use `create(WatchServicesResponseSchema)` to create a new message.
  */
 export const WatchServicesResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 40);
+  messageDesc(file_swarm_v1_control, 51);
 
 /**
  * Describes the message swarm.v1.ServiceLogsRequest.
  * Use `create(ServiceLogsRequestSchema)` to create a new message.
  */
 export const ServiceLogsRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 41);
+  messageDesc(file_swarm_v1_control, 52);
 
 /**
  * Describes the message swarm.v1.LogMessages.
  * Use `create(LogMessagesSchema)` to create a new message.
  */
 export const LogMessagesSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 42);
+  messageDesc(file_swarm_v1_control, 53);
 
 /**
  * Describes the message swarm.v1.LogMessage.
  * Use `create(LogMessageSchema)` to create a new message.
  */
 export const LogMessageSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 43);
+  messageDesc(file_swarm_v1_control, 54);
 
 /**
  * Describes the enum swarm.v1.LogMessage.Stream.
  */
 export const LogMessage_StreamSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_control, 43, 0);
+  enumDesc(file_swarm_v1_control, 54, 0);
 
 /**
  * @generated from enum swarm.v1.LogMessage.Stream
@@ -340,14 +431,14 @@ export const LogMessage_Stream = /*@__PURE__*/
  * Use `create(StackSpecSchema)` to create a new message.
  */
 export const StackSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 44);
+  messageDesc(file_swarm_v1_control, 55);
 
 /**
  * Describes the message swarm.v1.StackFileSpec.
  * Use `create(StackFileSpecSchema)` to create a new message.
  */
 export const StackFileSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_control, 45);
+  messageDesc(file_swarm_v1_control, 56);
 
 /**
  * @generated from service swarm.v1.Control

@@ -135,6 +135,14 @@ export declare type SpecVersion = Message<"swarm.v1.SpecVersion"> & {
    * @generated from field: repeated swarm.v1.ContentPin pins = 5;
    */
   pins: ContentPin[];
+
+  /**
+   * The service's task_version as of this version: tasks made for versions that share it are alike, and have the pins of the
+   * newest of them.
+   *
+   * @generated from field: uint64 task_version = 6;
+   */
+  taskVersion: bigint;
 };
 
 /**
@@ -659,6 +667,13 @@ export declare type StackRevision = Message<"swarm.v1.StackRevision"> & {
    * @generated from field: string message = 5;
    */
   message: string;
+
+  /**
+   * The contents that it names, which must not be collected while it is kept.
+   *
+   * @generated from field: repeated swarm.v1.ContentPin pins = 6;
+   */
+  pins: ContentPin[];
 };
 
 /**
@@ -760,6 +775,13 @@ export declare type Cluster = Message<"swarm.v1.Cluster"> & {
    * @generated from field: swarm.v1.ClusterSpec spec = 3;
    */
   spec?: ClusterSpec | undefined;
+
+  /**
+   * Tells the key that seals secrets, which is not in the store.
+   *
+   * @generated from field: string key_id = 4;
+   */
+  keyId: string;
 };
 
 /**

@@ -1,0 +1,3 @@
+import { createContentCommand } from "../content-commands.ts";
+
+export const command = createContentCommand("config");

@@ -1,0 +1,3 @@
+import { removeContentCommand } from "../content-commands.ts";
+
+export const command = removeContentCommand("config");

@@ -1,0 +1,3 @@
+import { updateContentCommand } from "../content-commands.ts";
+
+export const command = updateContentCommand("config");

@@ -1,0 +1,3 @@
+import { inspectContentCommand } from "../content-commands.ts";
+
+export const command = inspectContentCommand("secret");

@@ -1,0 +1,3 @@
+import { listContentCommand } from "../content-commands.ts";
+
+export const command = listContentCommand("secret");
