@@ -83,9 +83,8 @@ static int op_make_symlink(struct reader *reader) {
   uint32_t replace = get_u32(reader);
   if (reader->bad) return -EBADMSG;
   cleanup_close int parent = TRY(open_parent_in_root(path, &name));
-  if (replace) unlinkat(parent, name, 0); /* if it cannot go, the link says why */
-  int result = CHECK(symlinkat(target, parent, name));
-  return result == -EEXIST && !replace ? 0 : result;
+  if (replace && unlinkat(parent, name, 0) < 0 && errno != ENOENT) return -errno;
+  return symlinkat(target, parent, name) < 0 && errno != EEXIST ? -errno : 0;
 }
 
 /* The host's own procfs, before pivot_root: nothing a container prepared can stand in its way (CVE-2025-52881). */

@@ -15,7 +15,7 @@ import {
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { updateCluster } from "./cluster.ts";
-import { createContent, listConfigs, listSecrets, removeContent, updateContent } from "./contents.ts";
+import { contentMethods } from "./content-methods.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
 import { getInfo } from "./info.ts";
@@ -32,8 +32,6 @@ import { watchServices } from "./watch.ts";
 /** The service to be served on the manager's local socket and, to clients with a certificate, on its port. */
 export function createControl(dependencies: ControlDependencies): ServiceImplementation<typeof Control> {
   const { view } = dependencies.store;
-  const secretOf = (id: string) => ({ secret: requireId(view.secrets, "secret", id) });
-  const configOf = (id: string) => ({ config: requireId(view.configs, "config", id) });
   return {
     getInfo: async () => getInfo(dependencies),
     updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),
@@ -55,26 +53,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       });
       return { versions };
     },
-    createSecret: async (request, { signal }) => secretOf(await createContent(dependencies, "secret", request, signal)),
-    updateSecret: async (request, { signal }) => {
-      const serviceIds = await updateContent(dependencies, "secret", request, signal);
-      return { ...secretOf(request.id), serviceIds: [...serviceIds] };
-    },
-    removeSecret: async ({ id }, { signal }) => {
-      await removeContent(dependencies, "secret", id, signal);
-      return {};
-    },
-    listSecrets: async ({ references }) => ({ secrets: listSecrets(dependencies, references) }),
-    createConfig: async (request, { signal }) => configOf(await createContent(dependencies, "config", request, signal)),
-    updateConfig: async (request, { signal }) => {
-      const serviceIds = await updateContent(dependencies, "config", request, signal);
-      return { ...configOf(request.id), serviceIds: [...serviceIds] };
-    },
-    removeConfig: async ({ id }, { signal }) => {
-      await removeContent(dependencies, "config", id, signal);
-      return {};
-    },
-    listConfigs: async ({ references, withData }) => ({ configs: listConfigs(dependencies, references, withData) }),
+    ...contentMethods(dependencies),
     listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
     listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
     updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),
