@@ -10,6 +10,11 @@ export const FILTER_FLAG: Flag = {
   help: "Filter output based on conditions provided",
 };
 
+/** The same for a command that filters by these keys: shells complete them. */
+export function filterFlag(keys: readonly string[]): Flag {
+  return { ...FILTER_FLAG, choices: keys.map((key) => `${key}=`) };
+}
+
 /** Values by key. */
 export type Filters = ReadonlyMap<string, readonly string[]>;
 

@@ -7,20 +7,20 @@ import type { ListTasksRequest, TaskView } from "../proto/gen/swarm/v1/control_p
 import type { Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import type { Command, Invocation } from "./command.ts";
-import { FILTER_FLAG, type Filters, parseFilters, passes } from "./filters.ts";
+import { type Filters, filterFlag, parseFilters, passes } from "./filters.ts";
 import { LIST_FLAGS } from "./flags/list-flags.ts";
 import type { Flags, FlagTable } from "./flags/parse.ts";
 import { type Listing, type Row, renderList } from "./output/format.ts";
 import { ellipsis } from "./output/table.ts";
 import { capitalized, currentState, shortId, shortImage } from "./output/words.ts";
 
+const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
 const TASK_FLAGS: FlagTable = {
   ...LIST_FLAGS,
-  filter: FILTER_FLAG,
+  filter: filterFlag(TASK_FILTERS),
   "no-resolve": { kind: "boolean", help: "Do not map IDs to Names" },
   "no-trunc": { kind: "boolean", help: "Do not truncate output" },
 };
-const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
 
 const LISTING: Listing = {
   columns: {

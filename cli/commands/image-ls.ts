@@ -3,10 +3,12 @@ import { familiarRepository, parseImageReference } from "../../common/model/imag
 import { formatBytesDecimal, humanDuration } from "../../common/model/units.ts";
 import type { Image } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
-import { FILTER_FLAG, parseFilters, passes } from "../filters.ts";
+import { filterFlag, parseFilters, passes } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { shortId } from "../output/words.ts";
+
+const FILTERS = ["reference"];
 
 export const command: Command = {
   usage: "image ls [OPTIONS] [IMAGE...]",
@@ -14,7 +16,7 @@ export const command: Command = {
   flags: {
     ...LIST_FLAGS,
     digests: { kind: "boolean", help: "Show digests" },
-    filter: FILTER_FLAG,
+    filter: filterFlag(FILTERS),
     "no-trunc": { kind: "boolean", help: "Don't truncate output" },
   },
   words: { min: 0, max: Number.POSITIVE_INFINITY },
@@ -40,7 +42,7 @@ const WITH_DIGESTS: Listing = {
 };
 
 async function run({ flags, words, io, clock, connect }: Invocation): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), ["reference"]);
+  const filters = parseFilters(flags.list("filter"), FILTERS);
   const client = await connect();
   const { images } = await client.listImages({ references: [...words] });
   const full = flags.on("no-trunc");

@@ -1,15 +1,17 @@
 import { roleOf } from "../../common/model/constraints.ts";
 import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
-import { FILTER_FLAG, type Filters, parseFilters, passes, passesLabels } from "../filters.ts";
+import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { availabilityName, managerStatusName, nodeStateName } from "../output/node-words.ts";
 
+const FILTERS = ["id", "label", "node.label", "membership", "name", "role"];
+
 export const command: Command = {
   usage: "node ls [OPTIONS]",
   summary: "List nodes in the swarm",
-  flags: { ...LIST_FLAGS, filter: FILTER_FLAG },
+  flags: { ...LIST_FLAGS, filter: filterFlag(FILTERS) },
   words: { min: 0, max: 0 },
   run,
 };
@@ -28,7 +30,7 @@ const LISTING: Listing = {
 };
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), ["id", "label", "node.label", "membership", "name", "role"]);
+  const filters = parseFilters(flags.list("filter"), FILTERS);
   const client = await connect();
   const { nodes } = await client.listNodes({});
   const rows = nodes.filter((node) => isWanted(node, filters)).map(rowOf);

@@ -2,15 +2,17 @@ import { formatServicePorts } from "../../common/model/ports.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Service } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
-import { FILTER_FLAG, type Filters, parseFilters, passes, passesLabels } from "../filters.ts";
+import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { shortId, shortImage } from "../output/words.ts";
 
+const FILTERS = ["id", "label", "mode", "name"];
+
 export const command: Command = {
   usage: "service ls [OPTIONS]",
   summary: "List services",
-  flags: { ...LIST_FLAGS, filter: FILTER_FLAG },
+  flags: { ...LIST_FLAGS, filter: filterFlag(FILTERS) },
   words: { min: 0, max: 0 },
   run,
 };
@@ -21,7 +23,7 @@ const LISTING: Listing = {
 };
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), ["id", "label", "mode", "name"]);
+  const filters = parseFilters(flags.list("filter"), FILTERS);
   const client = await connect();
   const { services } = await client.listServices({});
   const rows = services.flatMap((view) => {

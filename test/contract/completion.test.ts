@@ -68,6 +68,7 @@ test.each<[string, string[]]>([
   ["--context here service ps we", ["web"]],
   ["--context ", ["default", "here"]],
   ["context use h", ["here"]],
+  ["service ls -f ", ["id=", "label=", "mode=", "name="]],
   ["service create --mode rep", ["replicated", "replicated-job"]],
   ["service create demo/web:1 --", []],
   ["service update --env-add A=1 we", ["web"]],
