@@ -124,7 +124,8 @@ async function beforeCommand({ group, rest, pending }: Line, current: string, na
 async function withinCommand(name: string, { rest }: Line, current: string, names: LiveNames): Promise<Completion> {
   const { command } = (await COMMANDS[name]?.load()) ?? {};
   if (command === undefined) return NOTHING;
-  const table: FlagTable = { ...GLOBAL_FLAGS, ...command.flags };
+  const { version: _, ...shared } = GLOBAL_FLAGS;
+  const table: FlagTable = { ...shared, ...command.flags };
   let flagsOver = false;
   let placed = 0;
   for (let at = 0; at < rest.length; at++) {

@@ -30,6 +30,7 @@ beforeAll(async () => {
     );
   }
   await swarmctl("context", "create", "--host", plane.host, "here");
+  await runSwarmctl(["config", "create", "motd", "-"], { environment: environment(), stdin: "hello" });
 });
 afterAll(async () => {
   await plane[Symbol.asyncDispose]();
@@ -68,6 +69,8 @@ test.each<[string, string[]]>([
   ["--context here service ps we", ["web"]],
   ["--context ", ["default", "here"]],
   ["context use h", ["here"]],
+  ["config inspect m", ["motd"]],
+  ["service create --config m", ["motd"]],
   ["service ls -f ", ["id=", "label=", "mode=", "name="]],
   ["service create --mode rep", ["replicated", "replicated-job"]],
   ["service create demo/web:1 --", []],
