@@ -12,7 +12,7 @@
  * `import.meta.url` stays the URL of the source file, so that paths relative to it are right in both.
  */
 import { execFile } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http2";
 import { dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
@@ -84,6 +84,25 @@ async function bundle({ name, entry, external }: Program, directory: string): Pr
   });
 }
 
+/** A stack file with most of the shapes that files have. */
+const STACK = `services:
+  web:
+    image: demo/web:\${TAG:-1}
+    command: ["serve", "--port", "80"]
+    environment: {A: 1, B: "two"}
+    labels: [a=b]
+    ports: ["8080:80", {target: 81, published: 81}]
+    volumes: ["data:/data", "./conf:/conf:ro"]
+    healthcheck: {test: curl x, interval: 30s}
+    deploy:
+      replicas: 2
+      update_config: {delay: 5s}
+      resources: {limits: {cpus: "0.5", memory: 128M}}
+      placement: {constraints: ["node.role == worker"]}
+volumes:
+  data: {}
+`;
+
 /** The project's own sources, the list of its packages, and the build itself, with the times of their last change. */
 function sourcesOf({ inputs }: Metafile): [path: string, mtimeMs: number][] {
   const own = Object.keys(inputs).filter((path) => !path.startsWith("node_modules/"));
@@ -105,6 +124,11 @@ async function warmUp({ name, entry }: Program, directory: string): Promise<void
   const socket = join(directory, "manager.sock");
   await using _manager = await answerAlways(socket, listing());
   await run("--host", `unix://${socket}`, "service", "ls");
+  // The other one that is waited for: reading a stack file is the most code that swarmctl runs.
+  const stack = join(directory, "stack.yml");
+  writeFileSync(stack, STACK);
+  await run("stack", "config", "-c", stack);
+  rmSync(stack);
 }
 
 function listing(): Uint8Array {

@@ -72,22 +72,24 @@ function checkKind(node: Tree, rule: Rule, trail: Trail | undefined, context: Ch
 
 function checkMap(node: MapNode, rule: MapRule, trail: Trail | undefined, context: CheckContext): MapNode {
   const fields = rule.fields ?? {};
-  const entries = new Map<string, Entry>();
+  let entries: Map<string, Entry> | undefined;
   for (const [name, entry] of node.entries) {
     const inner: Trail = { up: trail, step: name };
     const field = Object.hasOwn(fields, name) ? fields[name] : undefined;
-    if (field === undefined && rule.extensions && name.startsWith("x-")) entries.set(name, entry);
-    else if (field === undefined && (rule.others === undefined || rule.names?.test(name) === false)) {
+    if (field === undefined && rule.extensions && name.startsWith("x-")) continue;
+    if (field === undefined && (rule.others === undefined || rule.names?.test(name) === false)) {
       context.findings.problem(entry.key, pathOf(inner), unknownName(name, rule));
-    } else {
-      const value = check(entry.value, field ?? rule.others ?? {}, inner, context);
-      entries.set(name, value === entry.value ? entry : { ...entry, value });
+      continue;
     }
+    const value = check(entry.value, field ?? rule.others ?? {}, inner, context);
+    if (value === entry.value) continue;
+    entries ??= new Map(node.entries);
+    entries.set(name, { key: entry.key, value });
   }
   for (const name of rule.required ?? []) {
     if (!node.entries.has(name)) context.findings.problem(node.place, pathOf(trail), `${name} is required`);
   }
-  return withEntries(node, entries);
+  return entries === undefined ? node : withEntries(node, entries);
 }
 
 function unknownName(name: string, rule: MapRule): string {

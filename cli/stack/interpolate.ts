@@ -29,14 +29,14 @@ function interpolate(node: Tree, lookup: Lookup, findings: Findings, trail: Trai
       return items.every((item, index) => item === node.items[index]) ? node : { ...node, items };
     }
     case "map": {
-      let changed = false;
-      const entries = new Map<string, Entry>();
+      let entries: Map<string, Entry> | undefined;
       for (const [name, entry] of node.entries) {
         const value = interpolate(entry.value, lookup, findings, { up: trail, step: name });
-        changed ||= value !== entry.value;
-        entries.set(name, value === entry.value ? entry : { ...entry, value });
+        if (value === entry.value) continue;
+        entries ??= new Map(node.entries);
+        entries.set(name, { key: entry.key, value });
       }
-      return changed ? withEntries(node, entries) : node;
+      return entries === undefined ? node : withEntries(node, entries);
     }
   }
 }

@@ -75,14 +75,27 @@ export function ruleOf(rule: Rule, name: string): Rule {
   return field ?? rule.map?.others ?? { anything: true };
 }
 
-/** `node` without what `!reset` drops, and without tags. */
+/** `node` without what `!reset` drops, and without tags. What has none stays the same object. */
 export function settle(node: Tree): Tree {
-  const { tag: _, ...bare } = node;
-  if (bare.kind === "scalar") return bare;
-  if (bare.kind === "list") return { ...bare, items: bare.items.filter((item) => item.tag !== "reset").map(settle) };
-  const entries = new Map<string, Entry>();
-  for (const [name, entry] of bare.entries) {
-    if (entry.value.tag !== "reset") entries.set(name, { ...entry, value: settle(entry.value) });
+  if (node.kind === "scalar") return untagged(node);
+  if (node.kind === "list") {
+    const items = node.items.filter((item) => item.tag !== "reset").map(settle);
+    const same = items.length === node.items.length && items.every((item, index) => item === node.items[index]);
+    return untagged(same ? node : { ...node, items });
   }
-  return { ...bare, entries };
+  let entries: Map<string, Entry> | undefined;
+  for (const [name, entry] of node.entries) {
+    const value = settle(entry.value);
+    if (value === entry.value && value.tag === undefined) continue;
+    entries ??= new Map(node.entries);
+    if (entry.value.tag === "reset") entries.delete(name);
+    else entries.set(name, { key: entry.key, value });
+  }
+  return untagged(entries === undefined ? node : { ...node, entries });
+}
+
+function untagged(node: Tree): Tree {
+  if (node.tag === undefined) return node;
+  const { tag: _, ...bare } = node;
+  return bare;
 }

@@ -1,9 +1,9 @@
 /** A merged tree as text: YAML as Docker lays it out, or JSON. What says no more than its absence is left out, as in Docker. Pure. */
 import { ruleOf } from "./merge.ts";
-import type { Rule } from "./rule.ts";
+import type { MapRule, Rule } from "./rule.ts";
 import { resolvePlain } from "./scalars.ts";
 import { stackFile } from "./schema.ts";
-import { type MapNode, type ScalarNode, scalar, type Tree, withEntries, withEntry } from "./tree.ts";
+import { type Entry, type MapNode, type ScalarNode, scalar, type Tree, withEntries, withEntry } from "./tree.ts";
 
 export type PrintFormat = "yaml" | "json";
 
@@ -38,15 +38,16 @@ function tidied(node: Tree, rule: Rule): Tree | undefined {
     return items.length > 0 || rule.printEmpty ? { ...node, items } : undefined;
   }
   const names = [...node.entries.keys()];
-  const sorted = rule === stackFile ? names.toSorted((a, b) => rank(a) - rank(b)) : fieldsInOrder(names, rule);
-  const entries = new Map<string, { key: Tree["place"]; value: Tree }>();
+  const sorted = rule === stackFile ? names.toSorted((a, b) => rank(a) - rank(b)) : inOrder(names, rule.map);
+  const entries = new Map<string, Entry>();
   for (const name of sorted) {
     const entry = node.entries.get(name);
     const free = rule.map?.fields?.[name] === undefined && rule.map?.others !== undefined;
     const inner = ruleOf(rule, name);
     // What stands under a name of the user's own is said, however little it is.
     const value = entry && tidied(entry.value, free ? { ...inner, printEmpty: true } : inner);
-    if (entry !== undefined && value !== undefined) entries.set(name, { ...entry, value });
+    if (entry !== undefined && value !== undefined)
+      entries.set(name, value === entry.value ? entry : { key: entry.key, value });
   }
   return entries.size > 0 || rule.printEmpty ? withEntries(node, entries) : undefined;
 }
@@ -56,11 +57,17 @@ function rank(name: string): number {
   return index < 0 ? ORDER.length : index;
 }
 
+/** Where each field of a map stands, counted once. */
+const RANKS = new WeakMap<MapRule, ReadonlyMap<string, number>>();
+
 /** Fields in the schema's order, then the user's own names by theirs. */
-function fieldsInOrder(names: readonly string[], rule: Rule): readonly string[] {
-  const fields = Object.keys(rule.map?.fields ?? {});
-  const own = names.filter((name) => !fields.includes(name)).toSorted();
-  return [...fields.filter((name) => names.includes(name)), ...own];
+function inOrder(names: readonly string[], rule: MapRule | undefined): readonly string[] {
+  if (names.length < 2) return names;
+  if (rule?.fields === undefined) return names.toSorted();
+  const ranks = RANKS.get(rule) ?? new Map(Object.keys(rule.fields).map((name, index) => [name, index]));
+  RANKS.set(rule, ranks);
+  const rankOf = (name: string) => ranks.get(name) ?? ranks.size;
+  return names.toSorted((a, b) => rankOf(a) - rankOf(b) || (a < b ? -1 : 1));
 }
 
 function isZero({ value }: ScalarNode): boolean {

@@ -6,6 +6,7 @@
 import { isUtf8 } from "node:buffer";
 import { Composer, type CST, isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, Parser } from "yaml";
 import type { Findings } from "./findings.ts";
+import { readPlainYaml } from "./plain-yaml.ts";
 import { resolvePlain } from "./scalars.ts";
 import type { Entry, MapNode, Place, Source, Tree } from "./tree.ts";
 
@@ -30,6 +31,11 @@ export function readYaml(bytes: Uint8Array, name: string, findings: Findings): M
   }
   const text = decode(bytes, name, findings);
   if (text === undefined) return undefined;
+  return readPlainYaml(text, { name, lineStarts: lineStartsOf(text) }) ?? readWhole(text, name, findings);
+}
+
+/** Any YAML, by the package. */
+export function readWhole(text: string, name: string, findings: Findings): MapNode | undefined {
   const lines = new LineCounter();
   const source: Source = { name, lineStarts: lines.lineStarts };
   const tokens = [...new Parser(lines.addNewLine).parse(text)];
@@ -72,6 +78,12 @@ function composed(tokens: readonly CST.Token[], source: Source, text: string, fi
   if (tree?.kind === "map") return faulty ? undefined : tree;
   if (!faulty) findings.problem({ source, offset: 0 }, "", "top-level object must be a mapping");
   return undefined;
+}
+
+function lineStartsOf(text: string): number[] {
+  const starts = [0];
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) starts.push(at + 1);
+  return starts;
 }
 
 /** UTF-8 to text without its byte order mark. */
@@ -209,7 +221,7 @@ class Builder {
       if (earlier === undefined) own.set(key, { key: keyPlace, value });
       else this.#duplicate(key, earlier.key, keyPlace, path);
     }
-    const entries = new Map(own);
+    const entries = own;
     for (const { entries: more } of merged) {
       for (const [name, entry] of more) if (!entries.has(name)) entries.set(name, entry);
     }

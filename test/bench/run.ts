@@ -11,12 +11,14 @@ import { measureContainerStart } from "./container-start.ts";
 import { installDocker } from "./docker-engine.ts";
 import { type Figure, formatFigure, HEADING } from "./figure.ts";
 import { measureScheduler } from "./scheduler.ts";
+import { measureStackConfig } from "./stack-config.ts";
 import { measureStore } from "./store.ts";
 
 /** What can be measured, in the order of the table. */
 const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => Promise<readonly Figure[]>>> = {
   scheduler: measureScheduler,
   store: measureStore,
+  "stack-config": measureStackConfig,
   container: measureContainerStart,
   cluster: measureCluster,
 };
