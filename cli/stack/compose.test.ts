@@ -1,7 +1,7 @@
 /** The compose specification where Docker's stacks stop: what each part of it becomes, in `stack config` and in a spec. */
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: they are the variables of stack files
 import { describe, expect, test } from "vitest";
-import { configOf, load, problemsOf, service } from "./test-files.ts";
+import { configOf, converted, load, problemsOf, service } from "./test-files.ts";
 
 /** The services of a stack that loads. */
 function servicesOf(given: Parameters<typeof load>[0]) {
@@ -11,7 +11,7 @@ function servicesOf(given: Parameters<typeof load>[0]) {
 }
 
 function webOf(...lines: readonly string[]) {
-  const [web] = servicesOf(service(...lines));
+  const [web] = converted(service(...lines)).services;
   if (web === undefined) throw new Error("no service");
   return web;
 }
@@ -126,6 +126,19 @@ describe("several services and files", () => {
         base: { cap_add: ["A"], environment: { A: "1", B: "1" }, image: "demo/base:1" },
         far: { image: "demo/far:1", user: "deep", volumes: [{ type: "bind", source: "/app/other/rel", target: "/r" }] },
         web: { cap_add: ["A"], environment: { A: "1", B: "2" }, image: "demo/base:1" },
+      },
+    });
+  });
+
+  test("an env_file of another folder is printed so that it is found", () => {
+    const files = {
+      "stack.yml": "services: {web: {extends: {file: lib/x.yml, service: base}}}\n",
+      "lib/x.yml": "services: {base: {image: x, env_file: [a.env, {path: a.env}]}}\n",
+      "lib/a.env": "A=1\n",
+    };
+    expect(configOf(files)).toEqual({
+      services: {
+        web: { image: "x", environment: { A: "1" }, env_file: ["/app/lib/a.env", { path: "/app/lib/a.env" }] },
       },
     });
   });

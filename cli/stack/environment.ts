@@ -11,6 +11,7 @@ import {
   flagOf,
   isNull,
   itemsOf,
+  list,
   type MapNode,
   scalar,
   type Tree,
@@ -26,6 +27,8 @@ export interface EnvironmentContext {
   /** The caller's variables. */
   readonly variables: Readonly<Record<string, string | undefined>>;
   readonly directory: string;
+  /** The folder of the first file. */
+  readonly root: string;
   readonly home: string;
 }
 
@@ -47,7 +50,22 @@ export function resolveEnvironment(service: MapNode, path: string, context: Envi
     else if (!isNull(entry.value) || !entries.has(name)) entries.set(name, entry);
   }
   const tag = own?.tag === undefined ? {} : { tag: own.tag };
-  return withEntry(service, "environment", { kind: "map", entries, place: own?.place ?? service.place, ...tag });
+  const moved =
+    context.directory === context.root || files.length === 0
+      ? service
+      : withEntry(service, "env_file", absolute(files, service, context));
+  return withEntry(moved, "environment", { kind: "map", entries, place: own?.place ?? service.place, ...tag });
+}
+
+/** The files by paths that mean the same in the folder of the first file: what is printed is read from there. */
+function absolute(files: readonly Tree[], service: MapNode, context: EnvironmentContext): Tree {
+  const made = files.map((file) => {
+    const path = file.kind === "map" ? child(file, "path") : file;
+    if (path === undefined) return file;
+    const whole = scalar(absolutePath(textOf(path) ?? "", context), path.place);
+    return file.kind === "map" ? withEntry(file, "path", whole) : whole;
+  });
+  return list(made, service.place);
 }
 
 function readVariables(file: Tree, path: string, context: EnvironmentContext): ReadonlyMap<string, string> {

@@ -38,6 +38,8 @@ export interface LayerContext {
   /** What relative paths are relative to. */
   readonly directory: string;
   readonly home: string;
+  /** The folder of the first file. */
+  readonly root: string;
   /** The caller's folder. */
   readonly caller: string;
   readonly skipInterpolation: boolean;

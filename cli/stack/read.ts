@@ -14,7 +14,7 @@ export interface ReadOptions {
   /** What was read from stdin, where a file is "-". */
   readonly stdin?: Uint8Array | undefined;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Profiles that are on; "*" for all. COMPOSE_PROFILES of the environment adds to them. */
+  /** Profiles that are on; "*" for all. COMPOSE_PROFILES of the environment or of `.env` adds to them. */
   readonly profiles?: readonly string[];
   /** Whether variables stay as they are written. */
   readonly skipInterpolation?: boolean;
@@ -54,6 +54,7 @@ export function readWith(options: ReadOptions): {
     variables: withDotenv({ reader, findings, variables: environment }, directory),
     directory,
     home: environment.HOME ?? "/",
+    root: directory,
     caller,
     skipInterpolation,
     chain: [],
@@ -67,7 +68,7 @@ export function readWith(options: ReadOptions): {
   }
   if (findings.failed || merged === undefined) return { findings, file: undefined, context };
   const settled = settle(merged);
-  const file = settled.kind === "map" ? active(settled, options) : undefined;
+  const file = settled.kind === "map" ? active(settled, options.profiles ?? [], context.variables) : undefined;
   return { findings, file, context };
 }
 
@@ -81,10 +82,10 @@ function readFrom(path: string, context: LayerContext): MapNode | undefined {
 }
 
 /** `file` without the services whose profiles are off. */
-function active(file: MapNode, { profiles = [], environment }: ReadOptions): MapNode {
+function active(file: MapNode, profiles: readonly string[], variables: LayerContext["variables"]): MapNode {
   const services = child(file, "services");
   if (services?.kind !== "map") return file;
-  const on = new Set([...profiles, ...(environment.COMPOSE_PROFILES ?? "").split(",")].map((name) => name.trim()));
+  const on = new Set([...profiles, ...(variables.COMPOSE_PROFILES ?? "").split(",")].map((name) => name.trim()));
   const entries = [...services.entries].filter(([, { value }]) => {
     const wanted = itemsOf(child(value, "profiles"));
     return wanted.length === 0 || on.has("*") || wanted.some((item) => on.has(textOf(item) ?? ""));

@@ -1,9 +1,11 @@
 /** Stack files in memory, for tests. */
 import { bad, good } from "../../common/model/parsed.ts";
+import type { StackSpec } from "../../proto/gen/swarm/v1/control_pb.js";
+import { convertStack } from "./convert.ts";
 import { formatProblem } from "./findings.ts";
 import { type LoadedStack, loadStack } from "./load.ts";
 import { type PrintFormat, printStack } from "./print.ts";
-import { type ReadOptions, readStack } from "./read.ts";
+import { type ReadOptions, readStack, readWith } from "./read.ts";
 import type { StackReader } from "./reader.ts";
 
 export type Content = string | Uint8Array;
@@ -33,6 +35,13 @@ function optionsFor(given: Content | Files): ReadOptions {
   const files: Files = typeof given === "string" || given instanceof Uint8Array ? { "stack.yml": given } : given;
   const names = ["stack.yml", ...(files["b.yml"] === undefined ? [] : ["b.yml"])];
   return { files: names, environment: ENVIRONMENT, directory: "/app", reader: readerOf(files) };
+}
+
+/** What a stack is converted to, whatever the checks of specs say of it. */
+export function converted(given: Content | Files): StackSpec {
+  const { file, context } = readWith(optionsFor(given));
+  if (file === undefined) throw new Error(context.findings.problems.map(formatProblem).join("\n"));
+  return convertStack(file, "shop", context).spec;
 }
 
 /** What is wrong with a stack, a line each. */

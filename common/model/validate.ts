@@ -27,6 +27,7 @@ import { publishedPortKey } from "./ports.ts";
 import { lineProblem } from "./text.ts";
 import { formatNanoCpus, quoted } from "./units.ts";
 import { checkContainer } from "./validate-container.ts";
+import { checkLimitsNotYet } from "./validate-not-yet.ts";
 import { Problems } from "./validate-parts.ts";
 
 /** As SwarmKit's, and as DNS has it for one label. */
@@ -148,6 +149,7 @@ function checkResources(task: TaskSpec, problems: Problems): void {
       problems.add(`resources.${field}.memory`, `invalid memory value ${memoryBytes}: Must be ${bound}`);
     }
   }
+  checkLimitsNotYet(limits, problems);
   if (limits !== undefined && (limits.pids < 0n || limits.pids > PIDS_MAX)) {
     problems.add("resources.limits.pids", `invalid pids value ${limits.pids}: Must be from 0 to ${PIDS_MAX}`);
   }
