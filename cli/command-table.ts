@@ -83,6 +83,36 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Change a secret's content or labels; services that use it follow",
     load: () => import("./commands/secret-update.ts"),
   },
+  "stack deploy": {
+    summary: "Deploy a new stack or update an existing stack",
+    load: () => import("./commands/stack-deploy.ts"),
+  },
+  "stack history": {
+    summary: "Show the revisions of a stack, newest first",
+    load: () => import("./commands/stack-history.ts"),
+  },
+  "stack logs": {
+    summary: "Fetch the logs of all services in the stack",
+    load: () => import("./commands/stack-logs.ts"),
+  },
+  "stack ls": { summary: "List stacks", load: () => import("./commands/stack-ls.ts") },
+  "stack plan": {
+    summary: "Show what stack deploy would change; exit code 0 nothing, 4 something",
+    load: () => import("./commands/stack-plan.ts"),
+  },
+  "stack ps": { summary: "List the tasks in the stack", load: () => import("./commands/stack-ps.ts") },
+  "stack rm": {
+    summary: "Remove one or more stacks; their volumes stay",
+    load: () => import("./commands/stack-rm.ts"),
+  },
+  "stack rollback": {
+    summary: "Take a whole stack back to an earlier revision",
+    load: () => import("./commands/stack-rollback.ts"),
+  },
+  "stack services": {
+    summary: "List the services in the stack",
+    load: () => import("./commands/stack-services.ts"),
+  },
   "image load": {
     summary: "Load an image into the cluster from a tar archive or STDIN",
     load: () => import("./commands/image-load.ts"),
@@ -134,6 +164,10 @@ export const ALIASES: Readonly<Record<string, string>> = {
   "context list": "context ls",
   "context remove": "context rm",
   images: "image ls",
+  "stack down": "stack rm",
+  "stack list": "stack ls",
+  "stack remove": "stack rm",
+  "stack up": "stack deploy",
   load: "image load",
   rmi: "image rm",
 };

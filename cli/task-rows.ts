@@ -6,7 +6,7 @@ import { taskStateName } from "../common/model/task-state.ts";
 import type { ListTasksRequest, TaskView } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
-import type { Command, Invocation } from "./command.ts";
+import type { Command, ControlClient, Invocation } from "./command.ts";
 import { type Filters, filterFlag, parseFilters, passes } from "./filters.ts";
 import { LIST_FLAGS } from "./flags/list-flags.ts";
 import type { Flags, FlagTable } from "./flags/parse.ts";
@@ -37,21 +37,26 @@ const LISTING: Listing = {
 };
 const ERROR_LENGTH_MAX = 30;
 
+type TaskSelection = Partial<Pick<ListTasksRequest, "nodeIds" | "serviceIds">>;
+
 /** A command that lists the tasks of what its words name. */
 export function taskCommand(options: {
   readonly usage: string;
   readonly summary: string;
-  readonly select: (words: string[]) => Partial<Pick<ListTasksRequest, "nodeIds" | "serviceIds">>;
+  /** How many words it takes. Default one or more. */
+  readonly words?: number;
+  readonly select: (words: string[], client: ControlClient) => TaskSelection | Promise<TaskSelection>;
 }): Command {
-  const { usage, summary, select } = options;
+  const { usage, summary, select, words: count } = options;
   const run = async ({ flags, words, io, clock, connect }: Invocation) => {
     const filters = parseFilters(flags.list("filter"), TASK_FILTERS);
-    const { tasks } = await (await connect()).listTasks(select([...words]));
+    const client = await connect();
+    const { tasks } = await client.listTasks(await select([...words], client));
     const wanted = tasks.filter((task) => isWantedTask(task, filters));
     io.out(renderTasks(wanted, flags, clock.nowMs()));
     return 0;
   };
-  return { usage, summary, flags: TASK_FLAGS, words: { min: 1, max: Number.POSITIVE_INFINITY }, run };
+  return { usage, summary, flags: TASK_FLAGS, words: { min: 1, max: count ?? Number.POSITIVE_INFINITY }, run };
 }
 
 /** The list of tasks as the flags want it. */

@@ -7,6 +7,7 @@ import { Orchestrator } from "./orchestrator/orchestrator.ts";
 import { ContentReaper } from "./reaper/content-reaper.ts";
 import { Reaper } from "./reaper/reaper.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
+import { StackKeeper } from "./stacks/stack-keeper.ts";
 
 /** Runs the loops until `signal` aborts or one fails; a failing loop ends the leadership. */
 export async function runLeader(context: LoopContext, signal: AbortSignal): Promise<void> {
@@ -17,6 +18,7 @@ export async function runLeader(context: LoopContext, signal: AbortSignal): Prom
     new Scheduler(context),
     new Reaper(),
     new ContentReaper(context),
+    new StackKeeper(context),
   ];
   await using scope = new Scope(signal);
   for (const loop of loops) {

@@ -57,7 +57,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** The loops of the manager, which meet in the store and never call one another. */
-const LOOPS = ["orchestrator", "allocator", "scheduler", "dispatcher", "node-monitor", "reaper"];
+const LOOPS = ["orchestrator", "allocator", "scheduler", "dispatcher", "node-monitor", "reaper", "stacks"];
 
 function roomOf(path: string): string {
   return Object.keys(MAY_IMPORT).find((room) => path.startsWith(`${room}/`)) ?? path.split("/").slice(0, 2).join("/");

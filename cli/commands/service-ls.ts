@@ -1,20 +1,20 @@
 import { formatServicePorts } from "../../common/model/ports.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Service } from "../../proto/gen/swarm/v1/objects_pb.js";
-import type { Command, Invocation } from "../command.ts";
+import type { Command, ControlClient, Invocation } from "../command.ts";
 import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { shortId, shortImage } from "../output/words.ts";
 
-const FILTERS = ["id", "label", "mode", "name"];
+export const SERVICE_FILTERS = ["id", "label", "mode", "name"];
 
 export const command: Command = {
   usage: "service ls [OPTIONS]",
   summary: "List services",
-  flags: { ...LIST_FLAGS, filter: filterFlag(FILTERS) },
+  flags: { ...LIST_FLAGS, filter: filterFlag(SERVICE_FILTERS) },
   words: { min: 0, max: 0 },
-  run,
+  run: (invocation) => listServices(invocation, async (client) => (await client.listServices({})).services),
 };
 
 const LISTING: Listing = {
@@ -22,10 +22,13 @@ const LISTING: Listing = {
   key: "ID",
 };
 
-async function run({ flags, io, connect }: Invocation): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), FILTERS);
-  const client = await connect();
-  const { services } = await client.listServices({});
+/** Lists what `select` finds, as the flags say. */
+export async function listServices(
+  { flags, io, connect }: Invocation,
+  select: (client: ControlClient) => Promise<readonly ServiceView[]>,
+): Promise<number> {
+  const filters = parseFilters(flags.list("filter"), SERVICE_FILTERS);
+  const services = await select(await connect());
   const rows = services.flatMap((view) => {
     const { service } = view;
     return service !== undefined && isWanted(view, service, filters) ? [rowOf(view, service)] : [];

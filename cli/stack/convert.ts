@@ -20,7 +20,7 @@ import { type ConvertContext, ServiceSite, scopedName } from "./site.ts";
 import { child, entriesOf, flagOf, type MapNode, textOf, under } from "./tree.ts";
 
 /** The image as the file has it, before a digest is put to it. */
-const IMAGE_LABEL = "com.docker.stack.image";
+export const IMAGE_LABEL = "com.docker.stack.image";
 /** More services in one stack is a mistake, and more than one transaction takes. */
 const SERVICES_MAX = 500;
 const STACK_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$/;

@@ -189,7 +189,17 @@ export function isPresent(
   data: Uint8Array,
 ): boolean {
   const present = store.view.versionOf("content", object.id, object.contentVersion);
-  return present !== undefined && sameFingerprint(present.fingerprint, fingerprint(sealer, kind, data));
+  return present !== undefined && isContent({ sealer }, kind, present, data);
+}
+
+/** Whether a stored version has this content. */
+export function isContent(
+  { sealer }: Pick<ControlDependencies, "sealer">,
+  kind: ContentKind,
+  stored: ContentVersion,
+  data: Uint8Array,
+): boolean {
+  return sameFingerprint(stored.fingerprint, fingerprint(sealer, kind, data));
 }
 
 function fingerprint(sealer: ControlDependencies["sealer"], kind: ContentKind, data: Uint8Array): Uint8Array {

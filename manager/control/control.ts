@@ -25,6 +25,7 @@ import { requireId, resolveReference } from "./references.ts";
 import { resolveImages } from "./resolve-images.ts";
 import { setServiceStopped } from "./service-stop.ts";
 import { createService, listServices, removeService, updateService } from "./services.ts";
+import { applyStack, listStackRevisions, listStacks, planOnly, removeStack, rollbackStack } from "./stacks.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
 import { watchServices } from "./watch.ts";
@@ -54,6 +55,12 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       return { versions };
     },
     ...contentMethods(dependencies),
+    planStack: async ({ stack }) => ({ plan: planOnly(dependencies, stack) }),
+    applyStack: (request, { signal }) => applyStack(dependencies, request, signal),
+    rollbackStack: (request, { signal }) => rollbackStack(dependencies, request, signal),
+    listStacks: async () => ({ stacks: listStacks(dependencies) }),
+    listStackRevisions: async ({ name }) => listStackRevisions(dependencies, name),
+    removeStack: (request, { signal }) => removeStack(dependencies, request, signal),
     listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
     listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
     updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),

@@ -4,6 +4,11 @@ import { isIngress, publishedPortKey } from "../../common/model/ports.ts";
 import type { PortConfig, ServiceSpec } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
 
+/** The first of `held` that `port` cannot stand beside in the cluster. */
+export function clashingPort(port: PortConfig, held: readonly PortConfig[]): PortConfig | undefined {
+  return port.publishedPort === 0 ? undefined : held.find((other) => clashes(port, other));
+}
+
 /** Ports of `spec` that another service has. A host-mode port clashes with ingress ports only: nodes settle the rest. */
 export function portConflicts(view: View, spec: ServiceSpec, ownId: string | undefined): readonly FieldProblem[] {
   const wanted = spec.endpoint?.ports.filter(({ publishedPort }) => publishedPort !== 0) ?? [];
@@ -27,7 +32,7 @@ export function portConflicts(view: View, spec: ServiceSpec, ownId: string | und
 }
 
 /** What a service has been given, and what its newest spec asks for and will be given. */
-function heldPorts(view: View, serviceId: string): readonly PortConfig[] {
+export function heldPorts(view: View, serviceId: string): readonly PortConfig[] {
   const service = view.services.get(serviceId);
   const asked = view.specVersion(serviceId, service?.specVersion ?? 0n)?.spec?.endpoint?.ports ?? [];
   return [...(service?.ports ?? []), ...asked];

@@ -194,13 +194,16 @@ function previousPins({ store }: ControlDependencies, service: Service): readonl
   return pins.map((pin) => ({ ...pin, signal: "" }));
 }
 
+function wantedSpec(request: UpdateServiceRequest, present: ServiceSpec): ServiceSpec {
+  if (request.spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
+  return withPresentToken(request.spec, present);
+}
+
 /**
  * The spec that is asked for. The API never shows a registry's token, so one that is absent means the one that is there, but
  * only for an image of the same registry: it must not be sent to another.
  */
-function wantedSpec(request: UpdateServiceRequest, present: ServiceSpec): ServiceSpec {
-  const spec = request.spec;
-  if (spec === undefined) throw invalidFields([{ field: "spec", problem: "must be provided" }]);
+export function withPresentToken(spec: ServiceSpec, present: ServiceSpec): ServiceSpec {
   const token = present.task?.container?.pullOptions?.registryAuth;
   const { task } = spec;
   if (!token || task?.container === undefined || task.container.pullOptions !== undefined) return spec;

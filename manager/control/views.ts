@@ -54,11 +54,14 @@ export function serviceView(view: View, service: Service, options: { readonly wi
 /** How many tasks should run: the replicas, or the nodes that a global service may use. */
 export function desiredTasks(view: View, spec: ServiceSpec | undefined): number {
   if (spec?.mode?.mode.case !== "global") return replicasOf(spec);
+  return eligibleNodes(view, spec).length;
+}
+
+/** The nodes that a global service may use now. */
+export function eligibleNodes(view: View, spec: ServiceSpec): string[] {
   const constraints = parseConstraints(spec.task?.placement?.constraints ?? []);
-  if (!constraints.ok) return 0;
-  let eligible = 0;
-  for (const node of view.nodes.values()) if (isEligible(node, constraints.value)) eligible += 1;
-  return eligible;
+  if (!constraints.ok) return [];
+  return [...view.nodes.values()].filter((node) => isEligible(node, constraints.value)).map(({ id }) => id);
 }
 
 function isEligible(node: Node, constraints: readonly Constraint[]): boolean {

@@ -1,7 +1,6 @@
 /** The scheduler's loop: PENDING tasks become ASSIGNED to a node, or learn why none fits. */
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { canonicalName, parseImageReference } from "../../common/model/image-reference.ts";
-import { isTerminal } from "../../common/model/task-state.ts";
 import type { Node, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState, type TaskStatus } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Loop, LoopContext, LoopDecision } from "../loop.ts";
@@ -9,7 +8,8 @@ import type { Change } from "../store/changes.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { TaskSet } from "../task-set.ts";
-import { ClusterState, type Occupancy } from "./cluster-state.ts";
+import { ClusterState } from "./cluster-state.ts";
+import { occupancyOf } from "./occupancy.ts";
 import { fitsOn, placeGroup } from "./place.ts";
 import { type Requirements, requirementsOf } from "./requirements.ts";
 
@@ -181,13 +181,6 @@ export class Scheduler implements Loop {
 
 function isPending(task: Task): boolean {
   return task.status?.state === TaskState.PENDING && task.desiredState <= TaskState.RUNNING;
-}
-
-/** What the task takes on its node: until it has ended it holds resources; it counts as running while it should run. */
-function occupancyOf(task: Task, requirements: Requirements): Occupancy | undefined {
-  const state = task.status?.state ?? TaskState.NEW;
-  if (task.nodeId === "" || state < TaskState.ASSIGNED || isTerminal(state)) return undefined;
-  return { nodeId: task.nodeId, requirements, counted: task.desiredState <= TaskState.RUNNING };
 }
 
 function byVersion(view: View, taskIds: readonly string[]): Map<bigint, string[]> {

@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, Secret, Service, SpecVersion, Task } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, Secret, Service, SpecVersion, Stack, StackRevision, Task } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -1370,6 +1370,536 @@ export declare type StackFileSpec = Message<"swarm.v1.StackFileSpec"> & {
 export declare const StackFileSpecSchema: GenMessage<StackFileSpec>;
 
 /**
+ * What a stack is to become.
+ *
+ * @generated from message swarm.v1.StackRequest
+ */
+export declare type StackRequest = Message<"swarm.v1.StackRequest"> & {
+  /**
+   * @generated from field: swarm.v1.StackSpec spec = 1;
+   */
+  spec?: StackSpec | undefined;
+
+  /**
+   * Full names of services whose file does not say how many: they keep the count that they were scaled to.
+   *
+   * @generated from field: repeated string unset_replicas = 2;
+   */
+  unsetReplicas: string[];
+
+  /**
+   * Remove what the stack had and the file has no more.
+   *
+   * @generated from field: bool prune = 3;
+   */
+  prune: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.StackRequest.
+ * Use `create(StackRequestSchema)` to create a new message.
+ */
+export declare const StackRequestSchema: GenMessage<StackRequest>;
+
+/**
+ * @generated from message swarm.v1.PlanStackRequest
+ */
+export declare type PlanStackRequest = Message<"swarm.v1.PlanStackRequest"> & {
+  /**
+   * @generated from field: swarm.v1.StackRequest stack = 1;
+   */
+  stack?: StackRequest | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.PlanStackRequest.
+ * Use `create(PlanStackRequestSchema)` to create a new message.
+ */
+export declare const PlanStackRequestSchema: GenMessage<PlanStackRequest>;
+
+/**
+ * @generated from message swarm.v1.PlanStackResponse
+ */
+export declare type PlanStackResponse = Message<"swarm.v1.PlanStackResponse"> & {
+  /**
+   * @generated from field: swarm.v1.StackPlan plan = 1;
+   */
+  plan?: StackPlan | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.PlanStackResponse.
+ * Use `create(PlanStackResponseSchema)` to create a new message.
+ */
+export declare const PlanStackResponseSchema: GenMessage<PlanStackResponse>;
+
+/**
+ * @generated from message swarm.v1.ApplyStackRequest
+ */
+export declare type ApplyStackRequest = Message<"swarm.v1.ApplyStackRequest"> & {
+  /**
+   * @generated from field: swarm.v1.StackRequest stack = 1;
+   */
+  stack?: StackRequest | undefined;
+
+  /**
+   * Apply only if the cluster is still what a plan was made against.
+   *
+   * @generated from field: swarm.v1.StackBase base = 2;
+   */
+  base?: StackBase | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.ApplyStackRequest.
+ * Use `create(ApplyStackRequestSchema)` to create a new message.
+ */
+export declare const ApplyStackRequestSchema: GenMessage<ApplyStackRequest>;
+
+/**
+ * @generated from message swarm.v1.ApplyStackResponse
+ */
+export declare type ApplyStackResponse = Message<"swarm.v1.ApplyStackResponse"> & {
+  /**
+   * What was done.
+   *
+   * @generated from field: swarm.v1.StackPlan plan = 1;
+   */
+  plan?: StackPlan | undefined;
+
+  /**
+   * @generated from field: swarm.v1.Stack stack = 2;
+   */
+  stack?: Stack | undefined;
+
+  /**
+   * The stack's services and the spec versions that they have now.
+   *
+   * @generated from field: repeated swarm.v1.StackService services = 3;
+   */
+  services: StackService[];
+};
+
+/**
+ * Describes the message swarm.v1.ApplyStackResponse.
+ * Use `create(ApplyStackResponseSchema)` to create a new message.
+ */
+export declare const ApplyStackResponseSchema: GenMessage<ApplyStackResponse>;
+
+/**
+ * @generated from message swarm.v1.StackService
+ */
+export declare type StackService = Message<"swarm.v1.StackService"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 spec_version = 3;
+   */
+  specVersion: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.StackService.
+ * Use `create(StackServiceSchema)` to create a new message.
+ */
+export declare const StackServiceSchema: GenMessage<StackService>;
+
+/**
+ * @generated from message swarm.v1.RollbackStackRequest
+ */
+export declare type RollbackStackRequest = Message<"swarm.v1.RollbackStackRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * 0: the one before the newest.
+   *
+   * @generated from field: uint64 to = 2;
+   */
+  to: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.RollbackStackRequest.
+ * Use `create(RollbackStackRequestSchema)` to create a new message.
+ */
+export declare const RollbackStackRequestSchema: GenMessage<RollbackStackRequest>;
+
+/**
+ * What a plan was computed against: a later change of any of these makes it stale.
+ *
+ * @generated from message swarm.v1.StackBase
+ */
+export declare type StackBase = Message<"swarm.v1.StackBase"> & {
+  /**
+   * @generated from field: repeated swarm.v1.ObjectVersion objects = 1;
+   */
+  objects: ObjectVersion[];
+};
+
+/**
+ * Describes the message swarm.v1.StackBase.
+ * Use `create(StackBaseSchema)` to create a new message.
+ */
+export declare const StackBaseSchema: GenMessage<StackBase>;
+
+/**
+ * @generated from message swarm.v1.ObjectVersion
+ */
+export declare type ObjectVersion = Message<"swarm.v1.ObjectVersion"> & {
+  /**
+   * "stack", "service", "secret", "config", "volume".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * A service's spec version, a stack's revision, a content's version; 0: it does not exist.
+   *
+   * @generated from field: uint64 version = 3;
+   */
+  version: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.ObjectVersion.
+ * Use `create(ObjectVersionSchema)` to create a new message.
+ */
+export declare const ObjectVersionSchema: GenMessage<ObjectVersion>;
+
+/**
+ * @generated from message swarm.v1.StackPlan
+ */
+export declare type StackPlan = Message<"swarm.v1.StackPlan"> & {
+  /**
+   * @generated from field: string stack = 1;
+   */
+  stack: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.ObjectPlan objects = 2;
+   */
+  objects: ObjectPlan[];
+
+  /**
+   * @generated from field: swarm.v1.StackBase base = 3;
+   */
+  base?: StackBase | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.StackPlan.
+ * Use `create(StackPlanSchema)` to create a new message.
+ */
+export declare const StackPlanSchema: GenMessage<StackPlan>;
+
+/**
+ * @generated from message swarm.v1.ObjectPlan
+ */
+export declare type ObjectPlan = Message<"swarm.v1.ObjectPlan"> & {
+  /**
+   * "service", "secret", "config", "volume".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.ObjectPlan.Action action = 3;
+   */
+  action: ObjectPlan_Action;
+
+  /**
+   * @generated from field: repeated swarm.v1.FieldChange changes = 4;
+   */
+  changes: FieldChange[];
+
+  /**
+   * Of services that get new tasks: where the scheduler would put them now.
+   *
+   * @generated from field: swarm.v1.PlacementPreview placement = 5;
+   */
+  placement?: PlacementPreview | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.ObjectPlan.
+ * Use `create(ObjectPlanSchema)` to create a new message.
+ */
+export declare const ObjectPlanSchema: GenMessage<ObjectPlan>;
+
+/**
+ * @generated from enum swarm.v1.ObjectPlan.Action
+ */
+export enum ObjectPlan_Action {
+  /**
+   * @generated from enum value: ACTION_UNCHANGED = 0;
+   */
+  UNCHANGED = 0,
+
+  /**
+   * @generated from enum value: ACTION_CREATE = 1;
+   */
+  CREATE = 1,
+
+  /**
+   * @generated from enum value: ACTION_REPLACE_TASKS = 2;
+   */
+  REPLACE_TASKS = 2,
+
+  /**
+   * @generated from enum value: ACTION_UPDATE_IN_PLACE = 3;
+   */
+  UPDATE_IN_PLACE = 3,
+
+  /**
+   * @generated from enum value: ACTION_REMOVE = 4;
+   */
+  REMOVE = 4,
+
+  /**
+   * The file has it no more; it stays without prune.
+   *
+   * @generated from enum value: ACTION_KEEP = 5;
+   */
+  KEEP = 5,
+}
+
+/**
+ * Describes the enum swarm.v1.ObjectPlan.Action.
+ */
+export declare const ObjectPlan_ActionSchema: GenEnum<ObjectPlan_Action>;
+
+/**
+ * A field by a path that people read: "image", "env.LEVEL", "ports[80/tcp].publishedPort".
+ *
+ * @generated from message swarm.v1.FieldChange
+ */
+export declare type FieldChange = Message<"swarm.v1.FieldChange"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Absent: the field was, or will be, unset.
+   *
+   * @generated from field: optional string before = 2;
+   */
+  before?: string | undefined;
+
+  /**
+   * @generated from field: optional string after = 3;
+   */
+  after?: string | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.FieldChange.
+ * Use `create(FieldChangeSchema)` to create a new message.
+ */
+export declare const FieldChangeSchema: GenMessage<FieldChange>;
+
+/**
+ * @generated from message swarm.v1.PlacementPreview
+ */
+export declare type PlacementPreview = Message<"swarm.v1.PlacementPreview"> & {
+  /**
+   * @generated from field: repeated swarm.v1.NodePlacement nodes = 1;
+   */
+  nodes: NodePlacement[];
+
+  /**
+   * @generated from field: uint64 unplaced = 2;
+   */
+  unplaced: bigint;
+
+  /**
+   * Why tasks are unplaced: "no suitable node (insufficient memory on 3 nodes)".
+   *
+   * @generated from field: string explanation = 3;
+   */
+  explanation: string;
+};
+
+/**
+ * Describes the message swarm.v1.PlacementPreview.
+ * Use `create(PlacementPreviewSchema)` to create a new message.
+ */
+export declare const PlacementPreviewSchema: GenMessage<PlacementPreview>;
+
+/**
+ * @generated from message swarm.v1.NodePlacement
+ */
+export declare type NodePlacement = Message<"swarm.v1.NodePlacement"> & {
+  /**
+   * @generated from field: string node_hostname = 1;
+   */
+  nodeHostname: string;
+
+  /**
+   * @generated from field: uint64 tasks = 2;
+   */
+  tasks: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.NodePlacement.
+ * Use `create(NodePlacementSchema)` to create a new message.
+ */
+export declare const NodePlacementSchema: GenMessage<NodePlacement>;
+
+/**
+ * @generated from message swarm.v1.ListStacksRequest
+ */
+export declare type ListStacksRequest = Message<"swarm.v1.ListStacksRequest"> & {
+};
+
+/**
+ * Describes the message swarm.v1.ListStacksRequest.
+ * Use `create(ListStacksRequestSchema)` to create a new message.
+ */
+export declare const ListStacksRequestSchema: GenMessage<ListStacksRequest>;
+
+/**
+ * @generated from message swarm.v1.ListStacksResponse
+ */
+export declare type ListStacksResponse = Message<"swarm.v1.ListStacksResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.StackView stacks = 1;
+   */
+  stacks: StackView[];
+};
+
+/**
+ * Describes the message swarm.v1.ListStacksResponse.
+ * Use `create(ListStacksResponseSchema)` to create a new message.
+ */
+export declare const ListStacksResponseSchema: GenMessage<ListStacksResponse>;
+
+/**
+ * @generated from message swarm.v1.StackView
+ */
+export declare type StackView = Message<"swarm.v1.StackView"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 services = 2;
+   */
+  services: bigint;
+
+  /**
+   * Absent for services that carry a stack's label and were not deployed as one.
+   *
+   * @generated from field: swarm.v1.Stack stack = 3;
+   */
+  stack?: Stack | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.StackView.
+ * Use `create(StackViewSchema)` to create a new message.
+ */
+export declare const StackViewSchema: GenMessage<StackView>;
+
+/**
+ * @generated from message swarm.v1.ListStackRevisionsRequest
+ */
+export declare type ListStackRevisionsRequest = Message<"swarm.v1.ListStackRevisionsRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message swarm.v1.ListStackRevisionsRequest.
+ * Use `create(ListStackRevisionsRequestSchema)` to create a new message.
+ */
+export declare const ListStackRevisionsRequestSchema: GenMessage<ListStackRevisionsRequest>;
+
+/**
+ * @generated from message swarm.v1.ListStackRevisionsResponse
+ */
+export declare type ListStackRevisionsResponse = Message<"swarm.v1.ListStackRevisionsResponse"> & {
+  /**
+   * Oldest first, without content.
+   *
+   * @generated from field: repeated swarm.v1.StackRevision revisions = 1;
+   */
+  revisions: StackRevision[];
+};
+
+/**
+ * Describes the message swarm.v1.ListStackRevisionsResponse.
+ * Use `create(ListStackRevisionsResponseSchema)` to create a new message.
+ */
+export declare const ListStackRevisionsResponseSchema: GenMessage<ListStackRevisionsResponse>;
+
+/**
+ * @generated from message swarm.v1.RemoveStackRequest
+ */
+export declare type RemoveStackRequest = Message<"swarm.v1.RemoveStackRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message swarm.v1.RemoveStackRequest.
+ * Use `create(RemoveStackRequestSchema)` to create a new message.
+ */
+export declare const RemoveStackRequestSchema: GenMessage<RemoveStackRequest>;
+
+/**
+ * @generated from message swarm.v1.RemoveStackResponse
+ */
+export declare type RemoveStackResponse = Message<"swarm.v1.RemoveStackResponse"> & {
+  /**
+   * What was removed, in order.
+   *
+   * @generated from field: repeated swarm.v1.ObjectVersion removed = 1;
+   */
+  removed: ObjectVersion[];
+
+  /**
+   * @generated from field: repeated string kept_volumes = 2;
+   */
+  keptVolumes: string[];
+};
+
+/**
+ * Describes the message swarm.v1.RemoveStackResponse.
+ * Use `create(RemoveStackResponseSchema)` to create a new message.
+ */
+export declare const RemoveStackResponseSchema: GenMessage<RemoveStackResponse>;
+
+/**
  * @generated from service swarm.v1.Control
  */
 export declare const Control: GenService<{
@@ -1510,6 +2040,63 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof ListContentsRequestSchema;
     output: typeof ListConfigsResponseSchema;
+  },
+  /**
+   * What ApplyStack would do; writes nothing.
+   *
+   * @generated from rpc swarm.v1.Control.PlanStack
+   */
+  planStack: {
+    methodKind: "unary";
+    input: typeof PlanStackRequestSchema;
+    output: typeof PlanStackResponseSchema;
+  },
+  /**
+   * Makes the cluster what a stack file says, whole or not at all. INVALID_ARGUMENT names every bad field of every object;
+   * ABORTED when the cluster is no longer what `base` says.
+   *
+   * @generated from rpc swarm.v1.Control.ApplyStack
+   */
+  applyStack: {
+    methodKind: "unary";
+    input: typeof ApplyStackRequestSchema;
+    output: typeof ApplyStackResponseSchema;
+  },
+  /**
+   * Applies an earlier revision again, as a new one.
+   *
+   * @generated from rpc swarm.v1.Control.RollbackStack
+   */
+  rollbackStack: {
+    methodKind: "unary";
+    input: typeof RollbackStackRequestSchema;
+    output: typeof ApplyStackResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.ListStacks
+   */
+  listStacks: {
+    methodKind: "unary";
+    input: typeof ListStacksRequestSchema;
+    output: typeof ListStacksResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.ListStackRevisions
+   */
+  listStackRevisions: {
+    methodKind: "unary";
+    input: typeof ListStackRevisionsRequestSchema;
+    output: typeof ListStackRevisionsResponseSchema;
+  },
+  /**
+   * Removes services and history; volumes stay.
+   *
+   * @generated from rpc swarm.v1.Control.RemoveStack
+   */
+  removeStack: {
+    methodKind: "unary";
+    input: typeof RemoveStackRequestSchema;
+    output: typeof RemoveStackResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

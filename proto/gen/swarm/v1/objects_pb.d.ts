@@ -689,7 +689,7 @@ export declare const StackRevisionSchema: GenMessage<StackRevision>;
  */
 export declare type StackContent = Message<"swarm.v1.StackContent"> & {
   /**
-   * Names carry the stack's prefix. Registry tokens are left out.
+   * Names carry the stack's prefix. With registry tokens, since a leader may have to go on with it; the API never shows it.
    *
    * @generated from field: repeated swarm.v1.ServiceSpec services = 1;
    */
@@ -709,6 +709,23 @@ export declare type StackContent = Message<"swarm.v1.StackContent"> & {
    * @generated from field: repeated swarm.v1.VolumeSpec volumes = 4;
    */
   volumes: VolumeSpec[];
+
+  /**
+   * Names of what this revision took out of the stack.
+   *
+   * @generated from field: repeated string removed_services = 5;
+   */
+  removedServices: string[];
+
+  /**
+   * @generated from field: repeated string removed_secrets = 6;
+   */
+  removedSecrets: string[];
+
+  /**
+   * @generated from field: repeated string removed_configs = 7;
+   */
+  removedConfigs: string[];
 };
 
 /**
@@ -747,6 +764,11 @@ export declare type StackFile = Message<"swarm.v1.StackFile"> & {
    * @generated from field: string template_driver = 5;
    */
   templateDriver: string;
+
+  /**
+   * @generated from field: uint64 size_bytes = 6;
+   */
+  sizeBytes: bigint;
 };
 
 /**
