@@ -460,9 +460,10 @@ function expectProblems(_: string, content: Content, expected: readonly (string 
 
 test("16: a billion laughs cost neither time nor memory", () => {
   const before = process.memoryUsage().heapUsed;
-  const start = process.hrtime.bigint();
+  const start = process.cpuUsage();
   expect(problemsOf(LAUGHS)).toHaveLength(1);
-  expect(Number(process.hrtime.bigint() - start) / 1e6).toBeLessThan(100);
+  // Of the processor: others may be using it too.
+  expect(process.cpuUsage(start).user / 1000).toBeLessThan(100);
   expect(process.memoryUsage().heapUsed - before).toBeLessThan(50 * 1024 * 1024);
 });
 
