@@ -41,6 +41,8 @@ export class Followed {
   #service: ServiceView | undefined;
   #convergedMs: number | undefined;
   #failedMs: number | undefined;
+  /** Whether it was converged for long enough when it was last judged. */
+  #verified = false;
   #removed = false;
 
   /** `before`: tasks that had ended before the change. */
@@ -105,6 +107,7 @@ export class Followed {
         return spec !== undefined && wanted !== undefined && !taskSpecChanged(spec, wanted);
       },
     });
+    this.#verified = false;
     this.#failedMs = verdict.kind === "failed" && verdict.provisional ? (this.#failedMs ?? nowMs) : undefined;
     this.#convergedMs = verdict.kind === "converged" ? (this.#convergedMs ?? nowMs) : undefined;
     if (verdict.kind === "failed") {
@@ -115,15 +118,17 @@ export class Followed {
     // Converged counts once it has held for the monitor time; an update has been watched by the manager already.
     const watched = this.target.unchanged === true || service.updateStatus?.completedAt !== undefined;
     const leftMs = watched ? 0 : (this.#convergedMs ?? nowMs) + this.#monitorMs() - nowMs;
-    return leftMs > 0 ? { kind: "verifying", verdict, leftMs } : { kind: "converged", verdict };
+    if (leftMs > 0) return { kind: "verifying", verdict, leftMs };
+    this.#verified = true;
+    return { kind: "converged", verdict };
   }
 
   /** When to look again though nothing changes: each second while stability is verified, for the countdown. */
   wakeMs(nowMs: number): number {
     if (this.#failedMs !== undefined) return this.#failedMs + PROVISIONAL_MS;
-    if (this.#convergedMs === undefined) return Number.POSITIVE_INFINITY;
-    const endMs = this.#convergedMs + this.#monitorMs();
-    return endMs <= nowMs ? Number.POSITIVE_INFINITY : Math.min(endMs, nowMs + 1000);
+    // Between a verdict and this question the time may have come: it is asked again then, too.
+    if (this.#convergedMs === undefined || this.#verified) return Number.POSITIVE_INFINITY;
+    return Math.min(this.#convergedMs + this.#monitorMs(), nowMs + 1000);
   }
 
   #monitorMs(): number {

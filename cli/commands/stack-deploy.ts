@@ -8,8 +8,8 @@ import {
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, ControlClient, Invocation } from "../command.ts";
 import type { WaitTarget } from "../followed.ts";
-import { readPlanFile } from "../stack/plan-file.ts";
-import { type LoadedRequest, loadRequest, STACK_FILE_FLAGS, servicesOfStack } from "../stack/request.ts";
+import { type PlanFile, readPlanFile } from "../stack/plan-file.ts";
+import { type LoadedRequest, loadRequest, readFiles, STACK_FILE_FLAGS, servicesOfStack } from "../stack/request.ts";
 import { FAILED, TIMED_OUT, waitForStack } from "../stack-wait.ts";
 import { UsageError } from "../usage-error.ts";
 import { endedTasks } from "../wait.ts";
@@ -30,6 +30,9 @@ export const STACK_WAIT_FLAGS = {
     default: "10m",
   },
 } as const;
+
+/** Five hundred services take a second or two; on a slow store, more. */
+const APPLY_TIMEOUT_MS = 60_000;
 
 export const command: Command = {
   usage: "stack deploy [OPTIONS] [STACK]",
@@ -60,7 +63,10 @@ async function run(invocation: Invocation): Promise<number> {
   const { base, ...loaded } = flags.has("plan") ? await fromPlan(invocation, client) : await fromFiles(invocation);
   const { request, present, warnings } = loaded;
   const before = await endedTasks(client, ...present.map(({ service }) => service?.id ?? ""));
-  const answer = await client.applyStack({ stack: request, ...(base ? { base } : {}) });
+  const answer = await client.applyStack(
+    { stack: request, ...(base ? { base } : {}) },
+    { timeoutMs: APPLY_TIMEOUT_MS },
+  );
   io.err(warnings.join(""));
   if (!flags.on("quiet")) announce(invocation, answer);
   const applied: Applied = { stack: loaded.name, answer, present, before };
@@ -74,8 +80,9 @@ async function fromFiles(invocation: Invocation): Promise<Loaded> {
 }
 
 /** What was planned, or nothing: the base tells the manager what it was planned against. */
-async function fromPlan({ flags, words, io }: Invocation, client: ControlClient): Promise<Loaded> {
-  for (const name of ["compose-file", "profile", "prune", "resolve-image"]) {
+async function fromPlan(invocation: Invocation, client: ControlClient): Promise<Loaded> {
+  const { flags, words, io } = invocation;
+  for (const name of ["prune", "resolve-image"]) {
     if (flags.has(name)) throw new UsageError(`conflicting options: --plan and --${name}: the plan says it`);
   }
   const path = flags.text("plan") ?? "";
@@ -84,9 +91,39 @@ async function fromPlan({ flags, words, io }: Invocation, client: ControlClient)
   if (given !== undefined && given !== plan.stack) {
     throw new UsageError(`--plan ${path} is of stack ${plan.stack}, not of ${given}`);
   }
+  if (request.spec?.secrets.length) await fillSecrets(invocation, client, { path, request, plan });
   if (flags.on("with-registry-auth")) for (const spec of request.spec?.services ?? []) addRegistryAuth(spec, io);
   const present = await servicesOfStack(client, plan.stack);
   return { name: plan.stack, request, present, warnings: [], ...(plan.base ? { base: plan.base } : {}) };
+}
+
+/** A plan does not hold what secrets hold: that is read from the files again, and must be what was planned. */
+async function fillSecrets(
+  invocation: Invocation,
+  client: ControlClient,
+  { path, request, plan }: PlanFile & { readonly path: string },
+): Promise<void> {
+  if (!invocation.flags.has("compose-file")) {
+    throw new UsageError(
+      `--plan ${path}: what the stack's secrets hold is not in it: name its files, too (--compose-file)`,
+    );
+  }
+  const { spec } = await readFiles(invocation, plan.stack);
+  const contents = new Map(spec.secrets.map(({ name, data }) => [name, data] as const));
+  for (const secret of request.spec?.secrets ?? []) {
+    const data = contents.get(secret.name);
+    if (data === undefined) throw new UsageError(`--plan ${path}: the files have no secret ${secret.name}`);
+    secret.data = data;
+  }
+  const now = (await client.planStack({ stack: request })).plan?.objects ?? [];
+  for (const { kind, name, action } of plan.objects) {
+    if (kind !== "secret" || now.some((each) => each.kind === kind && each.name === name && each.action === action))
+      continue;
+    throw new SwarmError(
+      "aborted",
+      `the plan for stack ${plan.stack} is out of date: secret ${name} has changed; plan again`,
+    );
+  }
 }
 
 const WORDS: Partial<Record<ObjectPlan_Action, string>> = {
@@ -140,7 +177,7 @@ export async function rollBack(invocation: Invocation, stack: string, to: bigint
   const client = await invocation.connect();
   const present = await servicesOfStack(client, stack);
   const before = await endedTasks(client, ...present.map(({ service }) => service?.id ?? ""));
-  const answer = await client.rollbackStack({ name: stack, to });
+  const answer = await client.rollbackStack({ name: stack, to }, { timeoutMs: APPLY_TIMEOUT_MS });
   if (!invocation.flags.on("quiet")) announce(invocation, answer);
   if (invocation.flags.on("detach")) return 0;
   return await waitForStack(invocation, { stack, targets: targetsOf(answer, true), before });

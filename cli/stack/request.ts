@@ -54,13 +54,7 @@ export async function loadRequest(invocation: Invocation): Promise<LoadedRequest
   if (!RESOLVE_IMAGE.includes(mode)) {
     throw new UsageError(`invalid argument ${JSON.stringify(mode)} for --resolve-image: always, changed or never`);
   }
-  const loaded = loadStack({ ...(await stackOptions(invocation)), name: words[0] });
-  for (const warning of loaded.warnings) io.err(`warning: ${warning}\n`);
-  if (!loaded.ok) {
-    io.err(formatProblems(loaded.problems));
-    throw new SilentFailure("stack");
-  }
-  const { spec, unsetReplicas } = loaded;
+  const { spec, unsetReplicas } = await readFiles(invocation, words[0]);
   if (flags.on("with-registry-auth")) for (const service of spec.services) addRegistryAuth(service, io);
   const client = await connect();
   const present = await servicesOfStack(client, spec.name);
@@ -72,6 +66,16 @@ export async function loadRequest(invocation: Invocation): Promise<LoadedRequest
     prune: flags.on("prune"),
   });
   return { name: spec.name, request, present, warnings };
+}
+
+/** The files as the stack that they say. */
+export async function readFiles(invocation: Invocation, name: string | undefined) {
+  const { io } = invocation;
+  const loaded = loadStack({ ...(await stackOptions(invocation)), name });
+  for (const warning of loaded.warnings) io.err(`warning: ${warning}\n`);
+  if (loaded.ok) return loaded;
+  io.err(formatProblems(loaded.problems));
+  throw new SilentFailure("stack");
 }
 
 /** A stack's services, as its label says. */

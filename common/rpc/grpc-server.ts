@@ -17,7 +17,7 @@ import {
 import { abortable, abortReason, type Clock, systemClock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import type { Logger } from "../base/logger.ts";
-import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_SERVER } from "./codec.ts";
+import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_STACK, requestBytesMax, tooLarge } from "./codec.ts";
 import { bufferOf } from "./grpc-transport.ts";
 import type { CallContext, Peer, ServiceImplementation } from "./service.ts";
 import { errorOfStatus, statusOf } from "./status.ts";
@@ -30,8 +30,6 @@ export interface GrpcServerOptions {
   readonly clock?: Clock;
   /** Absent: plaintext. Present: callers must show a certificate of its CA, and it becomes their `Peer.identity`. */
   readonly tls?: MutualTls;
-  /** The largest message taken from a caller, in bytes. Default 4 MiB. */
-  readonly receiveBytesMax?: number;
   /**
    * How long one connection may live, in ms, with 30 s of grace. It spreads agents over managers again and brings new
    * certificates into force; shorter means needless reconnecting. Absent: for ever (unix sockets: a person following
@@ -78,7 +76,7 @@ export class GrpcServer implements AsyncDisposable {
     this.#clock = options.clock ?? systemClock;
     this.#tls = options.tls;
     this.#server = new Server({
-      "grpc.max_receive_message_length": options.receiveBytesMax ?? RECEIVE_BYTES_MAX_SERVER,
+      "grpc.max_receive_message_length": RECEIVE_BYTES_MAX_STACK,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
       "grpc.keepalive_time_ms": 10_000,
       "grpc.keepalive_timeout_ms": 5_000,
@@ -146,7 +144,7 @@ export class GrpcServer implements AsyncDisposable {
       case "unary": {
         const run = implementation as (request: Message, context: CallContext) => Promise<Answer>;
         return (call: ServerUnaryCall<Message, Answer>, callback: sendUnaryData<Answer>) => {
-          void this.#answer(method, call, callback, (context) => run(call.request, context));
+          void this.#answer(method, call, callback, (context) => run(accepted(call.request), context));
         };
       }
       case "client_streaming": {
@@ -158,7 +156,7 @@ export class GrpcServer implements AsyncDisposable {
       case "server_streaming": {
         const run = implementation as (request: Message, context: CallContext) => AsyncIterable<Answer>;
         return (call: ServerWritableStream<Message, Answer>) => {
-          void this.#stream(method, call, (context) => run(call.request, context));
+          void this.#stream(method, call, (context) => run(accepted(call.request), context));
         };
       }
       case "bidi_streaming":
@@ -244,15 +242,25 @@ function asServerError(error: SwarmError): ServerErrorResponse {
 function definitionOf(method: DescMethod) {
   const serialize = (schema: DescMessage) => (message: Answer) => bufferOf(encodeMessage(schema, message));
   const deserialize = (schema: DescMessage) => (bytes: Buffer) => decodeMessage(schema, bytes);
+  const bytesMax = requestBytesMax(method.input);
+  // An error that is thrown here would be an internal one for grpc-js: it is handed on, and thrown where calls fail.
+  const requestOf = (bytes: Buffer) =>
+    bytes.length > bytesMax ? tooLarge(bytes.length, bytesMax) : decodeMessage(method.input, bytes);
   return {
     path: `/${method.parent.typeName}/${method.name}`,
     requestStream: method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming",
     responseStream: method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming",
     requestSerialize: serialize(method.input),
-    requestDeserialize: deserialize(method.input),
+    requestDeserialize: requestOf,
     responseSerialize: serialize(method.output),
     responseDeserialize: deserialize(method.output),
   };
+}
+
+/** The request, unless it was too large. */
+function accepted(request: Message | SwarmError): Message {
+  if (request instanceof SwarmError) throw request;
+  return request;
 }
 
 /** The caller's messages; throws when the caller leaves before it has sent the last. */
@@ -263,7 +271,7 @@ async function* readAll(call: ServerReadableStream<Message, Answer>, signal: Abo
   while (true) {
     const next = await abortable(iterator.next(), signal);
     if (next.done) break;
-    yield next.value as Message;
+    yield accepted(next.value as Message | SwarmError);
   }
   // A call that the caller gave up ends its stream as one that was sent whole, and is said to be cancelled just after.
   await systemClock.sleep(0);

@@ -12,7 +12,8 @@ import {
   decodeMessage,
   encodeMessage,
   RECEIVE_BYTES_MAX_CLIENT,
-  RECEIVE_BYTES_MAX_SERVER,
+  requestBytesMax,
+  tooLarge,
   UNARY_TIMEOUT_MS,
 } from "./codec.ts";
 import { Pipe } from "./pipe.ts";
@@ -163,7 +164,11 @@ class MemoryTransport implements Transport {
       const bytes = encodeMessage(method.input, request);
       await this.#wire.pass("request", context.signal);
       const run = this.#wire.methodOf(method) as (request: Message, context: CallContext) => Promise<Answer>;
-      return this.#answer(method, await run(receive(method.input, bytes, RECEIVE_BYTES_MAX_SERVER), context), context);
+      return this.#answer(
+        method,
+        await run(receive(method.input, bytes, requestBytesMax(method.input)), context),
+        context,
+      );
     });
   }
 
@@ -197,7 +202,7 @@ class MemoryTransport implements Transport {
       const bytes = encodeMessage(method.input, request);
       await this.#wire.pass("request", context.signal);
       const run = this.#wire.methodOf(method) as (request: Message, context: CallContext) => AsyncIterable<Answer>;
-      const responses = run(receive(method.input, bytes, RECEIVE_BYTES_MAX_SERVER), context);
+      const responses = run(receive(method.input, bytes, requestBytesMax(method.input)), context);
       const iterator = responses[Symbol.asyncIterator]();
       try {
         await this.#send(iterator, method.output, pipe, { direction: "response", signal: context.signal });
@@ -245,7 +250,7 @@ class MemoryTransport implements Transport {
     pipe: Pipe<Message>,
     on: { readonly direction: Passage["direction"]; readonly signal: AbortSignal },
   ): Promise<void> {
-    const limit = on.direction === "request" ? RECEIVE_BYTES_MAX_SERVER : RECEIVE_BYTES_MAX_CLIENT;
+    const limit = on.direction === "request" ? requestBytesMax(schema) : RECEIVE_BYTES_MAX_CLIENT;
     while (true) {
       const next = await abortable(iterator.next(), on.signal);
       if (next.done) break;
@@ -303,7 +308,7 @@ class MemoryTransport implements Transport {
 
 function receive(schema: DescMessage, bytes: Uint8Array, limit: number): Message {
   if (bytes.length > limit) {
-    throw new SwarmError("resource_exhausted", `received message larger than max (${bytes.length} vs. ${limit})`);
+    throw tooLarge(bytes.length, limit);
   }
   return decodeMessage(schema, bytes);
 }

@@ -79,7 +79,7 @@ function collectField(message: ReflectMessage, field: DescField, path: string, f
       fields.set(path, enumText(field, message.get(field)));
       return;
     case "message":
-      collectMessage(message.get(field), joined(path, field.oneof && path === "" ? field.localName : ""), fields);
+      collectMessage(message.get(field), path, fields);
       return;
     case "map":
       for (const [key, value] of message.get(field)) {

@@ -137,6 +137,25 @@ test("refuses a plan once the cluster has moved on", async () => {
   expect((await swarmctl("stack", "rm", "stale")).code).toBe(0);
 });
 
+test("a plan of a stack with secrets needs its files, and the same content", async () => {
+  stackFile("key.txt", "planned");
+  const file = stackFile("sealed.yml", shop("demo/web:1"));
+  const plan = join(folder, "sealed.json");
+  expect((await swarmctl("stack", "plan", "-c", file, "--resolve-image", "never", "--out", plan, "sealed")).code).toBe(
+    4,
+  );
+  expect(readFileSync(plan, "utf8")).not.toContain(Buffer.from("planned").toString("base64"));
+  expect((await swarmctl("stack", "deploy", "--plan", plan, "sealed")).code).toBe(2);
+  expect((await swarmctl("stack", "deploy", "--plan", plan, "-c", file, "sealed")).code).toBe(0);
+  expect((await swarmctl("stack", "plan", "-c", file, "--resolve-image", "never", "--out", plan, "sealed")).code).toBe(
+    0,
+  );
+  stackFile("key.txt", "other");
+  const refused = await swarmctl("stack", "deploy", "--plan", plan, "-c", file, "sealed");
+  expect(refused).toMatchObject({ code: 1, err: expect.stringContaining("secret sealed_key has changed; plan again") });
+  expect((await swarmctl("stack", "rm", "sealed")).code).toBe(0);
+});
+
 test("keeps a count that was scaled, a forced restart, and what the file has no more", async () => {
   const file = stackFile(
     "keep.yml",
