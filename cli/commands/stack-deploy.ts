@@ -62,7 +62,7 @@ async function run(invocation: Invocation): Promise<number> {
   const client = await connect();
   const { base, ...loaded } = flags.has("plan") ? await fromPlan(invocation, client) : await fromFiles(invocation);
   const { request, present, warnings } = loaded;
-  const before = await endedTasks(client, ...present.map(({ service }) => service?.id ?? ""));
+  const before = await endedBefore(invocation, client, present);
   const answer = await client.applyStack(
     { stack: request, ...(base ? { base } : {}) },
     { timeoutMs: APPLY_TIMEOUT_MS },
@@ -176,11 +176,17 @@ async function settle(invocation: Invocation, { stack, answer, before }: Applied
 export async function rollBack(invocation: Invocation, stack: string, to: bigint): Promise<number> {
   const client = await invocation.connect();
   const present = await servicesOfStack(client, stack);
-  const before = await endedTasks(client, ...present.map(({ service }) => service?.id ?? ""));
+  const before = await endedBefore(invocation, client, present);
   const answer = await client.rollbackStack({ name: stack, to }, { timeoutMs: APPLY_TIMEOUT_MS });
   if (!invocation.flags.on("quiet")) announce(invocation, answer);
   if (invocation.flags.on("detach")) return 0;
   return await waitForStack(invocation, { stack, targets: targetsOf(answer, true), before });
+}
+
+/** Tasks that had ended before; who does not wait need not know. */
+async function endedBefore({ flags }: Invocation, client: ControlClient, present: readonly ServiceView[]) {
+  if (flags.on("detach")) return new Set<string>();
+  return await endedTasks(client, ...present.map(({ service }) => service?.id ?? ""));
 }
 
 function targetsOf({ plan, services }: ApplyStackResponse, rollback: boolean): WaitTarget[] {

@@ -12,6 +12,7 @@ import { installDocker } from "./docker-engine.ts";
 import { type Figure, formatFigure, HEADING } from "./figure.ts";
 import { measureScheduler } from "./scheduler.ts";
 import { measureStackConfig } from "./stack-config.ts";
+import { measureStackDeploy } from "./stack-deploy.ts";
 import { measureStore } from "./store.ts";
 
 /** What can be measured, in the order of the table. */
@@ -21,6 +22,7 @@ const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => P
   "stack-config": measureStackConfig,
   container: measureContainerStart,
   cluster: measureCluster,
+  stack: measureStackDeploy,
 };
 
 const USAGE = `usage: npm run bench [-- --peer] [-- --only NAME,…]
