@@ -248,3 +248,17 @@ test("deploys more services than one transaction takes, and removes them again",
   expect((await swarmctl("stack", "rm", "many")).code).toBe(0);
   await eventually(() => expect([...plane.store.view.services.keys()]).toEqual([]));
 });
+
+test("carries more than four megabytes of configs", async () => {
+  stackFile("large.txt", "x".repeat(900_000));
+  const names = ["a", "b", "c", "d", "e", "f"];
+  const configs = names.map((name) => `  ${name}: { file: ./large.txt }\n`).join("");
+  const file = stackFile(
+    "large.yml",
+    `services:\n  web: { image: "demo/web:1", configs: [${names.join(", ")}], deploy: ${QUICK} }\nconfigs:\n${configs}`,
+  );
+  const flags = ["-c", file, "--resolve-image", "never", "large"];
+  expect(await swarmctl("stack", "deploy", ...flags)).toMatchObject({ code: 0, err: "" });
+  expect((await swarmctl("stack", "plan", ...flags)).code).toBe(0);
+  expect((await swarmctl("stack", "rm", "large")).code).toBe(0);
+});
