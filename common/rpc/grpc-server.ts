@@ -7,6 +7,7 @@ import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2
 import {
   Server,
   ServerCredentials,
+  type ServerDuplexStream,
   type ServerErrorResponse,
   type ServerReadableStream,
   type ServerUnaryCall,
@@ -159,8 +160,12 @@ export class GrpcServer implements AsyncDisposable {
           void this.#stream(method, call, (context) => run(accepted(call.request), context));
         };
       }
-      case "bidi_streaming":
-        throw new SwarmError("unimplemented", `${method.name}: no bidirectional streams`);
+      case "bidi_streaming": {
+        const run = implementation as (requests: AsyncIterable<Message>, context: CallContext) => AsyncIterable<Answer>;
+        return (call: ServerDuplexStream<Message, Answer>) => {
+          void this.#stream(method, call, (context) => run(readAll(call, context.signal), context));
+        };
+      }
     }
   }
 
@@ -183,7 +188,7 @@ export class GrpcServer implements AsyncDisposable {
 
   async #stream(
     method: DescMethod,
-    call: ServerWritableStream<Message, Answer>,
+    call: ServerWritableStream<Message, Answer> | ServerDuplexStream<Message, Answer>,
     run: (context: CallContext) => AsyncIterable<Answer>,
   ): Promise<void> {
     const { context, end } = this.#open(call);
@@ -264,8 +269,12 @@ function accepted(request: Message | SwarmError): Message {
 }
 
 /** The caller's messages; throws when the caller leaves before it has sent the last. */
-async function* readAll(call: ServerReadableStream<Message, Answer>, signal: AbortSignal): AsyncGenerator<Message> {
-  const iterator = call[Symbol.asyncIterator]();
+async function* readAll(
+  call: ServerReadableStream<Message, Answer> | ServerDuplexStream<Message, Answer>,
+  signal: AbortSignal,
+): AsyncGenerator<Message> {
+  // Destroyed with its last request, a call of two directions could answer no more.
+  const iterator = call.iterator({ destroyOnReturn: false });
   // A broken stream says so through the iterator; an emitter without a listener would end the process.
   call.on("error", () => {});
   while (true) {
@@ -278,7 +287,7 @@ async function* readAll(call: ServerReadableStream<Message, Answer>, signal: Abo
   if (signal.aborted) throw abortReason(signal);
 }
 
-function drained(call: ServerWritableStream<Message, Answer>): Promise<void> {
+function drained(call: ServerWritableStream<Message, Answer> | ServerDuplexStream<Message, Answer>): Promise<void> {
   return new Promise((resolve) => call.once("drain", () => resolve()));
 }
 

@@ -9,6 +9,7 @@ import {
   type ChannelCredentials,
   type ChannelOptions,
   Client,
+  type ClientDuplexStream,
   type ClientReadableStream,
   type ClientWritableStream,
   credentials as channelCredentials,
@@ -127,13 +128,47 @@ class GrpcTransport implements Transport {
     return sendAll(call, requests, answer);
   }
 
+  async *bidiStream(
+    method: DescMethod,
+    requests: AsyncIterable<Message>,
+    options: CallOptions,
+  ): AsyncIterable<Message> {
+    const client = this.#liveClient();
+    if (options.signal?.aborted) throw abortReason(options.signal);
+    const call = client.makeBidiStreamRequest<Message, Message>(
+      pathOf(method),
+      serializerOf(method),
+      deserializerOf(method),
+      new Metadata(),
+      callOptions(options),
+    );
+    const over = Promise.withResolvers<void>();
+    let failure: { readonly reason: unknown } | undefined;
+    void writeAll(call, requests, over.promise).catch((reason: unknown) => {
+      failure = { reason };
+      call.cancel();
+    });
+    try {
+      yield* this.#read(method, call, options);
+    } catch (reason) {
+      // A source that fails ends the call, and the reader hears of that, not of the cancelling.
+      throw failure ? SwarmError.from(failure.reason) : reason;
+    } finally {
+      over.resolve();
+    }
+  }
+
   /** Closes the channel; calls in flight are cancelled by the server's side closing. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.#client.close();
   }
 
-  async *#read(method: DescMethod, call: ClientReadableStream<Message>, options: CallOptions): AsyncIterable<Message> {
+  async *#read(
+    method: DescMethod,
+    call: ClientReadableStream<Message> | ClientDuplexStream<Message, Message>,
+    options: CallOptions,
+  ): AsyncIterable<Message> {
     const onAbort = () => call.cancel();
     options.signal?.addEventListener("abort", onAbort, { once: true });
     // A reader that leaves early cancels, and the cancellation comes back as an error that nobody waits for.
@@ -189,47 +224,55 @@ class GrpcTransport implements Transport {
   }
 }
 
+type RequestStream = ClientWritableStream<Message> | ClientDuplexStream<Message, Message>;
+
 /** Writes at the pace of the reader; whichever end stops first, the source is closed. */
 async function sendAll(
   call: ClientWritableStream<Message>,
   requests: AsyncIterable<Message>,
   answer: Promise<Message>,
 ): Promise<Message> {
+  const over = answer.then(
+    () => {},
+    () => {},
+  );
+  try {
+    await writeAll(call, requests, over);
+  } catch (reason) {
+    call.cancel();
+    await over;
+    throw reason;
+  }
+  return answer;
+}
+
+/** Writes what `requests` gives until its end, or until the call is `over`. Throws what the source throws. */
+async function writeAll(call: RequestStream, requests: AsyncIterable<Message>, over: Promise<void>): Promise<void> {
   // After the answer (or an error) the stream is gone; a late write's own error would say less than the answer does.
   call.on("error", () => {});
-  let answered = false;
-  const over = answer.then(
-    () => {
-      answered = true;
-    },
-    () => {
-      answered = true;
-    },
-  );
+  let finished = false;
+  const end = over.then(() => {
+    finished = true;
+  });
   const iterator = requests[Symbol.asyncIterator]();
   let exhausted = false;
   try {
-    while (!answered) {
-      const next = await Promise.race([iterator.next(), over]);
+    while (!finished) {
+      const next = await Promise.race([iterator.next(), end]);
       if (!next) break;
       if (next.done) {
         exhausted = true;
         call.end();
         break;
       }
-      if (!call.write(next.value)) await Promise.race([drained(call), over]);
+      if (!call.write(next.value)) await Promise.race([drained(call), end]);
     }
-  } catch (reason) {
-    call.cancel();
-    await over;
-    throw reason;
   } finally {
     if (!exhausted) iterator.return?.()?.catch(() => {});
   }
-  return answer;
 }
 
-function drained(call: ClientWritableStream<Message>): Promise<void> {
+function drained(call: RequestStream): Promise<void> {
   return new Promise((resolve) => call.once("drain", () => resolve()));
 }
 

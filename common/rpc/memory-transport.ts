@@ -224,6 +224,49 @@ class MemoryTransport implements Transport {
     }
   }
 
+  async *bidiStream(
+    method: DescMethod,
+    requests: AsyncIterable<Message>,
+    options: CallOptions,
+  ): AsyncIterable<Message> {
+    const call = this.#open(method, options);
+    const { context } = call;
+    const up = new Pipe<Message>(WINDOW);
+    const down = new Pipe<Message>(WINDOW);
+    const source = requests[Symbol.asyncIterator]();
+    const produce = async () => {
+      await this.#wire.pass("request", context.signal);
+      const run = this.#wire.methodOf(method) as (
+        requests: AsyncIterable<Message>,
+        context: CallContext,
+      ) => AsyncIterable<Answer>;
+      const sending = this.#send(source, method.input, up, { direction: "request", signal: context.signal });
+      const responses = run(up.read(context.signal), context)[Symbol.asyncIterator]();
+      // A source that fails ends the call with its own failure.
+      const failed = sending.then(() => new Promise<never>(() => {}));
+      const on = { direction: "response", signal: context.signal } as const;
+      try {
+        await Promise.race([this.#send(responses, method.output, down, on), failed]);
+      } finally {
+        responses.return?.()?.catch(() => {});
+      }
+    };
+    const produced = produce().then(
+      () => down.close(),
+      (reason: unknown) => down.close(this.#asSent(method, reason)),
+    );
+    try {
+      yield* down.read(context.signal);
+    } catch (reason) {
+      throw call.failure(reason);
+    } finally {
+      call.end();
+      up.close();
+      source.return?.()?.catch(() => {});
+      await produced;
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new SwarmError("canceled", "transport is closed"));
   }

@@ -13,7 +13,6 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
-import { SwarmError } from "../base/error.ts";
 
 /** Who calls. `identity` is what the wire proved (a certificate); nothing in a message counts as identity. */
 export interface Peer {
@@ -48,6 +47,10 @@ type ClientStreaming<I extends DescMessage, O extends DescMessage> = (
   requests: AsyncIterable<MessageShape<I>>,
   context: CallContext,
 ) => Promise<MessageInitShape<O>>;
+type BidiStreaming<I extends DescMessage, O extends DescMessage> = (
+  requests: AsyncIterable<MessageShape<I>>,
+  context: CallContext,
+) => AsyncIterable<MessageInitShape<O>>;
 
 type MethodImplementation<M> = M extends { methodKind: infer Kind; input: infer I; output: infer O }
   ? I extends DescMessage
@@ -58,7 +61,9 @@ type MethodImplementation<M> = M extends { methodKind: infer Kind; input: infer 
           ? ServerStreaming<I, O>
           : Kind extends "client_streaming"
             ? ClientStreaming<I, O>
-            : never
+            : Kind extends "bidi_streaming"
+              ? BidiStreaming<I, O>
+              : never
       : never
     : never
   : never;
@@ -77,7 +82,9 @@ type MethodCall<M> = M extends { methodKind: infer Kind; input: infer I; output:
           ? (request: MessageInitShape<I>, options?: CallOptions) => AsyncIterable<MessageShape<O>>
           : Kind extends "client_streaming"
             ? (requests: AsyncIterable<MessageInitShape<I>>, options?: CallOptions) => Promise<MessageShape<O>>
-            : never
+            : Kind extends "bidi_streaming"
+              ? (requests: AsyncIterable<MessageInitShape<I>>, options?: CallOptions) => AsyncIterable<MessageShape<O>>
+              : never
       : never
     : never
   : never;
@@ -92,6 +99,8 @@ export interface Transport extends AsyncDisposable {
   unary(method: DescMethod, request: Message, options: CallOptions): Promise<Message>;
   serverStream(method: DescMethod, request: Message, options: CallOptions): AsyncIterable<Message>;
   clientStream(method: DescMethod, requests: AsyncIterable<Message>, options: CallOptions): Promise<Message>;
+  /** Both directions at once, each at its reader's pace. Requests may end long before the answers do. */
+  bidiStream(method: DescMethod, requests: AsyncIterable<Message>, options: CallOptions): AsyncIterable<Message>;
 }
 
 /** Makes the client of `service` over `transport`. */
@@ -113,7 +122,8 @@ function callOf(method: DescMethod, transport: Transport): unknown {
       return (requests: AsyncIterable<MessageInitShape<DescMessage>>, options: CallOptions = {}) =>
         transport.clientStream(method, createEach(method.input, requests), options);
     case "bidi_streaming":
-      throw new SwarmError("unimplemented", `${method.name}: no bidirectional streams`);
+      return (requests: AsyncIterable<MessageInitShape<DescMessage>>, options: CallOptions = {}) =>
+        transport.bidiStream(method, createEach(method.input, requests), options);
   }
 }
 

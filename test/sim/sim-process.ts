@@ -74,6 +74,19 @@ export class SimProcess {
   /** The process's end of a wire. */
   transport(inner: Transport): Transport {
     const process = this;
+    const delivered = async function* <T>(open: () => AsyncIterable<T>) {
+      await process.running();
+      const iterator = open()[Symbol.asyncIterator]();
+      try {
+        while (true) {
+          const next = await process.deliver(iterator.next());
+          if (next.done) return;
+          yield next.value;
+        }
+      } finally {
+        await iterator.return?.();
+      }
+    };
     return {
       unary: async (method, request, options) => {
         await process.running();
@@ -83,19 +96,8 @@ export class SimProcess {
         await process.running();
         return process.deliver(inner.clientStream(method, requests, options));
       },
-      async *serverStream(method, request, options) {
-        await process.running();
-        const iterator = inner.serverStream(method, request, options)[Symbol.asyncIterator]();
-        try {
-          while (true) {
-            const next = await process.deliver(iterator.next());
-            if (next.done) return;
-            yield next.value;
-          }
-        } finally {
-          await iterator.return?.();
-        }
-      },
+      serverStream: (method, request, options) => delivered(() => inner.serverStream(method, request, options)),
+      bidiStream: (method, requests, options) => delivered(() => inner.bidiStream(method, requests, options)),
       [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
     };
   }
