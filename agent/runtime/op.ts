@@ -292,6 +292,17 @@ export interface ExecOp {
 }
 
 /** What the container's first process (or an exec'd one) does inside. */
+/**
+ * Makes a terminal of the container's own devpts standard input, output and error, and the controlling terminal; its other
+ * end goes to whoever cloned the process. Refuses (EXDEV) what is not a devpts.
+ */
+export interface OpenTerminalOp {
+  readonly op: "open-terminal";
+  /** The window's size in characters; 0 = unknown. */
+  readonly rows: number;
+  readonly columns: number;
+}
+
 export type ContainerOp =
   | UnshareOp
   | JoinNamespaceOp
@@ -319,7 +330,8 @@ export type ContainerOp =
   | NoNewPrivilegesOp
   | LoadSeccompOp
   | AwaitStartOp
-  | ExecOp;
+  | ExecOp
+  | OpenTerminalOp;
 
 export type Op = HostOp | ContainerOp;
 

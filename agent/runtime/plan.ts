@@ -75,6 +75,7 @@ const OPCODES = {
   "load-seccomp": 28,
   "await-start": 29,
   exec: 30,
+  "open-terminal": 31,
 } as const satisfies Record<Op["op"], number>;
 
 /** File type bits of mknod(2). */
@@ -119,7 +120,7 @@ function attributeFlags(attributes: readonly MountAttribute[]): number {
 }
 
 /** cgroup.procs files to join (v1), directory to be born into (v2), cgroup.kill, freezer.state, cgroup.procs, OOM count. */
-function encodeCgroup(cgroup: CgroupMembership | undefined, writer: Writer): void {
+export function encodeCgroup(cgroup: CgroupMembership | undefined, writer: Writer): void {
   const first = cgroup?.version === 1 ? (cgroup.freezer ?? cgroup.directories[0]) : cgroup?.directory;
   const under = (directory: string | undefined, file: string) => (directory ? `${directory}/${file}` : "");
   writer.part(() => {
@@ -159,6 +160,8 @@ function encodeOp(op: Op, writer: Writer): Writer {
       return writer.string(op.domainname);
     case "set-rlimit":
       return writer.u32(op.resource).u64(op.soft).u64(op.hard);
+    case "open-terminal":
+      return writer.u32(op.rows).u32(op.columns);
     case "set-oom-score":
       return writer.string(String(op.adjust));
     case "set-credentials":
@@ -190,7 +193,8 @@ type FilesystemOp = Exclude<
         | "set-oom-score"
         | "set-credentials"
         | "load-seccomp"
-        | "exec";
+        | "exec"
+        | "open-terminal";
     }
 >;
 

@@ -135,8 +135,18 @@ export function planContainer(input: PlanInput): Plan {
   };
 }
 
-/** The operations of a command run inside a container, for `Supervisor.exec`. */
-export function planExec(process: OciProcess, seccomp?: CompiledSeccomp): readonly ContainerOp[] {
+/** A terminal's window, in characters; 0 = unknown. */
+export interface WindowSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** The operations of a command run inside a container, for `Supervisor.exec` and, with a terminal, `SessionProcess` alone. */
+export function planExec(
+  process: OciProcess,
+  seccomp?: CompiledSeccomp,
+  terminal?: WindowSize,
+): readonly ContainerOp[] {
   const problems: FieldProblem[] = [];
   const credentials = [credentialsOp(process, problems)];
   const filter = seccompOps(seccomp);
@@ -144,6 +154,7 @@ export function planExec(process: OciProcess, seccomp?: CompiledSeccomp): readon
     { op: "new-keyring" },
     oomScoreOp(process),
     { op: "join-container" },
+    ...(terminal ? [{ op: "open-terminal" as const, ...terminal }] : []),
     ...rlimitOps(process, problems),
     { op: "set-working-directory", path: containerPath(process.cwd, "process.cwd", problems) },
     ...(process.noNewPrivileges

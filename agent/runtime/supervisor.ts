@@ -194,7 +194,8 @@ function decodeExit(payload: Buffer): ExitRecord {
   };
 }
 
-function opError(ops: readonly ContainerOp[], answer: Extract<Answer, { kind: "error" }>): SwarmError {
+/** The error of an operation that failed, by its name. */
+export function opError(ops: readonly ContainerOp[], answer: Extract<Answer, { kind: "error" }>): SwarmError {
   const { stage, index, errno } = answer.failure;
   const op = stage === "container" ? ops[index] : undefined;
   const error = errnoError(op ? describeOp(op) : "run in container", errno);

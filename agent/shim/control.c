@@ -159,6 +159,7 @@ static int start_exec(int client, uint32_t id, struct reader *request) {
   if (status != STATUS_RUNNING) return -ESRCH;
   if (exec == execs + EXECS_MAX) return -EAGAIN;
   TRY(spawn(0, ops, &exec->process, &failure));
+  close(exec->process.input);
   *exec = (struct exec){.process = exec->process, .client = client, .id = id, .left = left,
                         .deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0};
   return 0;

@@ -1,4 +1,7 @@
-/* `swarm-shim runner` serves the agent; `swarm-shim unpack` unpacks a layer (unpack.c). */
+/*
+ * `swarm-shim runner` serves the agent; `swarm-shim session` runs one command with a person at it (session.c);
+ * `swarm-shim unpack` unpacks a layer (unpack.c).
+ */
 #include "shim.h"
 #include <stdio.h>
 #include <sys/mman.h>
@@ -25,12 +28,13 @@ static int seal(char **argv, char **env) {
 
 int main(int argc, char **argv, char **env) {
   if (argc >= 2 && strcmp(argv[1], "unpack") == 0) return unpack_main(argc, argv);
-  if (argc != 2 || strcmp(argv[1], "runner") != 0) {
-    dprintf(2, "usage: swarm-shim runner|unpack\n");
+  bool session = argc == 2 && strcmp(argv[1], "session") == 0;
+  if (!session && (argc != 2 || strcmp(argv[1], "runner") != 0)) {
+    dprintf(2, "usage: swarm-shim runner|session|unpack\n");
     return 2;
   }
   int result = seal(argv, env);
-  if (result == 0) result = runner_main();
+  if (result == 0) result = session ? session_main() : runner_main();
   if (result < 0) dprintf(2, "swarm-shim: %s\n", strerror(-result));
   return result < 0;
 }

@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 
 int sync_fd = -1, container_pidfd = -1;
+bool keeps_input;
 
 /* The directories that were not there before, so that a failure removes no other. */
 static const char *made[64];
@@ -161,7 +162,7 @@ static const operation operations[] = {
     op_join_container, op_set_propagation, op_mount_overlay, op_bind_root, op_mount_filesystem, op_bind_mount,
     op_make_device, op_make_symlink, op_mask_paths, op_readonly_paths, op_readonly_root, op_pivot_root, op_set_sysctl,
     op_set_hostname, op_set_domainname, op_set_rlimit, op_set_oom_score, op_set_working_directory, op_new_keyring,
-    op_set_credentials, op_no_new_privileges, op_load_seccomp, op_await_start, op_exec,
+    op_set_credentials, op_no_new_privileges, op_load_seccomp, op_await_start, op_exec, op_open_terminal,
 };
 
 int run_ops(struct reader *list, struct failure *failure) {

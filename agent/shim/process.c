@@ -17,11 +17,12 @@
  */
 static void hand_over_stdio(uid_t uid, gid_t gid) {
   struct stat status;
-  int fd = open_in_root("/dev/null", O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  int fd = keeps_input ? -1 : open_in_root("/dev/null", O_RDONLY | O_NONBLOCK | O_NOCTTY);
   if (fd >= 0 && fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)) dup2(fd, 0);
   if (fd >= 0) close(fd);
   for (fd = 0; fd < 3; fd++)
     if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && fchown(fd, uid, gid) < 0) continue;
+    else if (isatty(fd) && fchown(fd, uid, (gid_t)-1) < 0) continue; /* its group stays tty */
 }
 
 int op_set_credentials(struct reader *reader) {
@@ -95,12 +96,13 @@ static int start_init(void) {
   sigprocmask(SIG_SETMASK, &all, NULL);
   pid_t program = TRY(CHECK(fork()));
   if (program > 0) {
-    /* It never executes anything, so nothing of it is closed by that. */
-    syscall(SYS_close_range, 3u, ~0u, 0u);
+    /* It never executes anything, so nothing of it is closed by that. Nobody shall wait for an exec's streams because of it. */
+    syscall(SYS_close_range, container_pidfd >= 0 ? 0u : 3u, ~0u, 0u);
     reap(program);
   }
   TRY(CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)));
   if (container_pidfd < 0) setsid(); /* an exec is killed as one process group */
+  else if (isatty(0) && (setpgid(0, 0) < 0 || tcsetpgrp(0, getpid()) < 0)) return -errno; /* in the foreground */
   return CHECK(sigprocmask(SIG_SETMASK, &none, NULL));
 }
 

@@ -61,6 +61,7 @@ typedef int (*operation)(struct reader *);
 extern int sync_fd;          /* the first process's end of the ladder with its supervisor (supervisor.c) */
 extern int container_pidfd;  /* the container's first process, for join-container */
 extern int host_netlink_fd;  /* a route socket of the host's network namespace */
+extern bool keeps_input;     /* standard input stays what it is, in place of the container's /dev/null */
 
 /* Runs a list of operations; `failure->index` says how far it came. */
 int run_ops(struct reader *list, struct failure *failure);
@@ -69,7 +70,7 @@ int op_mount_overlay(struct reader *), op_bind_root(struct reader *), op_mount_f
 int op_bind_mount(struct reader *), op_mask_paths(struct reader *), op_readonly_paths(struct reader *);
 int op_readonly_root(struct reader *), op_pivot_root(struct reader *), op_set_propagation(struct reader *);
 int op_set_credentials(struct reader *), op_no_new_privileges(struct reader *), op_load_seccomp(struct reader *);
-int op_exec(struct reader *), op_netlink(struct reader *);
+int op_exec(struct reader *), op_netlink(struct reader *), op_open_terminal(struct reader *);
 int new_filesystem(const char *type, const char *source, struct reader *options, uint32_t attributes);
 
 /* ---- netlink.c ---- */
@@ -87,7 +88,7 @@ int log_pump(int fd, unsigned stream);
 /* ---- supervisor.c, control.c, runner.c ---- */
 enum { PROCESS_MAX_OUTPUT = 4096 };
 struct process {
-  int pidfd, sync_fd, output[2];
+  int pidfd, sync_fd, input, output[2];
   pid_t pid;
 };
 struct cgroup {
@@ -100,7 +101,7 @@ int spawn(uint32_t flags, struct reader ops, struct process *process, struct fai
 int signal_all(int number);
 bool oom_killed(void);
 
-enum sync_kind { SYNC_READY, SYNC_FAILED };
+enum sync_kind { SYNC_READY, SYNC_FAILED, SYNC_TERMINAL /* with the terminal's other end as SCM_RIGHTS */ };
 struct sync_message {
   uint32_t kind, index, error;
 };
@@ -113,3 +114,4 @@ void control_loop(struct process *container) __attribute__((noreturn));
 int runner_main(void);
 int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length);
 int unpack_main(int argc, char **argv);
+int session_main(void);

@@ -83,7 +83,7 @@ static void run_child(struct reader ops, const int stdio[3]) {
 }
 
 int spawn(uint32_t flags, struct reader ops, struct process *process, struct failure *failure) {
-  int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}; /* stdin, which stays empty, stdout, stderr: read end, write end */
+  int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}; /* stdin, stdout, stderr: read end, write end */
   int ends[2] = {-1, -1}, pidfd = -1, result = 0;
   failure->stage = STAGE_CLONE;
   cleanup_close int into = *cgroup.into ? TRY(CHECK(open(cgroup.into, O_PATH | O_DIRECTORY | O_CLOEXEC))) : -1;
@@ -98,16 +98,15 @@ int spawn(uint32_t flags, struct reader ops, struct process *process, struct fai
     close(ends[0]); /* with it open, the supervisor's end would never show here */
     run_child(ops, (int[]){pipes[0][0], pipes[1][1], pipes[2][1]});
   }
-  close_fd(&pipes[0][0]), close_fd(&pipes[0][1]), close_fd(&pipes[1][1]), close_fd(&pipes[2][1]);
-  close_fd(&ends[1]);
-  *process = (struct process){pidfd, ends[0], {pipes[1][0], pipes[2][0]}, pid};
+  close_fd(&pipes[0][0]), close_fd(&pipes[1][1]), close_fd(&pipes[2][1]), close_fd(&ends[1]);
+  *process = (struct process){pidfd, ends[0], pipes[0][1], {pipes[1][0], pipes[2][0]}, pid};
   if (pid > 0) result = join_cgroups(pid);
   if (result >= 0) result = CHECK(send(ends[0], &pid, sizeof pid, MSG_NOSIGNAL));
   if (result >= 0) {
     for (int index = 0; index < 2; index++) fcntl(process->output[index], F_SETFL, O_NONBLOCK);
     return 0;
   }
-  close_fd(&pidfd), close_fd(&ends[0]), close_fd(&pipes[1][0]), close_fd(&pipes[2][0]);
+  close_fd(&pidfd), close_fd(&ends[0]), close_fd(&pipes[0][1]), close_fd(&pipes[1][0]), close_fd(&pipes[2][0]);
   if (pid > 0) waitpid(pid, NULL, 0);
   process->pid = -1;
   return result;
@@ -176,6 +175,7 @@ static int create(struct reader *plan, struct process *container, struct failure
   TRY(run_ops(&host, failure));
   TRY(spawn(namespaces, ops, container, failure));
   TRY(await_ready(container, failure));
+  close(container->input); /* nobody writes: its reader finds the end */
   close(host_netlink_fd);
   host_netlink_fd = -1;
   close(HOST_NETNS_FD);
