@@ -5,7 +5,8 @@
  *   manager ══ session ══╦═ heartbeats
  *                        ╠═ assignments → worker → task managers → controllers (executor)
  *                        ╠═ statuses    ← reporter ←────┘
- *                        ╚═ logs        ← log publisher
+ *                        ╠═ logs        ← log publisher
+ *                        ╚═ streams     ↔ stream carrier (commands in tasks)
  */
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
 import type { Clock } from "../common/base/clock.ts";
@@ -18,6 +19,7 @@ import type { Executor } from "./executor.ts";
 import { LogPublisher } from "./log-publisher.ts";
 import { Reporter } from "./reporter.ts";
 import { type Connect, type ManagerList, type Session, SessionKeeper } from "./session.ts";
+import { StreamCarrier } from "./stream-carrier.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { Worker } from "./worker.ts";
 
@@ -59,11 +61,12 @@ export class Agent {
     const worker = new Worker({ ...options, reporter }, scope);
     await worker.recover(scope.signal);
     const logs = new LogPublisher({ ...options, worker });
+    const streams = new StreamCarrier({ ...options, worker, scope });
     const sessions = new SessionKeeper({
       ...options,
       describe: () => executor.describe(),
       configure: (settings, inner) => executor.configure(settings, inner),
-      serve: (session, inner) => this.#serve(session, { worker, reporter, logs }, inner),
+      serve: (session, inner) => this.#serve(session, { worker, reporter, logs, streams }, inner),
     });
     scope.spawn("sessions", (inner) => sessions.run(inner));
     await scope.join();
@@ -71,13 +74,19 @@ export class Agent {
 
   async #serve(
     session: Session,
-    parts: { readonly worker: Worker; readonly reporter: Reporter; readonly logs: LogPublisher },
+    parts: {
+      readonly worker: Worker;
+      readonly reporter: Reporter;
+      readonly logs: LogPublisher;
+      readonly streams: StreamCarrier;
+    },
     signal: AbortSignal,
   ): Promise<void> {
     await using scope = new Scope(signal);
     scope.spawn("assignments", (inner) => this.#assignments(session, parts.worker, inner));
     scope.spawn("statuses", (inner) => parts.reporter.deliver(session, inner));
     scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
+    scope.spawn("streams", (inner) => parts.streams.serve(session, inner));
     await scope.join();
   }
 

@@ -10,11 +10,12 @@ import { existsSync } from "node:fs";
 import { abortable, withTimeout } from "../common/base/clock.ts";
 import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
-import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ExecRequest, ExecResponse, ExecStart, LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
 import { changeContents } from "./change-contents.ts";
 import { type CreatedContainer, createContainer } from "./container-create.ts";
+import { execInContainer } from "./container-exec.ts";
 import { readContainerLog } from "./container-logs.ts";
 import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
 import { releaseContainer } from "./container-release.ts";
@@ -154,6 +155,20 @@ export class ContainerController implements TaskController {
     const live = await this.#connect(signal);
     const over = live ? undefined : await readExitRecord(this.#directory).catch(() => undefined);
     yield* readContainerLog({ clock, path, options, ended: () => over !== undefined || this.#over }, signal);
+  }
+
+  async *exec(
+    start: ExecStart,
+    requests: AsyncIterable<ExecRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<ExecResponse> {
+    const supervisor = await this.#connect(signal);
+    const record = await this.#readRecord();
+    if (!supervisor || !record) throw new SwarmError("failed_precondition", `task ${this.id} does not run`);
+    const { process } = record;
+    const { membership: cgroup } = this.#node.cgroups.plan(this.id, {});
+    const seccomp = seccompFilter(process, this.#node.facts.architecture);
+    yield* execInContainer({ supervisor, process, cgroup, seccomp }, this.#node, { start, requests }, signal);
   }
 
   /** Lets go of the container, which runs on. */

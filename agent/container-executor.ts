@@ -19,6 +19,7 @@ import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from
 import type { CgroupManager } from "./cgroup/manager.ts";
 import { collectContents, removeContents } from "./container-contents.ts";
 import { ContainerController } from "./container-controller.ts";
+import { DetachedCommands } from "./container-exec.ts";
 import type { AssignedTask, Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
 import { Turnstile } from "./image/shared-work.ts";
 import { ImageStore } from "./image/store.ts";
@@ -62,6 +63,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   readonly #options: ContainerExecutorOptions;
   readonly #scope = new Scope();
   readonly #runner: Runner;
+  readonly #detached = new DetachedCommands();
   readonly #registries: RegistryClient;
   readonly #node: NodeRuntime;
   readonly #controllers = new Map<TaskId, ContainerController>();
@@ -78,6 +80,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
       ...{ clock, logger, facts, directories, cgroups, clusterImages, images },
       names: { nodeId: options.nodeId, hostname: options.hostname, architecture: facts.architecture, os: "linux" },
       runner: this.#runner,
+      shimPath: options.shimPath,
+      detached: this.#detached,
       registries: this.#registries,
       starting: new Turnstile(Math.max(2, facts.cpus * STARTS_PER_CPU)),
       scope: this.#scope,
@@ -234,6 +238,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   /** Lets go of everything; containers, links and rules stay. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#scope[Symbol.asyncDispose]();
+    await this.#detached[Symbol.asyncDispose]();
     for (const controller of this.#controllers.values()) await controller.close();
     await this.#network?.[Symbol.asyncDispose]();
     this.#registries[Symbol.dispose]();

@@ -3,7 +3,7 @@
  * through these steps; the container executor does them for real, the simulator's in virtual time.
  */
 import type { TaskId } from "../common/base/id.ts";
-import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ExecRequest, ExecResponse, ExecStart, LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
@@ -51,6 +51,12 @@ export interface TaskController {
    * May run beside any step; before `prepare` it only means that `prepare` takes the new content.
    */
   refresh(template: TaskTemplate, signal: AbortSignal): Promise<void>;
+  /**
+   * Runs a command inside the running container, driven by `requests` after its start. The last response is `ended`; when
+   * `signal` aborts or the iteration is left, the command is killed with all that it started and did not detach itself.
+   * Throws `failed_precondition` while the container does not run.
+   */
+  exec(start: ExecStart, requests: AsyncIterable<ExecRequest>, signal: AbortSignal): AsyncIterable<ExecResponse>;
   /** Log lines of the task, oldest first; with `follow` it goes on until the signal aborts. */
   logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }

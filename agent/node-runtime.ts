@@ -7,6 +7,7 @@ import type { Scope } from "../common/base/scope.ts";
 import type { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
 import type { CgroupManager } from "./cgroup/manager.ts";
+import type { DetachedCommands } from "./container-exec.ts";
 import type { NodeNames } from "./container-settings.ts";
 import type { Turnstile } from "./image/shared-work.ts";
 import type { ImageStore } from "./image/store.ts";
@@ -79,6 +80,9 @@ export interface NodeRuntime {
   readonly facts: HostFacts;
   readonly directories: AgentDirectories;
   readonly runner: Runner;
+  /** The swarm-shim program. */
+  readonly shimPath: string;
+  readonly detached: DetachedCommands;
   readonly cgroups: CgroupManager;
   readonly images: ImageStore;
   /** Asked before any registry. */

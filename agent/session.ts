@@ -12,7 +12,7 @@ import { pick, type Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { HEARTBEAT_PERIOD_MS_DEFAULT } from "../common/model/defaults.ts";
 import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
-import { Dispatcher, LogBroker, type SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { Dispatcher, LogBroker, type SessionMessage, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { NodeDescription } from "../proto/gen/swarm/v1/types_pb.js";
 
 /** SwarmKit's bounds: a lower first delay would stampede a manager that restarts, a higher cap slow the recovery. */
@@ -52,6 +52,7 @@ export interface Session {
   readonly transport: Transport;
   readonly dispatcher: Client<typeof Dispatcher>;
   readonly logBroker: Client<typeof LogBroker>;
+  readonly streamBroker: Client<typeof StreamBroker>;
 }
 
 /** What a session keeper needs. */
@@ -125,6 +126,7 @@ export class SessionKeeper {
     const { nodeId, describe, configure, serve, logger, clock } = this.#options;
     const dispatcher = createClient(Dispatcher, transport);
     const logBroker = createClient(LogBroker, transport);
+    const streamBroker = createClient(StreamBroker, transport);
     const description = await describe();
     await using scope = new Scope(signal);
     const messages = dispatcher
@@ -135,7 +137,7 @@ export class SessionKeeper {
     if (first.done) return new SwarmError("unavailable", `manager ${address} closed the session`);
     const sessionId = this.#learn(first.value);
     await configure({ addressPool: first.value.addressPool }, scope.signal);
-    const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker };
+    const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker, streamBroker };
     this.#lost = false;
     logger.info({ manager: address, sessionId }, "session opened");
     scope.spawn("session", () => this.#listen(messages, address));

@@ -116,6 +116,11 @@ export class Worker {
     return "applied";
   }
 
+  /** The controller of a task of this node; undefined: it has none of that id. */
+  controllerOf(taskId: string): TaskController | undefined {
+    return this.#managers.get(taskId as TaskId)?.controller;
+  }
+
   /** The tasks on this node that a reader of logs asks for. */
   logged(selector: LogSelector): readonly LoggedTask[] {
     return [...this.#managers.values()].filter((manager) => selects(selector, manager.task)).map(logged);

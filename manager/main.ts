@@ -17,7 +17,7 @@ import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { MutualTls } from "../common/rpc/tls.ts";
 import { loadTlsFiles, type ServerTlsFiles } from "../common/rpc/tls-files.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
-import { Content as ContentService, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { Content as ContentService, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { Manager, type ManagerServices } from "./manager.ts";
@@ -124,6 +124,7 @@ async function openDoors(
   local.addService(Control, services.control);
   agents.addService(Dispatcher, services.dispatcher);
   agents.addService(LogBroker, services.logBroker);
+  agents.addService(StreamBroker, services.streamBroker);
   agents.addService(ContentService, content.implementation);
   scope.spawn("content", (signal) => content.run(signal));
   const bound = await agents.listen(printHostPort(listen));

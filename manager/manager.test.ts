@@ -8,7 +8,7 @@ import { seededRandom, systemEntropy } from "../common/base/random.ts";
 import { MemoryNetwork } from "../common/rpc/memory-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
-import { type AssignmentsMessage, Dispatcher, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { type AssignmentsMessage, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { NodeStatus_State, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import { TEST_KEYS } from "../test/cluster-key.ts";
 import { testId } from "../test/objects.ts";
@@ -71,6 +71,7 @@ function world() {
         server.addService(Control, services.control);
         server.addService(Dispatcher, services.dispatcher);
         server.addService(LogBroker, services.logBroker);
+        server.addService(StreamBroker, services.streamBroker);
         return name;
       },
     });

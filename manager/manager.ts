@@ -5,6 +5,7 @@
  *   swarmctl ── Control ────────┐
  *   agents ──── Dispatcher ─────┼── store (view, commit) ── etcd
  *          ──── LogBroker ──────┤
+ *          ──── StreamBroker ───┤
  *          ──── Content         └── election ── leader's loops
  */
 import { create } from "@bufbuild/protobuf";
@@ -17,7 +18,7 @@ import { Scope } from "../common/base/scope.ts";
 import { toDuration } from "../common/model/duration.ts";
 import type { ServiceImplementation } from "../common/rpc/service.ts";
 import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
-import type { Dispatcher as DispatcherService, LogBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { Dispatcher as DispatcherService, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import { createControl } from "./control/control.ts";
 import type { ImageBlobs, Registries } from "./control/dependencies.ts";
@@ -32,6 +33,7 @@ import type { Kv, LeaseId } from "./store/kv.ts";
 import { openStore } from "./store/open-store.ts";
 import type { Proposal } from "./store/proposal.ts";
 import type { Store } from "./store/store.ts";
+import { StreamHub } from "./streambroker/stream-hub.ts";
 
 /** What a new cluster is made with; later it is the stored object that counts. */
 export interface ClusterDefaults {
@@ -46,6 +48,7 @@ export interface ManagerServices {
   readonly control: ServiceImplementation<typeof Control>;
   readonly dispatcher: ServiceImplementation<typeof DispatcherService>;
   readonly logBroker: ServiceImplementation<typeof LogBroker>;
+  readonly streamBroker: ServiceImplementation<typeof StreamBroker>;
 }
 
 /** What a manager is made of. */
@@ -74,6 +77,7 @@ export interface ManagerOptions {
 interface Present {
   readonly dispatcher: Dispatcher;
   readonly hub: LogHub;
+  readonly streams: StreamHub;
 }
 
 export class Manager {
@@ -120,11 +124,13 @@ export class Manager {
     const dispatcher = new Dispatcher(common);
     const isSession = (nodeId: string, sessionId: string) => dispatcher.hasSession(nodeId, sessionId);
     const hub = new LogHub({ ...common, isSession });
-    this.#present = { dispatcher, hub };
+    const streams = new StreamHub({ ...common, isSession });
+    this.#present = { dispatcher, hub, streams };
     try {
       await using scope = new Scope(signal);
       scope.spawn("dispatcher", (inner) => dispatcher.run(inner));
       scope.spawn("logs", (inner) => hub.run(inner));
+      scope.spawn("streams", (inner) => streams.run(inner));
       await scope.join();
     } finally {
       this.#present = undefined;
@@ -135,6 +141,7 @@ export class Manager {
     const { clock, random, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
+    const streamBroker = () => this.#require().streams.implementation;
     return {
       store,
       control: createControl({
@@ -143,6 +150,7 @@ export class Manager {
         registry,
         sealer,
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
+        streams: { open: (...request) => this.#require().streams.open(...request) },
         clock,
         random,
         logger,
@@ -158,6 +166,10 @@ export class Manager {
       logBroker: {
         listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),
         publishLogs: async (...call) => logBroker().publishLogs(...call),
+      },
+      streamBroker: {
+        listenStreams: (...call) => streamBroker().listenStreams(...call),
+        carryStream: (...call) => streamBroker().carryStream(...call),
       },
     };
   }

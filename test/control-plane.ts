@@ -29,7 +29,16 @@ import { runElection } from "../manager/store/election.ts";
 import { MemoryKv } from "../manager/store/memory-kv.ts";
 import { openStore } from "../manager/store/open-store.ts";
 import type { Store } from "../manager/store/store.ts";
-import { Control, LogMessage_Stream, LogMessageSchema, LogMessagesSchema } from "../proto/gen/swarm/v1/control_pb.js";
+import {
+  Control,
+  ExecEndedSchema,
+  type ExecResponse,
+  ExecResponseSchema,
+  LogMessage_Stream,
+  LogMessageSchema,
+  LogMessagesSchema,
+} from "../proto/gen/swarm/v1/control_pb.js";
+import { type AgentFrame, AgentFrameSchema, type ManagerFrame } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 
@@ -78,6 +87,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
       digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
     },
     logs: { subscribe: () => sayHello(store) },
+    streams: { open: (_, outgoing) => playCommand(outgoing) },
     sealer: new Sealer(new Uint8Array(KEY_BYTES), systemEntropy),
     managerId,
     version: "0.0.0-test",
@@ -102,6 +112,33 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Plays a command in a task: `echo`, `cat`, `exit CODE`, `missing`, and `size`, which tells its terminal's. */
+async function* playCommand(outgoing: AsyncIterable<ManagerFrame>): AsyncGenerator<AgentFrame, void, undefined> {
+  const say = (content: ExecResponse["content"]) =>
+    create(AgentFrameSchema, { content: { case: "exec", value: create(ExecResponseSchema, { content }) } });
+  const end = (exitCode: number, error = "") =>
+    say({ case: "ended", value: create(ExecEndedSchema, { exitCode, error }) });
+  for await (const { content } of outgoing) {
+    const request = content.value?.content;
+    if (request?.case === "stdin") yield say({ case: "stdout", value: request.value });
+    if (request?.case === "stdinEnd") yield end(0);
+    if (request?.case === "stdinEnd") return;
+    if (request?.case !== "start") continue;
+    const { args, env, user, dir, tty, size, stdin, detach } = request.value;
+    const [program = "", ...words] = args;
+    if (program === "missing") yield end(127, `exec: "missing": executable file not found in $PATH`);
+    if (program === "missing") return;
+    yield say({ case: "started", value: true });
+    if (detach) return;
+    if (program === "cat" && stdin) continue;
+    const told = program === "size" ? [tty, size?.rows, size?.columns] : [...words, ...env, user, dir];
+    if (program === "exit") yield say({ case: "stderr", value: Buffer.from("going\n") });
+    else yield say({ case: "stdout", value: Buffer.from(`${told.join(" ").trim()}\n`) });
+    yield end(program === "exit" ? Number(words[0]) : 0);
+    return;
+  }
 }
 
 async function addNodes(store: Store, count: number, signal: AbortSignal): Promise<void> {

@@ -11,7 +11,14 @@ import { abortable } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import { Wakeup } from "../common/base/wakeup.ts";
-import { type LogMessage, LogMessage_Stream, LogMessageSchema } from "../proto/gen/swarm/v1/control_pb.js";
+import {
+  ExecEndedSchema,
+  type ExecResponse,
+  ExecResponseSchema,
+  type LogMessage,
+  LogMessage_Stream,
+  LogMessageSchema,
+} from "../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeDescriptionSchema } from "../proto/gen/swarm/v1/types_pb.js";
 
@@ -110,6 +117,24 @@ export class FakeExecutor implements Executor {
       async refresh(template, signal) {
         const pins = template.pins.map(({ objectId, version }) => `${objectId}/${version}`).join(" ");
         await note(`refresh ${pins}`, signal);
+      },
+      /** `echo` sends back what comes in; `wait` ends with its caller; anything else ends with 0. */
+      async *exec(start, requests, signal): AsyncIterable<ExecResponse> {
+        executor.calls.push(`exec ${start.args.join(" ")}`);
+        const say = (content: ExecResponse["content"]) => create(ExecResponseSchema, { content });
+        yield say({ case: "started", value: true });
+        try {
+          if (start.args[0] === "wait") await abortable(new Promise<never>(() => {}), signal);
+          if (start.args[0] === "echo") {
+            for await (const { content } of requests) {
+              if (content.case === "stdin") yield say({ case: "stdout", value: content.value });
+              if (content.case === "stdinEnd") break;
+            }
+          }
+          yield say({ case: "ended", value: create(ExecEndedSchema, {}) });
+        } finally {
+          executor.calls.push(`exec over ${start.args.join(" ")}`);
+        }
       },
       async *logs(_options: LogOptions): AsyncIterable<LogMessage> {
         for (const line of ["one", "two"]) {

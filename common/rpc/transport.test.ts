@@ -8,9 +8,16 @@ import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { connect as openTls } from "node:tls";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Content, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import {
+  type AgentFrame,
+  Content,
+  LogBroker,
+  type ManagerFrame,
+  StreamBroker,
+} from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { CertificateAuthority } from "../../test/certificates.ts";
 import { eventually } from "../../test/eventually.ts";
+import { abortable } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
 import { silentLogger } from "../base/logger.ts";
@@ -22,6 +29,7 @@ import { type ClientTls, MutualTls, type TlsPem } from "./tls.ts";
 
 type ContentMethods = ServiceImplementation<typeof Content>;
 type LogMethods = ServiceImplementation<typeof LogBroker>;
+type StreamMethods = ServiceImplementation<typeof StreamBroker>;
 
 interface Pair extends AsyncDisposable {
   readonly transport: Transport;
@@ -29,7 +37,7 @@ interface Pair extends AsyncDisposable {
   stopServer(): Promise<void>;
 }
 
-type Open = (content: ContentMethods, logs: LogMethods) => Promise<Pair>;
+type Open = (content: ContentMethods, logs: LogMethods, streams?: StreamMethods) => Promise<Pair>;
 
 /** A server's and a client's identity under one authority. */
 const certificates = mkdtempSync(join(tmpdir(), "rpc-tls-"));
@@ -49,10 +57,11 @@ afterEach(() => rm(folder, { recursive: true }));
 
 const overGrpc =
   (addressOf: () => string, tls?: { readonly server: TlsPem; readonly client: TlsPem }): Open =>
-  async (content, logs) => {
+  async (content, logs, streams = idle.streams) => {
     const server = new GrpcServer({ logger: silentLogger, ...(tls ? { tls: new MutualTls(tls.server) } : {}) });
     server.addService(Content, content);
     server.addService(LogBroker, logs);
+    server.addService(StreamBroker, streams);
     const address = await server.listen(addressOf());
     const transport = openGrpcTransport({ address, ...(tls ? { tls: tls.client } : {}) });
     return {
@@ -65,11 +74,12 @@ const overGrpc =
     };
   };
 
-const overMemory: Open = async (content, logs) => {
+const overMemory: Open = async (content, logs, streams = idle.streams) => {
   const network = new MemoryNetwork();
   const server = network.serve("server");
   server.addService(Content, content);
   server.addService(LogBroker, logs);
+  server.addService(StreamBroker, streams);
   const transport = network.transport("caller", "server");
   return {
     transport,
@@ -81,7 +91,11 @@ const overMemory: Open = async (content, logs) => {
   };
 };
 
-const idle: { readonly content: ContentMethods; readonly logs: LogMethods } = {
+const idle: { readonly content: ContentMethods; readonly logs: LogMethods; readonly streams: StreamMethods } = {
+  streams: {
+    async *listenStreams() {},
+    async *carryStream() {},
+  },
   content: {
     resolveImage: async () => ({}),
     async *getBlob() {},
@@ -364,6 +378,163 @@ describe.each([
     await expect(createClient(LogBroker, pair.transport).publishLogs(source())).rejects.toEqual(
       refusal("resource_exhausted"),
     );
+  });
+});
+
+/** A frame that carries a word each way. */
+const up = (streamId: string) => ({ content: { case: "greeting", value: { streamId } } }) as const;
+const down = (taskId: string) =>
+  ({ content: { case: "exec", value: { content: { case: "start", value: { taskId } } } } }) as const;
+const wordUp = ({ content }: AgentFrame) => (content.case === "greeting" ? content.value.streamId : "?");
+const wordDown = ({ content }: ManagerFrame) =>
+  content.case === "exec" && content.value.content.case === "start" ? content.value.content.value.taskId : "?";
+
+describe.each([
+  ["grpc over a unix socket", overGrpc(() => `unix:${join(folder, "run", "s.sock")}`)],
+  ["grpc over mutual TLS", overGrpc(() => "127.0.0.1:0", identities)],
+  ["memory", overMemory],
+] satisfies readonly (readonly [string, Open])[])("both directions: %s", (_name, open) => {
+  const serve = (carryStream: StreamMethods["carryStream"]) =>
+    open(idle.content, idle.logs, { ...idle.streams, carryStream });
+
+  test("talk in turns, and answers go on after the last request", async () => {
+    await using pair = await serve(async function* (requests) {
+      for await (const request of requests) yield down(`got ${wordUp(request)}`);
+      for (let index = 0; index < 3; index++) {
+        await nextTurn();
+        yield down(`after ${index}`);
+      }
+    });
+    const heard: string[] = [];
+    const turn = { next: Promise.withResolvers<void>() };
+    const source = async function* () {
+      for (const word of ["one", "two"]) {
+        yield up(word);
+        await turn.next.promise;
+        turn.next = Promise.withResolvers();
+      }
+    };
+    for await (const answer of createClient(StreamBroker, pair.transport).carryStream(source())) {
+      heard.push(wordDown(answer));
+      turn.next.resolve();
+    }
+    expect(heard).toEqual(["got one", "got two", "after 0", "after 1", "after 2"]);
+  });
+
+  test("a server that fails or ends early tells why, and the source is closed", async () => {
+    await using pair = await serve(async function* (requests) {
+      for await (const request of requests) {
+        if (wordUp(request) === "end") return;
+        if (wordUp(request) === "fail") throw new SwarmError("not_found", "nobody wants it");
+        yield down("more");
+      }
+    });
+    for (const last of ["end", "fail"]) {
+      let closed = false;
+      const source = async function* () {
+        try {
+          yield up("go");
+          yield up(last);
+          while (true) {
+            await nextTurn();
+            yield up("late");
+          }
+        } finally {
+          closed = true;
+        }
+      };
+      const read = Array.fromAsync(createClient(StreamBroker, pair.transport).carryStream(source()));
+      if (last === "fail") await expect(read).rejects.toMatchObject({ code: "not_found", message: "nobody wants it" });
+      else expect((await read).map(wordDown)).toEqual(["more"]);
+      await eventually(() => expect(closed).toBe(true));
+    }
+  });
+
+  test("a source that fails ends the call with its own error, and the server hears of it", async () => {
+    let ended: unknown;
+    await using pair = await serve(async function* (requests) {
+      try {
+        for await (const _ of requests) yield down("got");
+      } catch (reason) {
+        ended = reason;
+        throw reason;
+      }
+    });
+    const arrived = Promise.withResolvers<void>();
+    const source = async function* () {
+      yield up("x");
+      await arrived.promise;
+      throw new SwarmError("data_loss", "disk broke");
+    };
+    const read = async () => {
+      for await (const _ of createClient(StreamBroker, pair.transport).carryStream(source())) arrived.resolve();
+    };
+    await expect(read()).rejects.toMatchObject({ code: "data_loss", message: "disk broke" });
+    await eventually(() => expect(ended).toEqual(refusal("canceled")));
+  });
+
+  test("whoever leaves, or aborts, ends both directions", async () => {
+    let running = 0;
+    await using pair = await serve(async function* (_, { signal }) {
+      running++;
+      try {
+        yield down("up");
+        await abortable(new Promise<never>(() => {}), signal);
+      } finally {
+        running--;
+      }
+    });
+    const silent = async function* () {
+      yield up("x");
+      await new Promise<never>(() => {});
+    };
+    const client = createClient(StreamBroker, pair.transport);
+    for await (const _ of client.carryStream(silent())) break;
+    const abort = new AbortController();
+    const read = async () => {
+      for await (const _ of client.carryStream(silent(), { signal: abort.signal })) {
+        abort.abort(new SwarmError("canceled", "seen enough"));
+      }
+    };
+    await expect(read()).rejects.toMatchObject({ code: "canceled", message: "seen enough" });
+    await eventually(() => expect(running).toBe(0));
+  });
+
+  test("back-pressure: who does not read stops the other end, each way", async () => {
+    const produced = { up: 0, down: 0 };
+    const long = "x".repeat(64 * 1024);
+    await using pair = await serve(async function* (_, { signal }) {
+      // It reads no request at all.
+      while (!signal.aborted && produced.down < 10_000) {
+        produced.down++;
+        yield down(long);
+        await nextTurn();
+      }
+    });
+    const source = async function* () {
+      while (produced.up < 10_000) {
+        produced.up++;
+        yield up(long);
+        await nextTurn();
+      }
+    };
+    const abort = new AbortController();
+    const frames = createClient(StreamBroker, pair.transport).carryStream(source(), { signal: abort.signal });
+    const iterator = frames[Symbol.asyncIterator]();
+    await iterator.next();
+    let before = "";
+    await eventually(
+      () => {
+        const [last, now] = [before, `${produced.up} ${produced.down}`];
+        before = now;
+        expect(now).toBe(last);
+      },
+      { intervalMs: 100 },
+    );
+    expect(produced.up).toBeLessThan(200);
+    expect(produced.down).toBeLessThan(200);
+    abort.abort();
+    await iterator.return?.();
   });
 });
 

@@ -17,6 +17,7 @@ import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../pro
 import { updateCluster } from "./cluster.ts";
 import { contentMethods } from "./content-methods.ts";
 import type { ControlDependencies } from "./dependencies.ts";
+import { execInTask } from "./exec.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
 import { getInfo } from "./info.ts";
 import { serviceLookup, taskLookup } from "./lookups.ts";
@@ -86,6 +87,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       const resolved = resolveSelector(dependencies, selector);
       return dependencies.logs.subscribe(resolved, options ?? create(LogOptionsSchema, { tail: -1n }), signal);
     },
+    exec: (requests, { signal }) => execInTask(dependencies, requests, signal),
   };
 }
 

@@ -5,6 +5,7 @@ import type { Random } from "../../common/base/random.ts";
 import type { ImageReference } from "../../common/model/image-reference.ts";
 import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { AgentFrame, ManagerFrame } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
@@ -30,6 +31,15 @@ export interface LogSource {
   subscribe(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessages>;
 }
 
+/** Streams to the agents that have what is asked for. */
+export interface StreamSource {
+  open(
+    place: { readonly nodeId: string; readonly taskId: string },
+    outgoing: AsyncIterable<ManagerFrame>,
+    signal: AbortSignal,
+  ): AsyncIterable<AgentFrame>;
+}
+
 /** What registries know. */
 export interface Registries {
   /**
@@ -51,6 +61,7 @@ export interface ControlDependencies {
   /** Seals secrets under the cluster's key. */
   readonly sealer: Sealer;
   readonly logs: LogSource;
+  readonly streams: StreamSource;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

@@ -267,6 +267,7 @@ export class Dispatcher {
       case "spec":
       case "image":
       case "logs":
+      case "stream":
       case "secret":
       case "config":
       case "content":

@@ -30,6 +30,8 @@ import {
   type StackRevision,
   StackRevisionSchema,
   StackSchema,
+  type StreamRequest,
+  StreamRequestSchema,
   type Task,
   TaskSchema,
   type Volume,
@@ -55,6 +57,7 @@ export interface Objects {
   readonly session: Session;
   readonly manager: ManagerInfo;
   readonly logs: LogSubscription;
+  readonly stream: StreamRequest;
 }
 
 export type Kind = keyof Objects;
@@ -120,6 +123,7 @@ export const kinds: { readonly [K in Kind]: KindInfo<Objects[K]> } = {
   session: bare(SessionSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
   manager: bare(ManagerInfoSchema, { idOf: ({ id }) => id, idPattern: ID }),
   logs: bare(LogSubscriptionSchema, { idOf: ({ id }) => id, idPattern: ID }),
+  stream: bare(StreamRequestSchema, { idOf: ({ id }) => id, idPattern: ID }),
 };
 
 /** All kinds. */

@@ -12,6 +12,7 @@ import type {
   Session,
   SpecVersion,
   Stack,
+  StreamRequest,
   Task,
   Volume,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
@@ -37,6 +38,7 @@ export interface View {
   readonly sessions: ReadonlyMap<string, Session>;
   readonly managers: ReadonlyMap<string, ManagerInfo>;
   readonly logSubscriptions: ReadonlyMap<string, LogSubscription>;
+  readonly streamRequests: ReadonlyMap<string, StreamRequest>;
   readonly secrets: ReadonlyMap<string, Secret>;
   readonly configs: ReadonlyMap<string, Config>;
   readonly volumes: ReadonlyMap<string, Volume>;
@@ -98,6 +100,7 @@ export class ViewState implements View {
     session: new Map(),
     manager: new Map(),
     logs: new Map(),
+    stream: new Map(),
   };
   /** Versions of objects that carry no Meta, by kind and id. */
   readonly #versions = new Map<string, number>();
@@ -135,6 +138,9 @@ export class ViewState implements View {
   }
   get logSubscriptions(): ReadonlyMap<string, LogSubscription> {
     return this.#tables.logs;
+  }
+  get streamRequests(): ReadonlyMap<string, StreamRequest> {
+    return this.#tables.stream;
   }
   get secrets(): ReadonlyMap<string, Secret> {
     return this.#tables.secret;
@@ -326,6 +332,7 @@ export class ViewState implements View {
       case "session":
       case "manager":
       case "logs":
+      case "stream":
         break;
       default:
         change satisfies never;

@@ -21,7 +21,7 @@ import { LogHub } from "../../manager/logbroker/log-hub.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { openStore } from "../../manager/store/open-store.ts";
 import { LogMessageSchema } from "../../proto/gen/swarm/v1/control_pb.js";
-import { Dispatcher, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { Dispatcher, LogBroker, StreamBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import {
   LogOptionsSchema,
   LogSelectorSchema,
@@ -95,6 +95,7 @@ async function world() {
     transport,
     dispatcher: createClient(Dispatcher, transport),
     logBroker: createClient(LogBroker, transport),
+    streamBroker: createClient(StreamBroker, transport),
   };
   scope.spawn("publisher", (until) => publisher.serve(session, until));
   return {

@@ -159,6 +159,8 @@ export class SimHost {
       remove: (signal) => step(() => this.#discard(id), signal),
       // Simulated services have no contents.
       refresh: async () => {},
+      // Nobody asks for a command in a simulated container.
+      async *exec() {},
       async *logs() {},
     };
   }

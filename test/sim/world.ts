@@ -19,7 +19,7 @@ import type { ImageBlobs } from "../../manager/control/dependencies.ts";
 import { Manager } from "../../manager/manager.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { Control } from "../../proto/gen/swarm/v1/control_pb.js";
-import { Dispatcher, LogBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { Dispatcher, LogBroker, StreamBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { TEST_KEYS } from "../cluster-key.ts";
 import { between, fork, integerBetween } from "./chance.ts";
 import { HISTORY_LIMIT, HistoryChecker } from "./checker.ts";
@@ -259,7 +259,7 @@ export class World {
       clusterKeys: TEST_KEYS,
       entropy: (count) => randomEntropy(process.random, count),
       registry: { digestOf: async () => undefined },
-      serve: async ({ control, dispatcher, logBroker }, scope) => {
+      serve: async ({ control, dispatcher, logBroker, streamBroker }, scope) => {
         const server = network.wire.serve(member.name);
         const close = () => void server[Symbol.asyncDispose]();
         process.killed.addEventListener("abort", close, { once: true });
@@ -267,6 +267,7 @@ export class World {
         server.addService(Control, control);
         server.addService(Dispatcher, dispatcher);
         server.addService(LogBroker, logBroker);
+        server.addService(StreamBroker, streamBroker);
         return member.name;
       },
     });

@@ -1280,6 +1280,222 @@ export enum LogMessage_Stream {
 export declare const LogMessage_StreamSchema: GenEnum<LogMessage_Stream>;
 
 /**
+ * @generated from message swarm.v1.ExecRequest
+ */
+export declare type ExecRequest = Message<"swarm.v1.ExecRequest"> & {
+  /**
+   * @generated from oneof swarm.v1.ExecRequest.content
+   */
+  content: {
+    /**
+     * @generated from field: swarm.v1.ExecStart start = 1;
+     */
+    value: ExecStart;
+    case: "start";
+  } | {
+    /**
+     * At most 64 KiB at a time.
+     *
+     * @generated from field: bytes stdin = 2;
+     */
+    value: Uint8Array;
+    case: "stdin";
+  } | {
+    /**
+     * The command's standard input ends here.
+     *
+     * @generated from field: bool stdin_end = 3;
+     */
+    value: boolean;
+    case: "stdinEnd";
+  } | {
+    /**
+     * @generated from field: swarm.v1.WindowSize resize = 4;
+     */
+    value: WindowSize;
+    case: "resize";
+  } | {
+    /**
+     * For the command itself: 1 to 64.
+     *
+     * @generated from field: uint32 signal = 5;
+     */
+    value: number;
+    case: "signal";
+  } | {
+    /**
+     * Leaves the command to itself: the responses end, and it runs on as one that was started with `detach`.
+     *
+     * @generated from field: bool detach = 6;
+     */
+    value: boolean;
+    case: "detach";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.ExecRequest.
+ * Use `create(ExecRequestSchema)` to create a new message.
+ */
+export declare const ExecRequestSchema: GenMessage<ExecRequest>;
+
+/**
+ * @generated from message swarm.v1.ExecStart
+ */
+export declare type ExecStart = Message<"swarm.v1.ExecStart"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * @generated from field: repeated string args = 2;
+   */
+  args: string[];
+
+  /**
+   * NAME=value, over the container's own; NAME alone takes one away.
+   *
+   * @generated from field: repeated string env = 3;
+   */
+  env: string[];
+
+  /**
+   * user[:group], each a name or a number; empty: the container's.
+   *
+   * @generated from field: string user = 4;
+   */
+  user: string;
+
+  /**
+   * Absolute; empty: the container's.
+   *
+   * @generated from field: string dir = 5;
+   */
+  dir: string;
+
+  /**
+   * On a terminal of its own: one stream out, as `stdout`.
+   *
+   * @generated from field: bool tty = 6;
+   */
+  tty: boolean;
+
+  /**
+   * Whether stdin will come; without, the command reads the container's /dev/null.
+   *
+   * @generated from field: bool stdin = 7;
+   */
+  stdin: boolean;
+
+  /**
+   * @generated from field: swarm.v1.WindowSize size = 8;
+   */
+  size?: WindowSize | undefined;
+
+  /**
+   * Ends with `started`: the command runs on until its container, or the node's agent, ends.
+   *
+   * @generated from field: bool detach = 9;
+   */
+  detach: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.ExecStart.
+ * Use `create(ExecStartSchema)` to create a new message.
+ */
+export declare const ExecStartSchema: GenMessage<ExecStart>;
+
+/**
+ * @generated from message swarm.v1.WindowSize
+ */
+export declare type WindowSize = Message<"swarm.v1.WindowSize"> & {
+  /**
+   * @generated from field: uint32 rows = 1;
+   */
+  rows: number;
+
+  /**
+   * @generated from field: uint32 columns = 2;
+   */
+  columns: number;
+};
+
+/**
+ * Describes the message swarm.v1.WindowSize.
+ * Use `create(WindowSizeSchema)` to create a new message.
+ */
+export declare const WindowSizeSchema: GenMessage<WindowSize>;
+
+/**
+ * @generated from message swarm.v1.ExecResponse
+ */
+export declare type ExecResponse = Message<"swarm.v1.ExecResponse"> & {
+  /**
+   * @generated from oneof swarm.v1.ExecResponse.content
+   */
+  content: {
+    /**
+     * The program runs.
+     *
+     * @generated from field: bool started = 1;
+     */
+    value: boolean;
+    case: "started";
+  } | {
+    /**
+     * @generated from field: bytes stdout = 2;
+     */
+    value: Uint8Array;
+    case: "stdout";
+  } | {
+    /**
+     * @generated from field: bytes stderr = 3;
+     */
+    value: Uint8Array;
+    case: "stderr";
+  } | {
+    /**
+     * @generated from field: swarm.v1.ExecEnded ended = 4;
+     */
+    value: ExecEnded;
+    case: "ended";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.ExecResponse.
+ * Use `create(ExecResponseSchema)` to create a new message.
+ */
+export declare const ExecResponseSchema: GenMessage<ExecResponse>;
+
+/**
+ * @generated from message swarm.v1.ExecEnded
+ */
+export declare type ExecEnded = Message<"swarm.v1.ExecEnded"> & {
+  /**
+   * The exit code, or 128 + signal; 126 for a program that may not be run, 127 for one that is not there.
+   *
+   * @generated from field: uint32 exit_code = 1;
+   */
+  exitCode: number;
+
+  /**
+   * Why the program did not run, with 126 and 127.
+   *
+   * @generated from field: string error = 2;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message swarm.v1.ExecEnded.
+ * Use `create(ExecEndedSchema)` to create a new message.
+ */
+export declare const ExecEndedSchema: GenMessage<ExecEnded>;
+
+/**
  * A stack as its file says it, after conversion: what `stack deploy` asks for. Names carry the stack's prefix.
  *
  * @generated from message swarm.v1.StackSpec
@@ -2203,6 +2419,17 @@ export declare const Control: GenService<{
     methodKind: "server_streaming";
     input: typeof ServiceLogsRequestSchema;
     output: typeof LogMessagesSchema;
+  },
+  /**
+   * Runs a command inside a task's container. The first request is `start`, the last response `ended` unless it is
+   * detached; who leaves before takes the command along. UNAVAILABLE when the task's agent cannot be reached, or was lost.
+   *
+   * @generated from rpc swarm.v1.Control.Exec
+   */
+  exec: {
+    methodKind: "bidi_streaming";
+    input: typeof ExecRequestSchema;
+    output: typeof ExecResponseSchema;
   },
 }>;
 

@@ -8,8 +8,8 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus } from "./types_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import type { LogSubscription, ManagerInfo, Task } from "./objects_pb.js";
-import type { LogMessage } from "./control_pb.js";
+import type { LogSubscription, ManagerInfo, StreamRequest, Task } from "./objects_pb.js";
+import type { ExecRequest, ExecResponse, LogMessage } from "./control_pb.js";
 
 /**
  * Describes the file swarm/v1/dispatcher.proto.
@@ -685,6 +685,152 @@ export declare type PublishLogsResponse = Message<"swarm.v1.PublishLogsResponse"
 export declare const PublishLogsResponseSchema: GenMessage<PublishLogsResponse>;
 
 /**
+ * @generated from message swarm.v1.ListenStreamsRequest
+ */
+export declare type ListenStreamsRequest = Message<"swarm.v1.ListenStreamsRequest"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message swarm.v1.ListenStreamsRequest.
+ * Use `create(ListenStreamsRequestSchema)` to create a new message.
+ */
+export declare const ListenStreamsRequestSchema: GenMessage<ListenStreamsRequest>;
+
+/**
+ * @generated from message swarm.v1.StreamOffer
+ */
+export declare type StreamOffer = Message<"swarm.v1.StreamOffer"> & {
+  /**
+   * @generated from field: swarm.v1.StreamRequest request = 1;
+   */
+  request?: StreamRequest | undefined;
+
+  /**
+   * The manager to open the stream to.
+   *
+   * @generated from field: string manager_address = 2;
+   */
+  managerAddress: string;
+};
+
+/**
+ * Describes the message swarm.v1.StreamOffer.
+ * Use `create(StreamOfferSchema)` to create a new message.
+ */
+export declare const StreamOfferSchema: GenMessage<StreamOffer>;
+
+/**
+ * @generated from message swarm.v1.AgentFrame
+ */
+export declare type AgentFrame = Message<"swarm.v1.AgentFrame"> & {
+  /**
+   * @generated from oneof swarm.v1.AgentFrame.content
+   */
+  content: {
+    /**
+     * @generated from field: swarm.v1.StreamGreeting greeting = 1;
+     */
+    value: StreamGreeting;
+    case: "greeting";
+  } | {
+    /**
+     * The last frame of a stream that failed.
+     *
+     * @generated from field: swarm.v1.StreamFailure failure = 2;
+     */
+    value: StreamFailure;
+    case: "failure";
+  } | {
+    /**
+     * @generated from field: swarm.v1.ExecResponse exec = 3;
+     */
+    value: ExecResponse;
+    case: "exec";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.AgentFrame.
+ * Use `create(AgentFrameSchema)` to create a new message.
+ */
+export declare const AgentFrameSchema: GenMessage<AgentFrame>;
+
+/**
+ * @generated from message swarm.v1.StreamFailure
+ */
+export declare type StreamFailure = Message<"swarm.v1.StreamFailure"> & {
+  /**
+   * gRPC's number.
+   *
+   * @generated from field: uint32 code = 1;
+   */
+  code: number;
+
+  /**
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message swarm.v1.StreamFailure.
+ * Use `create(StreamFailureSchema)` to create a new message.
+ */
+export declare const StreamFailureSchema: GenMessage<StreamFailure>;
+
+/**
+ * @generated from message swarm.v1.StreamGreeting
+ */
+export declare type StreamGreeting = Message<"swarm.v1.StreamGreeting"> & {
+  /**
+   * @generated from field: string stream_id = 1;
+   */
+  streamId: string;
+
+  /**
+   * @generated from field: string node_id = 2;
+   */
+  nodeId: string;
+};
+
+/**
+ * Describes the message swarm.v1.StreamGreeting.
+ * Use `create(StreamGreetingSchema)` to create a new message.
+ */
+export declare const StreamGreetingSchema: GenMessage<StreamGreeting>;
+
+/**
+ * @generated from message swarm.v1.ManagerFrame
+ */
+export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
+  /**
+   * @generated from oneof swarm.v1.ManagerFrame.content
+   */
+  content: {
+    /**
+     * @generated from field: swarm.v1.ExecRequest exec = 1;
+     */
+    value: ExecRequest;
+    case: "exec";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.ManagerFrame.
+ * Use `create(ManagerFrameSchema)` to create a new message.
+ */
+export declare const ManagerFrameSchema: GenMessage<ManagerFrame>;
+
+/**
  * @generated from service swarm.v1.Dispatcher
  */
 export declare const Dispatcher: GenService<{
@@ -775,6 +921,33 @@ export declare const LogBroker: GenService<{
     methodKind: "client_streaming";
     input: typeof PublishLogsRequestSchema;
     output: typeof PublishLogsResponseSchema;
+  },
+}>;
+
+/**
+ * Streams that a manager wants from an agent, such as a command's in a task. The manager says that it wants one, the agent
+ * opens it to the manager that asked and hears there what it is for.
+ *
+ * @generated from service swarm.v1.StreamBroker
+ */
+export declare const StreamBroker: GenService<{
+  /**
+   * @generated from rpc swarm.v1.StreamBroker.ListenStreams
+   */
+  listenStreams: {
+    methodKind: "server_streaming";
+    input: typeof ListenStreamsRequestSchema;
+    output: typeof StreamOfferSchema;
+  },
+  /**
+   * The agent's first frame is a greeting, the manager's first one says what is wanted. The stream's end is the end of all.
+   *
+   * @generated from rpc swarm.v1.StreamBroker.CarryStream
+   */
+  carryStream: {
+    methodKind: "bidi_streaming";
+    input: typeof AgentFrameSchema;
+    output: typeof ManagerFrameSchema;
   },
 }>;
 

@@ -959,6 +959,40 @@ export declare type LogSubscription = Message<"swarm.v1.LogSubscription"> & {
 export declare const LogSubscriptionSchema: GenMessage<LogSubscription>;
 
 /**
+ * A manager wants a stream from a node's agent: /swarm/stream/<id>, on the lease of the manager that asked; every manager
+ * passes it to its agents. What the stream is for is said on the stream itself: nothing of that is ever stored.
+ *
+ * @generated from message swarm.v1.StreamRequest
+ */
+export declare type StreamRequest = Message<"swarm.v1.StreamRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string manager_id = 2;
+   */
+  managerId: string;
+
+  /**
+   * @generated from field: string node_id = 3;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string task_id = 4;
+   */
+  taskId: string;
+};
+
+/**
+ * Describes the message swarm.v1.StreamRequest.
+ * Use `create(StreamRequestSchema)` to create a new message.
+ */
+export declare const StreamRequestSchema: GenMessage<StreamRequest>;
+
+/**
  * @generated from message swarm.v1.LogSelector
  */
 export declare type LogSelector = Message<"swarm.v1.LogSelector"> & {

@@ -1,0 +1,273 @@
+/**
+ * Goal: the agent's and the managers' ends of the stream path understand each other, whichever manager is asked, and leave
+ * nothing behind. Method: the real carrier and the real hubs of two managers over gRPC on loopback; only the container
+ * behind the command is not real.
+ */
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { Session } from "../../agent/session.ts";
+import { StreamCarrier } from "../../agent/stream-carrier.ts";
+import { abortable, systemClock } from "../../common/base/clock.ts";
+import { SwarmError } from "../../common/base/error.ts";
+import type { NodeId, SessionId } from "../../common/base/id.ts";
+import { silentLogger } from "../../common/base/logger.ts";
+import { seededRandom } from "../../common/base/random.ts";
+import { Scope } from "../../common/base/scope.ts";
+import { GrpcServer } from "../../common/rpc/grpc-server.ts";
+import { openGrpcTransport } from "../../common/rpc/grpc-transport.ts";
+import { createClient } from "../../common/rpc/service.ts";
+import { execInTask } from "../../manager/control/exec.ts";
+import { MemoryKv } from "../../manager/store/memory-kv.ts";
+import { openStore } from "../../manager/store/open-store.ts";
+import { StreamHub } from "../../manager/streambroker/stream-hub.ts";
+import { type ExecRequest, ExecRequestSchema, type ExecStartSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import { Dispatcher, LogBroker, StreamBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import { ManagerInfoSchema, NodeSchema, SessionSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { eventually } from "../eventually.ts";
+import { FakeExecutor } from "../fake-executor.ts";
+import { aTask, testId } from "../objects.ts";
+
+const clock = systemClock;
+const logger = silentLogger;
+const { signal } = new AbortController();
+const NODE = testId() as NodeId;
+const SESSION = testId() as SessionId;
+const SECRET = "hunter2-in-argv";
+
+async function world() {
+  const kv = new MemoryKv(clock);
+  const scope = new Scope();
+  const store = await openStore({ kv, clock, random: seededRandom(1), logger }, scope);
+  const { lease } = await kv.leaseGrant(1_000_000, signal);
+  const start = async () => {
+    const managerId = testId();
+    const random = seededRandom(managerId.charCodeAt(0));
+    const hub = new StreamHub({ store, clock, random, logger, managerId, lease, isSession: (_, id) => id === SESSION });
+    const server = new GrpcServer({ clock, logger });
+    server.addService(StreamBroker, hub.implementation);
+    const address = await server.listen("127.0.0.1:0");
+    await store.commit(
+      [{ type: "create", kind: "manager", object: create(ManagerInfoSchema, { id: managerId, address }) }],
+      { signal },
+    );
+    scope.spawn("hub", (until) => hub.run(until));
+    return { hub, server, address };
+  };
+  const [asked, connected] = [await start(), await start()];
+  const task = aTask({ nodeId: NODE, status: { state: TaskState.RUNNING } });
+  await store.commit(
+    [
+      { type: "create", kind: "node", object: create(NodeSchema, { id: NODE, description: { hostname: "node-1" } }) },
+      { type: "create", kind: "session", object: create(SessionSchema, { nodeId: NODE, sessionId: SESSION }) },
+      { type: "create", kind: "task", object: task },
+    ],
+    { signal },
+  );
+  const executor = new FakeExecutor();
+  const controller = executor.controller({ task } as Parameters<FakeExecutor["controller"]>[0]);
+  const agent = new Scope();
+  const transport = openGrpcTransport({ address: connected.address });
+  const carrier = new StreamCarrier({
+    clock,
+    random: seededRandom(9),
+    logger,
+    connect: (address) => openGrpcTransport({ address }),
+    worker: { controllerOf: (id) => (id === task.id ? controller : undefined) },
+    scope: agent,
+  });
+  const session: Session = {
+    nodeId: NODE,
+    sessionId: SESSION,
+    address: connected.address,
+    transport,
+    dispatcher: createClient(Dispatcher, transport),
+    logBroker: createClient(LogBroker, transport),
+    streamBroker: createClient(StreamBroker, transport),
+  };
+  agent.spawn("carrier", (until) => carrier.serve(session, until));
+  return {
+    store,
+    asked,
+    connected,
+    task,
+    executor,
+    controller,
+    agent,
+    /** As Control does it. */
+    exec(hub: StreamHub, requests: AsyncIterable<ExecRequest>, until: AbortSignal = signal) {
+      return execInTask({ store, streams: hub } as unknown as Parameters<typeof execInTask>[0], requests, until);
+    },
+    async [Symbol.asyncDispose]() {
+      await agent[Symbol.asyncDispose]();
+      await transport[Symbol.asyncDispose]();
+      await scope[Symbol.asyncDispose]();
+      for (const { server } of [asked, connected]) await server[Symbol.asyncDispose]();
+      kv[Symbol.dispose]();
+    },
+  };
+}
+
+let it: Awaited<ReturnType<typeof world>>;
+beforeEach(async () => {
+  it = await world();
+});
+afterEach(() => it[Symbol.asyncDispose]());
+
+const request = (content: MessageInitShape<typeof ExecRequestSchema>["content"]) =>
+  create(ExecRequestSchema, content ? { content } : {});
+
+/** `start`, then each piece of input and its end; without input it stays silent. */
+async function* typed(start: MessageInitShape<typeof ExecStartSchema>, input?: readonly Uint8Array[]) {
+  yield request({ case: "start", value: { taskId: it.task.id, ...start } });
+  if (!input) return await new Promise<never>(() => {});
+  for (const value of input) yield request({ case: "stdin", value });
+  yield request({ case: "stdinEnd", value: true });
+}
+
+const over = (args: string) => eventually(() => expect(it.executor.calls).toContain(`exec over ${args}`));
+const nothingLeft = () => eventually(() => expect(it.store.view.streamRequests.size).toBe(0));
+
+test("input comes back whole, at the agent's own manager and at another one; nothing of it is stored", async () => {
+  const pieces = Array.from({ length: 40 }, (_, index) => Buffer.alloc(64 * 1024, index));
+  for (const { hub } of [it.connected, it.asked]) {
+    const stored: string[] = [];
+    const stop = new AbortController();
+    const changes = it.store.view.changes(stop.signal);
+    const watching = (async () => {
+      for await (const batch of changes) {
+        for (const { kind, after } of batch) if (kind === "stream") stored.push(JSON.stringify(after ?? {}));
+      }
+    })().catch(() => {});
+    const start = { args: ["echo", SECRET], env: [`TOKEN=${SECRET}`], stdin: true };
+    const responses = await Array.fromAsync(it.exec(hub, typed(start, pieces)));
+    expect(responses.at(0)?.content).toMatchObject({ case: "started" });
+    expect(responses.at(-1)?.content).toMatchObject({ case: "ended", value: { exitCode: 0 } });
+    const back = responses.flatMap(({ content }) => (content.case === "stdout" ? [content.value] : []));
+    expect(Buffer.concat(back).equals(Buffer.concat(pieces))).toBe(true);
+    await nothingLeft();
+    stop.abort();
+    await watching;
+    expect(stored).toHaveLength(2);
+    expect(stored.join()).not.toContain(SECRET);
+  }
+});
+
+test("whoever leaves takes the command along; a hundred times, and nothing is left", async () => {
+  for (let round = 0; round < 100; round++) {
+    const { hub } = round % 2 === 0 ? it.asked : it.connected;
+    for await (const { content } of it.exec(hub, typed({ args: ["wait", String(round)] }))) {
+      expect(content.case).toBe("started");
+      break;
+    }
+    await over(`wait ${round}`);
+  }
+  await nothingLeft();
+  const abort = new AbortController();
+  const read = async () => {
+    for await (const _ of it.exec(it.asked.hub, typed({ args: ["wait", "abort"] }), abort.signal)) {
+      abort.abort(new SwarmError("canceled", "Ctrl-C"));
+    }
+  };
+  await expect(read()).rejects.toMatchObject({ message: "Ctrl-C" });
+  await over("wait abort");
+});
+
+test("an agent or a manager that is lost ends it on both sides, and says who was lost", async () => {
+  const read = async (hub: StreamHub, then: () => unknown) => {
+    for await (const _ of it.exec(hub, typed({ args: ["wait", "lost"] }))) void then();
+  };
+  // The manager that was asked goes: the agent ends the command.
+  const { server } = it.asked;
+  await expect(read(it.asked.hub, () => server[Symbol.asyncDispose]())).rejects.toMatchObject({ code: "unavailable" });
+  await over("wait lost");
+  it.executor.calls.length = 0;
+  await expect(read(it.connected.hub, () => it.agent.cancel())).rejects.toMatchObject({
+    code: "unavailable",
+    message: expect.stringContaining("lost node node-1"),
+  });
+  await over("wait lost");
+});
+
+test("what cannot be is said: no such task, none that runs, no node, no agent, bad fields", async () => {
+  const refused = (start: MessageInitShape<typeof ExecStartSchema>) =>
+    expect(Array.fromAsync(it.exec(it.asked.hub, typed({ args: ["true"], ...start })))).rejects;
+  await refused({ taskId: testId() }).toMatchObject({ code: "not_found" });
+  await refused({ args: [], dir: "x", env: ["=a"], detach: true, tty: true }).toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringMatching(/^args: .*; env: .*; dir: .*; detach: /),
+  });
+  it.controller.exec = () => {
+    throw new SwarmError("failed_precondition", "the container is created, not running");
+  };
+  await refused({}).toMatchObject({ code: "failed_precondition", message: "the container is created, not running" });
+  const [idle, alone] = [testId(), testId()];
+  await it.store.commit(
+    [
+      { type: "create", kind: "task", object: aTask({ id: idle, nodeId: NODE, status: { state: TaskState.FAILED } }) },
+      {
+        type: "create",
+        kind: "task",
+        object: aTask({ id: alone, nodeId: testId(), status: { state: TaskState.RUNNING } }),
+      },
+    ],
+    { signal },
+  );
+  await refused({ taskId: idle }).toMatchObject({ message: `task ${idle} is not running: it is failed` });
+  await refused({ taskId: alone }).toMatchObject({ code: "unavailable", message: /^node .* is not connected$/ });
+  await nothingLeft();
+});
+
+test("who stops reading stops the command, and nobody's memory grows", async () => {
+  let produced = 0;
+  it.controller.exec = async function* (_, _requests, until) {
+    while (!until.aborted) {
+      produced++;
+      const value = Buffer.alloc(64 * 1024);
+      yield { $typeName: "swarm.v1.ExecResponse", content: { case: "stdout", value } };
+      await clock.sleep(0);
+    }
+  };
+  let fed = 0;
+  async function* flood() {
+    yield request({ case: "start", value: { taskId: it.task.id, args: ["flood"], stdin: true } });
+    while (true) {
+      fed++;
+      yield request({ case: "stdin", value: Buffer.alloc(64 * 1024) });
+      await clock.sleep(0);
+    }
+  }
+  const reading = it.exec(it.asked.hub, flood())[Symbol.asyncIterator]();
+  await reading.next();
+  let before = "";
+  await eventually(
+    () => {
+      const [last, now] = [before, `${produced} ${fed}`];
+      before = now;
+      expect(now).toBe(last);
+    },
+    { intervalMs: 150 },
+  );
+  // Three wires' windows and queues of 16 messages.
+  expect(produced).toBeLessThan(150);
+  expect(fed).toBeLessThan(150);
+  await reading.return?.(undefined);
+});
+
+test("a node carries at most 32 streams at once", async () => {
+  const stop = new AbortController();
+  const running = Array.from({ length: 32 }, async (_, index) => {
+    const reading = it
+      .exec(it.asked.hub, typed({ args: ["wait", `many ${index}`] }), stop.signal)
+      [Symbol.asyncIterator]();
+    await reading.next();
+    return reading;
+  });
+  const readers = await Promise.all(running);
+  await expect(Array.fromAsync(it.exec(it.asked.hub, typed({ args: ["wait"] })))).rejects.toMatchObject({
+    code: "resource_exhausted",
+  });
+  stop.abort();
+  for (const reader of readers) await abortable(reader.next(), signal).catch(() => {});
+  await nothingLeft();
+});
