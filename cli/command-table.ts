@@ -9,6 +9,7 @@ export interface CommandEntry {
 
 export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "service create": { summary: "Create a new service", load: () => import("./commands/service-create.ts") },
+  "service exec": { summary: "Execute a command in a running task", load: () => import("./commands/service-exec.ts") },
   "service inspect": {
     summary: "Display detailed information on one or more services",
     load: () => import("./commands/service-inspect.ts"),
@@ -42,6 +43,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./commands/service-stop.ts"),
   },
   "service update": { summary: "Update a service", load: () => import("./commands/service-update.ts") },
+  "task exec": { summary: "Execute a command in a running task", load: () => import("./commands/task-exec.ts") },
   "task logs": { summary: "Fetch the logs of one or more tasks", load: () => import("./commands/task-logs.ts") },
   "node inspect": {
     summary: "Display detailed information on one or more nodes",

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { errnoOf } from "../common/base/error.ts";
+import { type Console, processConsole } from "./terminal.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** Where a command reads and writes. */
@@ -20,6 +21,8 @@ export interface Io {
   readBytes(path: string, bytesMax: number): Uint8Array;
   exists(path: string): boolean;
   readonly stdin: Readable & { readonly isTTY?: boolean };
+  /** Bytes and the terminal itself, for commands that somebody talks with. */
+  readonly console: Console;
 }
 
 /** A variables' or credentials' file larger than this is the wrong file. */
@@ -38,6 +41,7 @@ export function processIo(): Io {
     readBytes,
     exists: (path) => existsSync(path),
     stdin: process.stdin,
+    console: processConsole(),
   };
 }
 

@@ -36,6 +36,16 @@ export async function runSwarmctl(argv: readonly string[], options: SwarmctlOpti
     readBytes: (path: string) => readFileSync(path),
     readFile: (path: string) => readFileSync(path, "utf8"),
     exists: existsSync,
+    console: {
+      write: async (to: "out" | "err", bytes: Uint8Array) => {
+        const text = Buffer.from(bytes).toString();
+        if (to === "out") out += text;
+        else err += text;
+      },
+      size: () => ({ rows: 25, columns: 80 }),
+      onResize: () => () => {},
+      setRaw: () => {},
+    },
     stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),
   };
   const code = await run(argv, {

@@ -59,6 +59,12 @@ async function swarmctl(
     readFile: () => "",
     exists: () => false,
     stdin: Readable.from([]),
+    console: {
+      write: async () => {},
+      size: () => ({ rows: 0, columns: 0 }),
+      onResize: () => () => {},
+      setRaw: () => {},
+    },
   };
   const signal = options.signal ?? new AbortController().signal;
   const code = await run(argv, {

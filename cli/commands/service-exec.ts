@@ -1,0 +1,3 @@
+import { execCommand } from "../exec.ts";
+
+export const command = execCommand("service exec [OPTIONS] SERVICE|TASK COMMAND [ARG...]");

@@ -1,0 +1,3 @@
+import { execCommand } from "../exec.ts";
+
+export const command = execCommand("task exec [OPTIONS] TASK|SERVICE COMMAND [ARG...]");
