@@ -10,6 +10,8 @@ export const CASES = join(TESTDATA, "cases");
 export const DOCKER_VERSION = "28.2.2";
 /** Stands in recordings for the folder of the corpus. */
 const FOLDER = "/CASES";
+/** And for the one above it, where a case leads out of its folder. */
+const FOLDER_ABOVE = "/TESTDATA/";
 
 /** The caller's variables for every file. */
 export const ENVIRONMENT: Readonly<Record<string, string>> = {
@@ -43,12 +45,12 @@ export function recordingPath(name: string): string {
 
 /** Docker's answer to a case, as recorded, with the folder put in. */
 export function recorded(name: string): string {
-  return readFileSync(recordingPath(name), "utf8").replaceAll(FOLDER, CASES);
+  return readFileSync(recordingPath(name), "utf8").replaceAll(FOLDER, CASES).replaceAll(FOLDER_ABOVE, TESTDATA);
 }
 
 /** What a recording keeps of an answer. */
 export function recordable(answer: string): string {
-  return answer.replaceAll(CASES, FOLDER);
+  return answer.replaceAll(CASES, FOLDER).replaceAll(TESTDATA, FOLDER_ABOVE);
 }
 
 /** The version of the docker client, or undefined where there is none. Needs no daemon. */
