@@ -5,6 +5,7 @@
  *   waiting ──▶ converged            every slot runs a task of the wanted version, and the update (if one runs) is done
  *      └─────▶ failed                the update paused or rolled back, a slot gave up, or a slot fails again and again
  */
+import { isJob } from "../common/model/service-mode.ts";
 import { isTerminal, taskStateName } from "../common/model/task-state.ts";
 import type { ServiceView, TaskView } from "../proto/gen/swarm/v1/control_pb.js";
 import { TaskState, UpdateStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
@@ -50,6 +51,7 @@ export type Verdict =
 
 /** Judges a picture. */
 export function assess(picture: Picture): Verdict {
+  if (isJob(picture.service.spec)) return assessJob(picture);
   const groups = slotsOf(picture.tasks);
   const slots = wantedSlots(picture, groups);
   const desired = Number(picture.service.desiredTasks);
@@ -58,6 +60,25 @@ export function assess(picture: Picture): Verdict {
   if (update !== undefined)
     return update === "done" ? { kind: "converged", slots } : { ...update, slots, provisional: false };
   if (running) return { kind: isUpdating(picture) ? "waiting" : "converged", slots };
+  const failure = givenUp(picture, groups);
+  return failure === undefined ? { kind: "waiting", slots } : { kind: "failed", slots, ...failure };
+}
+
+/** A job converges when it is done: every slot of the present iteration has ended well. */
+function assessJob(picture: Picture): Verdict {
+  const taskVersion = picture.service.service?.taskVersion ?? 0n;
+  const groups = slotsOf(picture.tasks.filter(({ task }) => (task?.specVersion ?? 0n) >= taskVersion));
+  const slots = [...groups].flatMap(([key, tasks]): SlotProgress[] => {
+    const newest = tasks.at(-1);
+    if (newest?.task === undefined) return [];
+    const state = newest.task.status?.state ?? TaskState.NEW;
+    const name = newest.task.slot > 0 ? key : newest.nodeHostname || key;
+    const done = state === TaskState.COMPLETE;
+    return [{ name, state, done, reason: done || state === TaskState.RUNNING ? "" : reasonOf(newest, tasks) }];
+  });
+  slots.sort((left, right) => compareNames(left.name, right.name));
+  if (picture.service.desiredTasks === 0n && picture.service.service?.stopped !== true)
+    return { kind: "converged", slots };
   const failure = givenUp(picture, groups);
   return failure === undefined ? { kind: "waiting", slots } : { kind: "failed", slots, ...failure };
 }
@@ -194,6 +215,8 @@ function givenUp(
     const newest = tasks.at(-1);
     const last = ended.at(-1);
     if (last?.task === undefined || (newest !== undefined && hasDoneItsWork(newest))) continue;
+    // A job's completed task keeps what it was wanted for: there is nothing to be stopped.
+    if (isJob(picture.service.spec) && newest?.task?.status?.state === TaskState.COMPLETE) continue;
     // Told to stop after it had ended by itself: the restart policy has judged, no successor comes.
     const abandoned = last === newest && last.task.desiredState > TaskState.RUNNING;
     const repeated = (ended.length >= FAILURES_MAX || isStuck(last, newest)) && !isUpdating(picture);

@@ -3,6 +3,7 @@
  * clock and draws nothing; `wait.ts` does for one service, `stack-wait.ts` for a whole stack.
  */
 import { updateMonitorMs } from "../common/model/defaults.ts";
+import { completionsOf, isJob } from "../common/model/service-mode.ts";
 import { taskSpecChanged } from "../common/model/task-diff.ts";
 import type { ServiceView, TaskView, WatchServicesResponse } from "../proto/gen/swarm/v1/control_pb.js";
 import { type ServiceSpec, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
@@ -131,7 +132,15 @@ export class Followed {
     return Math.min(this.#convergedMs + this.#monitorMs(), nowMs + 1000);
   }
 
+  /** How many slots are to be done in the end. */
+  get desired(): number {
+    const { spec, desiredTasks = 0n, completedTasks = 0n } = this.#service ?? {};
+    return isJob(spec) ? completionsOf(spec) || Number(desiredTasks + completedTasks) : Number(desiredTasks);
+  }
+
   #monitorMs(): number {
+    // What has ended well cannot become unstable.
+    if (isJob(this.#service?.spec)) return 0;
     return updateMonitorMs(this.#service?.spec?.update);
   }
 }

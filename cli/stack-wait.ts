@@ -95,12 +95,13 @@ async function tell(invocation: Invocation, stack: string, { kind, outcomes }: F
 
 function rowOf({ followed, outcome }: FollowedOutcome): StackRow {
   const { name } = followed.target;
-  const desired = Number(followed.service?.desiredTasks ?? 0n);
+  const { desired } = followed;
   if (outcome.kind === "unknown") return { name, state: "waiting", done: 0, desired, reason: "" };
   const { slots } = outcome.verdict;
   const done = slots.filter((slot) => slot.done).length;
   const stuck = slots.find(({ reason }) => reason !== "");
-  const reason = outcome.kind === "failed" ? outcome.reason : (stuck?.reason ?? "");
+  const held = followed.service?.waitingFor ? `waiting for ${followed.service.waitingFor}` : "";
+  const reason = outcome.kind === "failed" ? outcome.reason : held || (stuck?.reason ?? "");
   return { name, state: outcome.kind, done, desired, reason };
 }
 

@@ -87,8 +87,10 @@ export function isWantedTask(view: TaskView, filters: Filters): boolean {
   );
 }
 
-function desiredName(task: Task): string {
-  return taskStateName(task.desiredState);
+/** A job's task that has completed is wanted so: it is never told to stop. */
+function desiredName({ desiredState, status }: Task): string {
+  const completed = status?.state === TaskState.COMPLETE && desiredState === TaskState.RUNNING;
+  return taskStateName(completed ? TaskState.COMPLETE : desiredState);
 }
 
 function rowOf(

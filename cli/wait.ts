@@ -2,6 +2,7 @@
  * Waits until a service has converged and shows how far it is. The verdicts are `convergence.ts`'s, the pictures
  * `output/progress.ts`'s, the stream is `follow.ts`'s; this file joins them with the terminal.
  */
+import { isGlobal } from "../common/model/service-mode.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { escapeControls } from "../common/model/text.ts";
 import type { ControlClient, Invocation } from "./command.ts";
@@ -65,7 +66,7 @@ class Wait {
         if (last?.followed.removed) return this.#fail("service was removed");
         return this.#fail(last?.outcome.kind === "failed" ? last.outcome.reason : "failed");
       case "timed out":
-        return this.#fail(this.#timeoutReason(last?.outcome));
+        return this.#fail(this.#timeoutReason(last ?? {}));
       case "interrupted":
         return this.#interrupted();
     }
@@ -77,8 +78,9 @@ class Wait {
     const verify = this.#verifyText(outcome);
     const picture: ProgressPicture = {
       slots: outcome.verdict.slots,
-      desired: Number(followed.service?.desiredTasks ?? 0n),
-      byNode: followed.service?.spec?.mode?.mode.case === "global",
+      desired: followed.desired,
+      byNode: isGlobal(followed.service?.spec),
+      waitingFor: followed.service?.waitingFor ?? "",
       ...(verify === undefined ? {} : { verify }),
     };
     if (!io.terminal) {
@@ -107,10 +109,12 @@ class Wait {
     return 1;
   }
 
-  #timeoutReason(outcome: Outcome | undefined): string {
+  #timeoutReason({ outcome, followed }: Partial<FollowedOutcome>): string {
     const slots = outcome === undefined || outcome.kind === "unknown" ? [] : outcome.verdict.slots;
     const stuck = slots.find(({ reason }) => reason !== "");
-    const why = stuck === undefined ? "" : `: task ${this.#target.name}.${stuck.name}: ${stuck.reason}`;
+    const task = stuck === undefined ? "" : `: task ${this.#target.name}.${stuck.name}: ${stuck.reason}`;
+    const held = followed?.service?.waitingFor;
+    const why = held ? `: it waits for ${held}` : task;
     return `not converged within --timeout; the change stays and goes on in the background${why}`;
   }
 

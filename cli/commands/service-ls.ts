@@ -1,4 +1,5 @@
 import { formatServicePorts } from "../../common/model/ports.ts";
+import { completionsOf, isJob } from "../../common/model/service-mode.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Service } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, ControlClient, Invocation } from "../command.ts";
@@ -69,9 +70,13 @@ function modeName({ spec }: ServiceView): string {
   return mode === undefined ? "replicated" : MODES[mode];
 }
 
-function replicasText({ service, runningTasks, desiredTasks, spec }: ServiceView): string {
+function replicasText({ service, runningTasks, desiredTasks, completedTasks, spec }: ServiceView): string {
   if (service?.stopped) return `${runningTasks}/0 (stopped)`;
   const maxPerNode = spec?.task?.placement?.maxReplicas ?? 0n;
   const text = `${runningTasks}/${desiredTasks}`;
+  if (isJob(spec)) {
+    const total = completionsOf(spec) || Number(desiredTasks + completedTasks);
+    return `${text} (${completedTasks}/${total} completed)`;
+  }
   return maxPerNode > 0n ? `${text} (max ${maxPerNode} per node)` : text;
 }

@@ -46,9 +46,14 @@ function parseWord(word: string): { readonly reference: string; readonly replica
 function scaled(reference: string, present: ServiceSpec, replicas: number): ServiceSpec {
   const spec = clone(ServiceSpecSchema, present);
   spec.mode ??= create(ServiceModeSchema, { mode: { case: "replicated", value: { replicas: 1n } } });
-  if (spec.mode.mode.case !== "replicated") {
-    throw new SwarmError("invalid_argument", `${reference}: scale can only be used with replicated services`);
+  const { mode } = spec.mode;
+  if (mode.case === "replicated") mode.value.replicas = BigInt(replicas);
+  else if (mode.case === "replicatedJob") mode.value.totalCompletions = BigInt(replicas);
+  else {
+    throw new SwarmError(
+      "invalid_argument",
+      `${reference}: scale can only be used with replicated or replicated-job mode`,
+    );
   }
-  spec.mode.mode.value.replicas = BigInt(replicas);
   return spec;
 }

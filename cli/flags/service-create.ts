@@ -12,6 +12,7 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { UsageError } from "../usage-error.ts";
 import { parseConfig, parseSecret } from "./content-reference.ts";
+import { parseDependency } from "./dependency.ts";
 import { parseEnvFile } from "./env-file.ts";
 import {
   merged,
@@ -95,6 +96,7 @@ function applyContainerLists(spec: ServiceSpec, flags: Flags, context: CallerCon
   });
   const variables = each(flags, "env", (text) => parseVariable(text, context.environment));
   container.env = merged(fromFiles, variables, nameOf);
+  spec.dependsOn = [...each(flags, "depends-on", parseDependency)];
   container.groups = [...flags.list("group")];
   container.labels = Object.fromEntries(each(flags, "container-label", parsePair));
   container.mounts = [...each(flags, "mount", parseMount)];

@@ -91,6 +91,11 @@ const LISTS: Readonly<Record<string, { readonly help: string; readonly add: stri
     add: "Add or update a container label",
     remove: "Remove a container label by its key",
   },
+  "depends-on": {
+    help: "Wait for a service before tasks are made (SERVICE[:started|healthy|completed])",
+    add: "Add or update a service to wait for (SERVICE[:started|healthy|completed])",
+    remove: "Remove a service to wait for",
+  },
   dns: {
     help: "Set custom DNS servers",
     add: "Add or update a custom DNS server",

@@ -11,6 +11,7 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { UsageError } from "../usage-error.ts";
 import { parseConfig, parseSecret } from "./content-reference.ts";
+import { parseDependency } from "./dependency.ts";
 import {
   merged,
   nameOf,
@@ -47,13 +48,18 @@ export function updatedSpec(present: ServiceSpec, flags: Flags, context: CallerC
 
 function applyReplicas(spec: ServiceSpec, flags: Flags): void {
   const replicas = countFlag(flags, "replicas");
-  if (flags.has("max-concurrent")) throw new UsageError("--max-concurrent can only be used with mode replicated-job");
-  if (replicas === undefined) return;
+  const maxConcurrent = countFlag(flags, "max-concurrent");
   const mode = spec.mode?.mode;
-  if (mode?.case !== "replicated") {
-    throw new UsageError("--replicas can only be used with mode replicated or replicated-job");
+  if (maxConcurrent !== undefined) {
+    if (mode?.case !== "replicatedJob") {
+      throw new UsageError("--max-concurrent can only be used with mode replicated-job");
+    }
+    mode.value.maxConcurrent = maxConcurrent;
   }
-  mode.value.replicas = replicas;
+  if (replicas === undefined) return;
+  if (mode?.case === "replicated") mode.value.replicas = replicas;
+  else if (mode?.case === "replicatedJob") mode.value.totalCompletions = replicas;
+  else throw new UsageError("--replicas can only be used with mode replicated or replicated-job");
 }
 
 /** Edits one list by its `-rm` and `-add` flags: removals first, so that a removed key can be added anew. */
@@ -115,6 +121,12 @@ function editContainer(spec: ServiceSpec, flags: Flags, context: CallerContext):
     present: container.configs,
     parse: parseConfig,
     keyOf: ({ configName }) => configName,
+  });
+  spec.dependsOn = edited(flags, "depends-on", {
+    present: spec.dependsOn,
+    parse: parseDependency,
+    keyOf: ({ service }) => service,
+    removedKey: (text) => text.split(":")[0] ?? text,
   });
   container.hosts = edited(flags, "host", {
     present: container.hosts,

@@ -28,6 +28,8 @@ export interface ProgressPicture {
   readonly verify?: string;
   /** Whether the service runs one task on each of some nodes: slots are named, not counted. */
   readonly byNode: boolean;
+  /** What holds the service's newest version back, in words that follow "waiting for"; empty for nothing. */
+  readonly waitingFor?: string;
 }
 
 /** Lines for a terminal, to be redrawn in place. `columns` bounds their width. */
@@ -46,6 +48,7 @@ export function progressLines(picture: ProgressPicture, columns: number): readon
       lines.push(`${`${names[index]}:`.padEnd(width + 1)} ${slotText(slot)}`);
     });
   }
+  if (picture.waitingFor) lines.push(`waiting for ${picture.waitingFor}`);
   if (verify !== undefined) lines.push(`verify: ${verify}`);
   return lines.map((line) => escapeControls(line).slice(0, Math.max(20, columns - 1)));
 }
@@ -64,11 +67,17 @@ export function progressNews(picture: ProgressPicture, shown: Map<string, string
     const name = picture.byNode ? slot.name : `${slot.name}/${picture.desired}`;
     // Of many tasks only trouble is worth a line.
     if (slot.reason !== "") note(name, `${taskStateName(slot.state)}: ${slot.reason}`);
-    else if (!many && (slot.done || slot.state < TaskState.RUNNING)) note(name, slot.done ? "running" : "starting");
+    else if (!many && (slot.done || slot.state < TaskState.RUNNING)) note(name, doneWord(slot));
   }
   note("overall progress", `${done} out of ${picture.desired} tasks`);
+  if (picture.waitingFor) note("waiting for", picture.waitingFor);
   if (picture.verify !== undefined) note("verify", picture.verify);
   return lines;
+}
+
+function doneWord({ state, done }: SlotProgress): string {
+  if (!done) return "starting";
+  return state === TaskState.COMPLETE ? "complete" : "running";
 }
 
 function slotText({ state, reason, done }: SlotProgress): string {

@@ -1,5 +1,7 @@
 /** A service in the shape of Docker's API (GET /services/{id}), for `service inspect`. Pure. */
+
 import { protocolName } from "../../common/model/ports.ts";
+import { isJob } from "../../common/model/service-mode.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   type ContainerSpec,
@@ -12,6 +14,7 @@ import {
   PortConfig_PublishMode,
   type ResourceRequirements,
   RestartPolicy_Condition,
+  ServiceDependency_Condition,
   type ServiceSpec,
   type TaskSpec,
   type UpdateConfig,
@@ -22,7 +25,7 @@ import {
 import { enumWord, filled, labelsJson, nanosJson, timeJson } from "./json-parts.ts";
 
 /** The whole object. */
-export function serviceJson({ service, spec, previousSpec }: ServiceView): Record<string, unknown> {
+export function serviceJson({ service, spec, previousSpec, waitingFor }: ServiceView): Record<string, unknown> {
   const update = service?.updateStatus;
   return {
     ID: service?.id ?? "",
@@ -35,6 +38,9 @@ export function serviceJson({ service, spec, previousSpec }: ServiceView): Recor
       Spec: spec?.endpoint ? endpointJson(spec) : {},
       Ports: service?.ports.map(portJson) ?? [],
     }),
+    // The iteration of a job is the spec version that began it.
+    ...(isJob(spec) ? { JobStatus: { JobIteration: { Index: Number(service?.taskVersion ?? 0n) } } } : {}),
+    WaitingFor: waitingFor,
     ...(update
       ? {
           UpdateStatus: filled({
@@ -57,6 +63,11 @@ function specJson(spec: ServiceSpec): Record<string, unknown> {
     ...(spec.update ? { UpdateConfig: updateJson(spec.update) } : {}),
     ...(spec.rollback ? { RollbackConfig: updateJson(spec.rollback) } : {}),
     ...(spec.endpoint ? { EndpointSpec: endpointJson(spec) } : {}),
+    ...filled({
+      DependsOn: spec.dependsOn.map(({ service, condition, optional }) =>
+        filled({ Service: service, Condition: enumWord(ServiceDependency_Condition, condition), Optional: optional }),
+      ),
+    }),
   };
 }
 

@@ -159,9 +159,11 @@ describe("each bad field is named", () => {
     ],
     [
       "jobs",
-      { mode: { mode: { case: "replicatedJob", value: {} } } },
-      "mode: jobs are not supported yet: use replicated or global",
+      { mode: { mode: { case: "replicatedJob", value: {} } }, update: {} },
+      "update_config: jobs may not have an update config",
     ],
+    ["itself", { dependsOn: [{ service: "web" }] }, "depends_on[0]: a service cannot wait for itself"],
+    ["twice", { dependsOn: [{ service: "db" }, { service: "db" }] }, 'depends_on[1]: "db" is named twice'],
     [
       "replicas",
       { mode: { mode: { case: "replicated", value: { replicas: 10n ** 18n } } } },

@@ -13,6 +13,7 @@ import {
   PortConfig_Protocol,
   PortConfig_PublishMode,
   RestartPolicy_Condition,
+  ServiceDependency_Condition,
   type ServiceSpec,
   ServiceSpecSchema,
   type TaskSpec,
@@ -44,6 +45,7 @@ const PIDS_MAX = 2n ** 22n;
 const REPLICAS_MAX = 1_000_000n;
 const PORTS_MAX = 1000;
 const PLACEMENT_MAX = 256;
+const DEPENDENCIES_MAX = 256;
 const NANO_PER_CPU = 1_000_000_000;
 /** A spec is stored whole in one transaction of at most 1 MiB. */
 const SPEC_BYTES_MAX = 256 * 1024;
@@ -63,6 +65,7 @@ export function validateServiceSpec(spec: ServiceSpec): readonly FieldProblem[] 
   checkContainer(spec.task?.container, problems);
   checkTask(spec.task, problems);
   checkMode(spec, problems);
+  checkDependencies(spec, problems);
   checkUpdate("update_config", spec.update, problems);
   checkUpdate("rollback_config", spec.rollback, problems);
   if (spec.rollback?.failureAction === UpdateConfig_FailureAction.ROLLBACK) {
@@ -172,10 +175,36 @@ function checkMode(spec: ServiceSpec, problems: Problems): void {
         problems.add("replicas", `${mode.value.replicas} is too many: at most ${REPLICAS_MAX}`);
       }
       return;
-    case "replicatedJob":
+    case "replicatedJob": {
+      const { totalCompletions, maxConcurrent } = mode.value;
+      const tooMany = [totalCompletions, maxConcurrent].find((count) => count > REPLICAS_MAX);
+      if (tooMany !== undefined) problems.add("replicas", `${tooMany} is too many: at most ${REPLICAS_MAX}`);
+      checkJob(spec, problems);
+      return;
+    }
     case "globalJob":
-      problems.add("mode", "jobs are not supported yet: use replicated or global");
+      checkJob(spec, problems);
   }
+}
+
+/** In SwarmKit's words (manager/controlapi/service.go validateJob). */
+function checkJob(spec: ServiceSpec, problems: Problems): void {
+  if (spec.update !== undefined) problems.add("update_config", "jobs may not have an update config");
+  if (spec.rollback !== undefined) problems.add("rollback_config", "jobs may not have a rollback config");
+}
+
+/** Whom a service waits for: each named once, and never itself. Circles through others are the API's to find. */
+function checkDependencies(spec: ServiceSpec, problems: Problems): void {
+  const named = new Set<string>();
+  if (spec.dependsOn.length > DEPENDENCIES_MAX) problems.add("depends_on", `at most ${DEPENDENCIES_MAX} services`);
+  spec.dependsOn.slice(0, DEPENDENCIES_MAX).forEach(({ service, condition }, index) => {
+    const field = `depends_on[${index}]`;
+    if (!NAME.test(service)) problems.add(field, `${quoted(service)} is not a service's name`);
+    else if (service === spec.name) problems.add(field, "a service cannot wait for itself");
+    else if (named.has(service)) problems.add(field, `${quoted(service)} is named twice`);
+    named.add(service);
+    problems.known(field, condition, ServiceDependency_Condition);
+  });
 }
 
 function checkUpdate(field: string, update: UpdateConfig | undefined, problems: Problems): void {

@@ -1,5 +1,6 @@
 /** Where a plan's new tasks would go, shown by the hosts' names. Pure. */
 import { create } from "@bufbuild/protobuf";
+import { isGlobal } from "../../common/model/service-mode.ts";
 import {
   type ObjectPlan,
   ObjectPlan_Action,
@@ -7,10 +8,11 @@ import {
   PlacementPreviewSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { UpdateConfig_Order } from "../../proto/gen/swarm/v1/types_pb.js";
+import { eligibleNodes } from "../eligible-nodes.ts";
 import { type PreviewedPlacement, previewPlacement, type WantedTasks } from "../scheduler/preview.ts";
 import type { PlannedService, PlannedStack } from "../stacks/plan.ts";
 import type { View } from "../store/view.ts";
-import { desiredTasks, eligibleNodes } from "./views.ts";
+import { desiredTasks } from "./views.ts";
 
 /** The plan's objects; each service that gets tasks has its placement. */
 export function withPlacements(view: View, planned: PlannedStack, nowMs: number): ObjectPlan[] {
@@ -27,9 +29,10 @@ function wantedTasks(view: View, { spec, present, action }: PlannedService): Wan
   if (action === ObjectPlan_Action.UNCHANGED || present?.service.stopped) return [];
   const replaces = action === ObjectPlan_Action.REPLACE_TASKS;
   const fresh = present === undefined || replaces;
-  const count = desiredTasks(view, spec) - (fresh ? 0 : desiredTasks(view, present.spec));
+  const ran = fresh ? undefined : present.service;
+  const count = desiredTasks(view, ran, spec) - (fresh ? 0 : desiredTasks(view, ran, present.spec));
   if (count <= 0) return [];
-  const nodeIds = spec.mode?.mode.case === "global" ? eligibleNodes(view, spec) : undefined;
+  const nodeIds = isGlobal(spec) ? eligibleNodes(view, spec) : undefined;
   return [
     {
       serviceId: present?.service.id ?? spec.name,

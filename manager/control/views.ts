@@ -1,25 +1,26 @@
 /** Services and tasks as the API shows them: with counts and names, and without credentials. */
 import { create } from "@bufbuild/protobuf";
-import { type Constraint, matchesAll, parseConstraints } from "../../common/model/constraints.ts";
 import { replicasOf } from "../../common/model/defaults.ts";
 import { isIngress } from "../../common/model/ports.ts";
+import { isGlobal, isJob } from "../../common/model/service-mode.ts";
 import {
   type ServiceView,
   ServiceViewSchema,
   type TaskView,
   TaskViewSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
-import type { Node, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
   ContainerSpecSchema,
-  NodeSpec_Availability,
-  NodeStatus_State,
   type ServiceSpec,
   type TaskSpec,
   TaskSpecSchema,
   TaskState,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import { eligibleNodes } from "../eligible-nodes.ts";
+import { jobProgress } from "../job-progress.ts";
 import type { View } from "../store/view.ts";
+import { waitingFor } from "../waiting.ts";
 
 /** A spec without what must never be sent back: the registry's token. */
 export function redacted(spec: ServiceSpec | undefined): ServiceSpec | undefined {
@@ -34,13 +35,15 @@ export function serviceView(view: View, service: Service, options: { readonly wi
   const spec = view.specVersion(service.id, service.specVersion)?.spec;
   const shown = create(ServiceViewSchema, {
     service,
-    desiredTasks: BigInt(service.stopped ? 0 : desiredTasks(view, spec)),
+    desiredTasks: BigInt(service.stopped ? 0 : desiredTasks(view, service, spec)),
+    waitingFor: waitingFor(view, service, spec),
   });
   let [running, completed] = [0, 0];
   for (const task of view.tasksOfService(service.id)) {
     if (task.status?.state === TaskState.RUNNING && task.desiredState <= TaskState.RUNNING) running += 1;
     if (task.status?.state === TaskState.COMPLETE) completed += 1;
   }
+  if (spec && isJob(spec)) completed = jobProgress(view, service, spec, 0).completed;
   shown.runningTasks = BigInt(running);
   shown.completedTasks = BigInt(completed);
   if (options.withoutSpecs) return shown;
@@ -51,25 +54,12 @@ export function serviceView(view: View, service: Service, options: { readonly wi
   return shown;
 }
 
-/** How many tasks should run: the replicas, or the nodes that a global service may use. */
-export function desiredTasks(view: View, spec: ServiceSpec | undefined): number {
-  if (spec?.mode?.mode.case !== "global") return replicasOf(spec);
-  return eligibleNodes(view, spec).length;
-}
-
-/** The nodes that a global service may use now. */
-export function eligibleNodes(view: View, spec: ServiceSpec): string[] {
-  const constraints = parseConstraints(spec.task?.placement?.constraints ?? []);
-  if (!constraints.ok) return [];
-  return [...view.nodes.values()].filter((node) => isEligible(node, constraints.value)).map(({ id }) => id);
-}
-
-function isEligible(node: Node, constraints: readonly Constraint[]): boolean {
-  return (
-    node.status?.state === NodeStatus_State.READY &&
-    (node.spec?.availability ?? NodeSpec_Availability.ACTIVE) === NodeSpec_Availability.ACTIVE &&
-    matchesAll(constraints, node)
-  );
+/** How many tasks should run: the replicas, the nodes that a global service may use, or what a job has left. */
+export function desiredTasks(view: View, service: Service | undefined, spec: ServiceSpec | undefined): number {
+  if (spec === undefined) return 0;
+  const nodes = isGlobal(spec) ? eligibleNodes(view, spec).length : 0;
+  if (isJob(spec)) return jobProgress(view, service, spec, nodes).desired;
+  return isGlobal(spec) ? nodes : replicasOf(spec);
 }
 
 /**

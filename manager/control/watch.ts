@@ -3,6 +3,7 @@
  * thousand tasks that start together make a few messages.
  */
 import { create } from "@bufbuild/protobuf";
+import { isGlobal as isGlobalSpec } from "../../common/model/service-mode.ts";
 import {
   type WatchServicesRequest,
   type WatchServicesResponse,
@@ -81,5 +82,5 @@ function difference(
 
 function isGlobal(view: View, serviceId: string): boolean {
   const version = view.services.get(serviceId)?.specVersion ?? 0n;
-  return view.specVersion(serviceId, version)?.spec?.mode?.mode.case === "global";
+  return isGlobalSpec(view.specVersion(serviceId, version)?.spec);
 }

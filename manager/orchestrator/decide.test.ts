@@ -66,6 +66,7 @@ function situation(fixture: Fixture): ServiceSituation {
     keeps: (task) => ![...(fixture.downNodes ?? []), ...(fixture.drainedNodes ?? [])].includes(task.nodeId),
     lost: (task) => fixture.downNodes?.includes(task.nodeId) ?? false,
     isCurrentVersion: (version) => version === taskVersion,
+    held: false,
     eligibleNodes: [],
     nowMs: fixture.nowMs ?? NOW,
     newTaskId: () => `new-${nextId++}`,

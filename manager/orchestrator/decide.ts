@@ -8,32 +8,25 @@
  *          current ended / evicted / shut down ── restart policy ── successor (attempt + 1), or leave
  *          current RUNNING ── predecessors still wanted (start-first) ── desired SHUTDOWN
  */
-import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { replicasOf, restartDelayMs, updateOrder } from "../../common/model/defaults.ts";
-import { isTerminal } from "../../common/model/task-state.ts";
+import { replicasOf } from "../../common/model/defaults.ts";
+import { isGlobal, isJob } from "../../common/model/service-mode.ts";
 import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { TaskState, UpdateConfig_Order, UpdateStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
-import { decideRestart, type EndCause } from "./restart.ts";
-import {
-  DecisionBuilder,
-  isGlobal,
-  newTask,
-  retire,
-  type ServiceDecision,
-  type ServiceSituation,
-  successor,
-} from "./situation.ts";
-import { groupSlots, isActive, isQuiet, observedState, type Slot, type SlotKey } from "./slot.ts";
-import { leftMs } from "./stamp.ts";
+import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { decideJob } from "./jobs.ts";
+import { decideRestart } from "./restart.ts";
+import { DecisionBuilder, newTask, type ServiceDecision, type ServiceSituation } from "./situation.ts";
+import { groupSlots, isActive, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { decideSlot, hasEnded } from "./slot-decision.ts";
 import { decideUpdate } from "./update.ts";
-
-/** How long a successor waits for its predecessor to stop before it starts all the same; SwarmKit's 1 minute. */
-const STOP_WAIT_MS_MAX = 60_000;
 
 /** Decides for one service. */
 export function decideService(situation: ServiceSituation): ServiceDecision {
   const decision = new DecisionBuilder();
   const slots = groupSlots(situation.tasks);
+  if (isJob(situation.spec)) {
+    decideJob(situation, slots, decision);
+    return decision.build();
+  }
   if (situation.service.stopped) {
     for (const slot of slots.values()) stopSlot(situation, slot, decision);
     // An update or rollback has nothing left to replace: the next start makes tasks of the new version.
@@ -47,6 +40,7 @@ export function decideService(situation: ServiceSituation): ServiceDecision {
     for (const task of slot.tasks) decision.desire(task, end);
   }
   for (const slot of slots.values()) decideSlot(situation, slot, decision);
+  if (situation.held) return decision.build();
   for (const key of added) decision.created.push(newTask(situation, key, situation.service.taskVersion));
   decideUpdate(situation, slots, decision);
   return decision.build();
@@ -116,85 +110,4 @@ function pickSurplus(slots: ReadonlyMap<SlotKey, Slot>, count: number): Slot[] {
     surplus.push(slot);
   }
   return surplus;
-}
-
-function decideSlot(situation: ServiceSituation, slot: Slot, decision: DecisionBuilder): void {
-  const { current } = slot;
-  const observed = observedState(current);
-  if (current.desiredState > TaskState.RUNNING) {
-    // It was told to stop and got no successor: only an outside cause (its node) may bring the slot back. A node of a
-    // global service may be eligible again, though its task came to its own end while it was being stopped.
-    if (!hasEnded(observed)) replace(situation, slot, "evicted", decision);
-    else if (isGlobal(situation.spec))
-      replace({ ...situation, nowMs: endedMs(situation, current) }, slot, "ended", decision);
-  } else if (isTerminal(observed)) {
-    replace(situation, slot, observed === TaskState.ORPHANED ? "evicted" : "ended", decision);
-  } else if (!situation.keeps(current)) {
-    replace(situation, slot, "evicted", decision);
-  } else if (current.desiredState < TaskState.RUNNING) {
-    promote(situation, slot, decision);
-  } else if (observed === TaskState.RUNNING) {
-    for (const task of slot.tasks) if (task !== current) decision.desire(task, TaskState.SHUTDOWN);
-  }
-}
-
-/** Whether the task came to its own end, which the restart policy has judged once. */
-function hasEnded(observed: TaskState): boolean {
-  return observed === TaskState.COMPLETE || observed === TaskState.FAILED || observed === TaskState.REJECTED;
-}
-
-/** When it ended, by a manager's clock: judged by that, the restart policy says the same whenever it is asked. */
-function endedMs({ nowMs }: ServiceSituation, { meta }: Task): number {
-  return meta?.updatedAt ? Math.min(nowMs, timestampMs(meta.updatedAt)) : nowMs;
-}
-
-function replace(situation: ServiceSituation, slot: Slot, cause: EndCause, decision: DecisionBuilder): void {
-  const { current } = slot;
-  const restart = decideRestart(current, situation.spec.task, cause, situation.nowMs);
-  if (restart.kind === "leave") {
-    decision.desire(current, TaskState.SHUTDOWN);
-    return;
-  }
-  // A task that serves goes on until its successor runs, if the service wants it so: also one on a drained node.
-  const startFirst = updateOrder(situation.spec.update) === UpdateConfig_Order.START_FIRST;
-  retire(situation, slot, { keepServing: startFirst }, decision);
-  const task = successor(situation, slot, {
-    specVersion: keepsVersion(situation) ? current.specVersion : situation.service.taskVersion,
-    delayMs: restart.delayMs,
-    restartsMs: restart.restartsMs,
-    startFirst,
-  });
-  decision.created.push(task);
-}
-
-/** While an update is under way or stopped, a restart must not carry the new version past it. */
-function keepsVersion({ service }: ServiceSituation): boolean {
-  switch (service.updateStatus?.state) {
-    case UpdateStatus_State.UPDATING:
-    case UpdateStatus_State.PAUSED:
-    case UpdateStatus_State.ROLLBACK_STARTED:
-    case UpdateStatus_State.ROLLBACK_PAUSED:
-      return true;
-    default:
-      return false;
-  }
-}
-
-function promote(situation: ServiceSituation, slot: Slot, decision: DecisionBuilder): void {
-  const { current } = slot;
-  const { nowMs } = situation;
-  const startMs = current.startAfter ? timestampMs(current.startAfter) : 0;
-  // The task was made its delay before it may start: counted from there, a wrong clock's stamp shows.
-  const delayMs = Math.min(restartDelayMs(situation.spec.task), startMs);
-  const beforeStartMs = leftMs({ sinceMs: startMs - delayMs, waitMs: delayMs }, nowMs);
-  if (beforeStartMs > 0) {
-    decision.wakeAfter(beforeStartMs);
-    return;
-  }
-  const sinceMs = Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0);
-  const stopWaitMs = leftMs({ sinceMs, waitMs: STOP_WAIT_MS_MAX }, nowMs);
-  const stopping = (task: Task) => task.desiredState > TaskState.RUNNING && !isQuiet(task) && !situation.lost(task);
-  const waiting = slot.tasks.some((task) => task !== current && stopping(task));
-  if (waiting && stopWaitMs > 0) decision.wakeAfter(stopWaitMs);
-  else decision.desire(current, TaskState.RUNNING);
 }

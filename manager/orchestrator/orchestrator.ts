@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { matchesAll, parseConstraints } from "../../common/model/constraints.ts";
+import { isGlobal } from "../../common/model/service-mode.ts";
 import { taskSpecChanged } from "../../common/model/task-diff.ts";
 import {
   type Node,
@@ -17,28 +18,37 @@ import type { Change } from "../store/changes.ts";
 import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
+import { isReleased, waitingFor } from "../waiting.ts";
 import { decideRemoved, decideService } from "./decide.ts";
+import { Dependents } from "./dependents.ts";
 import type { ServiceDecision, ServiceSituation } from "./situation.ts";
 import { slotKeyOf, withDesiredState } from "./slot.ts";
 
 export class Orchestrator implements Loop {
   readonly name = "orchestrator";
   readonly #context: Pick<LoopContext, "clock" | "random" | "logger">;
+  readonly #dependents = new Dependents();
 
   constructor(context: Pick<LoopContext, "clock" | "random" | "logger">) {
     this.#context = context;
   }
 
   *begin(view: View): Iterable<string> {
+    for (const id of view.services.keys()) this.#dependents.note(view, id);
     yield* view.services.keys();
     for (const task of view.tasks.values()) if (!view.services.has(task.serviceId)) yield task.serviceId;
   }
 
   *observe(change: Change, view: View): Iterable<string> {
-    if (change.kind === "service") yield change.id;
-    else if (change.kind === "task") {
+    if (change.kind === "service") {
+      this.#dependents.note(view, change.id);
+      yield change.id;
+      yield* this.#dependents.of((change.after ?? change.before)?.name ?? "");
+    } else if (change.kind === "task") {
       const task = change.after ?? change.before;
-      if (task) yield task.serviceId;
+      if (!task) return;
+      yield task.serviceId;
+      yield* this.#dependents.of(view.services.get(task.serviceId)?.name ?? "");
     } else if (change.kind === "node" && nodeMatters(change.before, change.after)) {
       for (const task of view.tasksOfNode(change.id)) yield task.serviceId;
       for (const service of view.services.values()) if (isGlobalService(view, service)) yield service.id;
@@ -53,6 +63,12 @@ export class Orchestrator implements Loop {
       const spec = service && view.specVersion(serviceId, service.specVersion)?.spec;
       if (!service || !spec) {
         groups.push(...taskGroups(decideRemoved(view.tasksOfService(serviceId))));
+        continue;
+      }
+      if (!isReleased(service, spec) && waitingFor(view, service, spec) === "") {
+        // Recorded first: what is decided next is decided by whoever reads it.
+        this.#context.logger.info({ serviceId, specVersion: Number(service.specVersion) }, "dependencies met");
+        groups.push({ type: "update", kind: "service", object: { ...service, releasedVersion: service.specVersion } });
         continue;
       }
       const decision = decideService(situationOf(view, service, spec, this.#context));
@@ -85,6 +101,8 @@ export class Orchestrator implements Loop {
       specVersion: version,
       previousSpecVersion: service.specVersion,
       taskVersion: version,
+      // What a rollback brings back was let go when it was new.
+      releasedVersion: version,
       updateStatus,
     };
     const group: Proposal[] = [
@@ -125,6 +143,7 @@ function situationOf(
       }
       return answer;
     },
+    held: !isReleased(service, spec),
     eligibleNodes: isGlobal(spec) ? eligibleNodes(view, spec, tasks) : [],
   };
 }
@@ -161,10 +180,6 @@ function keepsTask(view: View, task: Task): boolean {
 function meetsConstraints(node: Node, spec: ServiceSpec | undefined): boolean {
   const constraints = parseConstraints(spec?.task?.placement?.constraints ?? []);
   return !constraints.ok || matchesAll(constraints.value, node);
-}
-
-function isGlobal(spec: ServiceSpec | undefined): boolean {
-  return spec?.mode?.mode.case === "global";
 }
 
 function isGlobalService(view: View, service: Service): boolean {

@@ -1,6 +1,7 @@
 /** What the orchestrator's decisions are made of: the situation of a service, and the decision as it grows. */
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { isGlobal } from "../../common/model/service-mode.ts";
 import { type Service, type Task, TaskSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type ServiceSpec, TaskState, type UpdateStatus } from "../../proto/gen/swarm/v1/types_pb.js";
 import { isActive, isQuiet, observedState, type Slot, type SlotKey, slotKeyOf } from "./slot.ts";
@@ -18,6 +19,8 @@ export interface ServiceSituation {
   readonly isCurrentVersion: (specVersion: bigint) => boolean;
   /** For global services: the nodes that should each run a task. */
   readonly eligibleNodes: readonly string[];
+  /** Whether the newest spec version waits for other services: until they are so, it makes and replaces no task. */
+  readonly held: boolean;
   readonly nowMs: number;
   readonly newTaskId: () => string;
 }
@@ -69,11 +72,6 @@ function removeWhere<T>(items: T[], matches: (item: T) => boolean): void {
   for (let index = items.length - 1; index >= 0; index--) {
     if (matches(items[index] as T)) items.splice(index, 1);
   }
-}
-
-/** Whether the service runs one task per node. */
-export function isGlobal(spec: ServiceSpec): boolean {
-  return spec.mode?.mode.case === "global";
 }
 
 /**

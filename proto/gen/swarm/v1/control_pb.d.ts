@@ -248,6 +248,13 @@ export declare type ServiceView = Message<"swarm.v1.ServiceView"> & {
    * @generated from field: uint64 completed_tasks = 6;
    */
   completedTasks: bigint;
+
+  /**
+   * What the newest version waits for before it makes tasks: "shop_db to be healthy"; empty for nothing.
+   *
+   * @generated from field: string waiting_for = 7;
+   */
+  waitingFor: string;
 };
 
 /**

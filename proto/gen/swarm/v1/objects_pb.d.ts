@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ConfigSpec, ContentPin, JobStatus, ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, SecretSpec, ServiceSpec, TaskState, TaskStatus, UpdateStatus, VolumeSpec } from "./types_pb.js";
+import type { ConfigSpec, ContentPin, ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, SecretSpec, ServiceSpec, TaskState, TaskStatus, UpdateStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -83,11 +83,6 @@ export declare type Service = Message<"swarm.v1.Service"> & {
    * @generated from field: uint64 released_version = 10;
    */
   releasedVersion: bigint;
-
-  /**
-   * @generated from field: swarm.v1.JobStatus job_status = 11;
-   */
-  jobStatus?: JobStatus | undefined;
 
   /**
    * `service stop`: no task should run, until `service start`; the spec keeps its replicas.

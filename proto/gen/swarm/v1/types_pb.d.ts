@@ -310,10 +310,15 @@ export declare type GlobalMode = Message<"swarm.v1.GlobalMode"> & {
 export declare const GlobalModeSchema: GenMessage<GlobalMode>;
 
 /**
+ * A job runs its tasks to their end, once for each iteration: its iteration is the service's task_version, so that an update,
+ * or `update --force`, runs it anew.
+ *
  * @generated from message swarm.v1.ReplicatedJobMode
  */
 export declare type ReplicatedJobMode = Message<"swarm.v1.ReplicatedJobMode"> & {
   /**
+   * Tasks at once; 0 means all.
+   *
    * @generated from field: uint64 max_concurrent = 1;
    */
   maxConcurrent: bigint;
@@ -1605,29 +1610,6 @@ export enum UpdateStatus_State {
  * Describes the enum swarm.v1.UpdateStatus.State.
  */
 export declare const UpdateStatus_StateSchema: GenEnum<UpdateStatus_State>;
-
-/**
- * How far a job has come; its iteration is the service's task_version.
- *
- * @generated from message swarm.v1.JobStatus
- */
-export declare type JobStatus = Message<"swarm.v1.JobStatus"> & {
-  /**
-   * @generated from field: uint64 iteration = 1;
-   */
-  iteration: bigint;
-
-  /**
-   * @generated from field: google.protobuf.Timestamp last_execution = 2;
-   */
-  lastExecution?: Timestamp | undefined;
-};
-
-/**
- * Describes the message swarm.v1.JobStatus.
- * Use `create(JobStatusSchema)` to create a new message.
- */
-export declare const JobStatusSchema: GenMessage<JobStatus>;
 
 /**
  * @generated from message swarm.v1.SecretSpec
