@@ -13,6 +13,7 @@ import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
+import { hostAddress } from "../common/model/ports.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
@@ -24,7 +25,7 @@ import type { AssignedTask, Executor, PortProblem, PublishedEndpoint, TaskContro
 import { Turnstile } from "./image/shared-work.ts";
 import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
-import { formatPrefix, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { formatIpv4, formatPrefix, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { NetworkManager } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
 import type { Protocol, PublishedPort } from "./network/ruleset.ts";
@@ -187,7 +188,12 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async *portProblems(signal: AbortSignal): AsyncGenerator<readonly PortProblem[], void, undefined> {
     const network = await this.#node.network(signal);
     for await (const problems of network.problems(signal)) {
-      yield problems.map(({ protocol, port, message }) => ({ protocol: WIRE_PROTOCOLS[protocol], port, message }));
+      yield problems.map(({ protocol, port, message, hostIp }) => ({
+        protocol: WIRE_PROTOCOLS[protocol],
+        hostAddress: hostIp === undefined ? "" : formatIpv4(hostIp),
+        port,
+        message,
+      }));
     }
   }
 
@@ -259,9 +265,11 @@ const WIRE_PROTOCOLS: Readonly<Record<Protocol, PortConfig_Protocol>> = {
 };
 
 function publishedPort({ port, targets }: PublishedEndpoint): PublishedPort {
+  const hostIp = parseIpv4(hostAddress(port));
   return {
     protocol: PROTOCOLS[port.protocol],
     port: port.publishedPort,
+    ...(hostIp !== undefined && { hostIp }),
     targets: targets.flatMap(({ address }) => {
       const parsed = parseIpv4(address);
       return parsed === undefined ? [] : [{ address: parsed, port: port.targetPort }];

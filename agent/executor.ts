@@ -67,8 +67,10 @@ export interface PublishedEndpoint {
   readonly targets: readonly { readonly taskId: TaskId; readonly address: string }[];
 }
 
-/** A published port that somebody else on the host holds. */
+/** A published port that cannot be had: somebody else on the host holds it, or its address is not the host's. */
 export interface PortProblem {
+  /** The one address it was to be published on; empty for all. */
+  readonly hostAddress: string;
   readonly port: number;
   readonly protocol: PortConfig_Protocol;
   /** In words for the user: "published port 80/tcp: already in use on this node". */

@@ -247,13 +247,17 @@ test("a port that somebody else holds stands in the status of running tasks unti
   const { executor, reporter, clock, apply } = await startWorker();
   await apply([TEMPLATE, ENDPOINT, taskChange(A)]);
   const message = "published port 8080/tcp: already in use on this node";
-  const other = { port: 9090, protocol: PortConfig_Protocol.TCP, message: "another service's" };
-  executor.setPortProblems([{ port: 8080, protocol: PortConfig_Protocol.TCP, message }, other]);
+  const problem = { hostAddress: "", port: 8080, protocol: PortConfig_Protocol.TCP, message };
+  const others = [
+    { ...problem, port: 9090, message: "another service's" },
+    { ...problem, hostAddress: "192.0.2.1", message: "another address's" },
+  ];
+  executor.setPortProblems([problem, ...others]);
   await clock.advance(0);
   expect(reporter.last.get(A)).toMatchObject({ state: TaskState.RUNNING, error: message, message: "started" });
   await apply([taskChange(B)]);
   expect(reporter.last.get(B)).toMatchObject({ state: TaskState.RUNNING, error: message });
-  executor.setPortProblems([other]);
+  executor.setPortProblems(others);
   await clock.advance(0);
   for (const id of [A, B]) expect(reporter.last.get(id)).toMatchObject({ state: TaskState.RUNNING, error: "" });
 });

@@ -10,6 +10,7 @@ import type { ServiceId, TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
+import { hostAddress } from "../common/model/ports.ts";
 import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
 import {
   type AssignmentChange,
@@ -20,7 +21,7 @@ import {
   type TaskTemplate,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogSelector, Task } from "../proto/gen/swarm/v1/objects_pb.js";
-import { TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { type PortConfig, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { ContentCache } from "./content-cache.ts";
 import { EndpointPublisher } from "./endpoint-publisher.ts";
 import type { Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
@@ -275,8 +276,12 @@ export class Worker {
   /** Why not all ports of a service can be reached on this node; empty when they can. */
   #portProblem(serviceId: ServiceId): string {
     const ports = this.#endpoints.get(serviceId)?.ports ?? [];
+    const concerns = (port: PortConfig) => (problem: PortProblem) =>
+      port.publishedPort === problem.port &&
+      port.protocol === problem.protocol &&
+      hostAddress(port) === problem.hostAddress;
     return this.#portProblems
-      .filter((problem) => ports.some((it) => it.publishedPort === problem.port && it.protocol === problem.protocol))
+      .filter((problem) => ports.some((port) => concerns(port)(problem)))
       .map(({ message }) => message)
       .join("; ");
   }

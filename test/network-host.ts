@@ -72,8 +72,9 @@ async function obey(request: HostRequest): Promise<unknown> {
     }
     case "publish":
       return network.setPublished(
-        request.ports.map((port) => ({
+        request.ports.map(({ hostIp, ...port }) => ({
           ...port,
+          ...(hostIp !== undefined && { hostIp: parseIpv4(hostIp) ?? 0 }),
           targets: port.targets.map((target) => ({ ...target, address: parseIpv4(target.address) ?? 0 })),
         })),
         signal,

@@ -29,6 +29,7 @@ export type HostRequest =
 export interface TestPort {
   readonly protocol: Protocol;
   readonly port: number;
+  readonly hostIp?: string;
   readonly targets: readonly { readonly address: string; readonly port: number }[];
 }
 

@@ -46,17 +46,22 @@ function dial(port: number, host = "127.0.0.1"): Socket {
   return connect({ port, host, allowHalfOpen: true });
 }
 
+/** The one port of a test. */
+function tcp(port: number, targets: readonly Target[]) {
+  return { key: "key", protocol: "tcp", port, targets } as const;
+}
+
 describe("the loopback proxy", () => {
   test("deals connections to the targets in turn, and passes over one that is gone", async () => {
     await using a = await Backend.open((socket) => socket.end("a"));
     await using b = await Backend.open((socket) => socket.end("b"));
     await using proxy = new LoopbackProxy(silentLogger);
     const [port, gone] = [await freePort(), await freePort()];
-    await proxy.open(port, [a.target, b.target]);
+    await proxy.listen(tcp(port, [a.target, b.target]));
     const answers: string[] = [];
     for (let index = 0; index < 4; index++) answers.push(await text(dial(port).end()));
     expect(answers.join("")).toBe("abab");
-    await proxy.open(port, [{ address: LOCAL, port: gone }, b.target]);
+    await proxy.listen(tcp(port, [{ address: LOCAL, port: gone }, b.target]));
     for (let index = 0; index < 3; index++) expect(await text(dial(port).end())).toBe("b");
     expect(await text(dial(port, "::1").end())).toBe("b");
   });
@@ -70,7 +75,7 @@ describe("the loopback proxy", () => {
     });
     await using proxy = new LoopbackProxy(silentLogger);
     const port = await freePort();
-    await proxy.open(port, [echo.target]);
+    await proxy.listen(tcp(port, [echo.target]));
     const answer = await text(dial(port).end(Buffer.alloc(size, "x")));
     expect(answer.length).toBe(size);
   });
@@ -79,9 +84,9 @@ describe("the loopback proxy", () => {
     await using rude = await Backend.open((socket) => socket.resetAndDestroy());
     await using proxy = new LoopbackProxy(silentLogger);
     const port = await freePort();
-    await proxy.open(port, [{ address: LOCAL, port: await freePort() }]);
+    await proxy.listen(tcp(port, [{ address: LOCAL, port: await freePort() }]));
     await expect(once(dial(port).resume(), "close")).rejects.toThrow("ECONNRESET");
-    await proxy.open(port, [rude.target]);
+    await proxy.listen(tcp(port, [rude.target]));
     await expect(once(dial(port).resume(), "close")).rejects.toThrow("ECONNRESET");
   });
 
@@ -90,22 +95,22 @@ describe("the loopback proxy", () => {
     await using proxy = new LoopbackProxy(silentLogger);
     const { port } = holder.target;
     const message = `published port ${port}/tcp: already in use on this node`;
-    await expect(proxy.open(port, [])).rejects.toThrow(message);
-    await expect(assertPortFree("tcp", port)).rejects.toThrow(message);
-    expect(proxy.ports.size).toBe(0);
-    await assertPortFree("udp", port);
-    await assertPortFree("tcp", await freePort());
+    await expect(proxy.listen(tcp(port, []))).rejects.toThrow(message);
+    await expect(assertPortFree({ protocol: "tcp", port })).rejects.toThrow(message);
+    expect(proxy.open.size).toBe(0);
+    await assertPortFree({ protocol: "udp", port });
+    await assertPortFree({ protocol: "tcp", port: await freePort() });
   });
 
   test("lets connections go on when a port is withdrawn, and ends them when it is disposed", async () => {
     await using echo = await Backend.open((socket) => socket.on("error", () => {}).pipe(socket));
     const proxy = new LoopbackProxy(silentLogger);
     const port = await freePort();
-    await proxy.open(port, [echo.target]);
+    await proxy.listen(tcp(port, [echo.target]));
     const client = dial(port);
     client.write("1");
     expect(String(await once(client, "data"))).toBe("1");
-    await proxy.close(port);
+    await proxy.close("key");
     await eventually(() => expect(once(dial(port), "connect")).rejects.toThrow("ECONNREFUSED"));
     client.write("2");
     expect(String(await once(client, "data"))).toBe("2");

@@ -1,5 +1,5 @@
 /**
- * Published TCP ports on 127.0.0.1 and ::1. The kernel would translate loopback addresses only with route_localnet,
+ * Published TCP ports on 127.0.0.1 and ::1, or on the one loopback address that a port asks for. The kernel would translate loopback addresses only with route_localnet,
  * which opens the host's loopback to its neighbours (CVE-2020-8558); so a process listens there and passes bytes on.
  * Listening has a second use: nobody on the host can take the port on all addresses while we hold it.
  */
@@ -22,6 +22,14 @@ const KEEPALIVE_MS = 30_000;
 
 const LOOPBACKS = ["127.0.0.1", "::1"];
 
+/** A port of this host. */
+export interface HostPort {
+  readonly protocol: Protocol;
+  readonly port: number;
+  /** The one address of it that is meant. Default: all. */
+  readonly address?: string;
+}
+
 /** A port that is listened on, and where its connections go. */
 interface Listening {
   readonly servers: readonly Server[];
@@ -33,28 +41,32 @@ interface Listening {
 /** The listeners of all published TCP ports of this node. */
 export class LoopbackProxy implements AsyncDisposable {
   readonly #logger: Logger;
-  readonly #ports = new Map<number, Listening>();
+  readonly #ports = new Map<string, Listening>();
   readonly #connections = new Set<Socket>();
 
   constructor(logger: Logger) {
     this.#logger = logger;
   }
 
-  /** The ports that are listened on now. */
-  get ports(): ReadonlySet<number> {
+  /** The keys of the ports that are listened on now. */
+  get open(): ReadonlySet<string> {
     return new Set(this.#ports.keys());
   }
 
-  /** Listens on `port`, or changes the targets of one that is listened on. Throws `already_exists` when it is taken. */
-  async open(port: number, targets: readonly Target[]): Promise<void> {
-    const listening = this.#ports.get(port);
+  /**
+   * Listens on a port's loopback address (both of the host's unless it names one), or changes the targets of the port of
+   * that key. Throws `already_exists` when it is taken.
+   */
+  async listen(wanted: HostPort & { readonly key: string; readonly targets: readonly Target[] }): Promise<void> {
+    const { key, port, address, targets } = wanted;
+    const listening = this.#ports.get(key);
     if (listening !== undefined) {
       listening.targets = targets;
       return;
     }
     const servers: Server[] = [];
     const entry: Listening = { servers, targets, turn: 0 };
-    for (const host of LOOPBACKS) {
+    for (const host of address === undefined ? LOOPBACKS : [address]) {
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#serve(entry, client));
       server.maxConnections = CONNECTIONS_PER_PORT_MAX;
       const failure = await listen(server, host, port);
@@ -64,16 +76,16 @@ export class LoopbackProxy implements AsyncDisposable {
         this.#logger.debug({ port }, "no ipv6 loopback to publish on");
       } else {
         await Promise.all(servers.map(closeServer));
-        throw isTaken(failure) ? portTaken("tcp", port) : SwarmError.wrap(`listen on ${host} port ${port}`, failure);
+        throw isTaken(failure) ? portTaken(wanted) : SwarmError.wrap(`listen on ${host} port ${port}`, failure);
       }
     }
-    this.#ports.set(port, entry);
+    this.#ports.set(key, entry);
   }
 
-  /** Stops listening on `port`. Connections that it accepted go on. */
-  async close(port: number): Promise<void> {
-    const listening = this.#ports.get(port);
-    this.#ports.delete(port);
+  /** Stops listening on a port. Connections that it accepted go on. */
+  async close(key: string): Promise<void> {
+    const listening = this.#ports.get(key);
+    this.#ports.delete(key);
     // Not awaited to the end of the connections: `close` of net.Server stops accepting at once.
     for (const server of listening?.servers ?? []) server.close();
   }
@@ -134,34 +146,47 @@ export class LoopbackProxy implements AsyncDisposable {
 }
 
 /**
- * Whether nobody on the host listens on the port, on whatever address: a translated port would be taken away from
- * them unseen. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
+ * Whether nobody on the host listens on the port, on whatever address it is meant for: a translated port would be taken away
+ * from them unseen. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
  */
-export async function assertPortFree(protocol: Protocol, port: number): Promise<void> {
+export async function assertPortFree(wanted: HostPort): Promise<void> {
+  const { protocol, port, address = "0.0.0.0" } = wanted;
   if (protocol === "sctp") return;
-  const failure = protocol === "tcp" ? await probeTcp(port) : await probeUdp(port);
-  if (failure !== undefined && isTaken(failure)) throw portTaken(protocol, port);
-  if (failure !== undefined) throw SwarmError.wrap(`published port ${port}/${protocol}`, failure);
+  const failure = protocol === "tcp" ? await probeTcp(address, port) : await probeUdp(address, port);
+  if (failure !== undefined && isTaken(failure)) throw portTaken(wanted);
+  if (failure !== undefined) throw SwarmError.wrap(nameOf(wanted), failure);
 }
 
-function portTaken(protocol: Protocol, port: number): SwarmError {
-  return new SwarmError("already_exists", `published port ${port}/${protocol}: already in use on this node`);
+/** Throws `failed_precondition` when the port is for an address that this host does not have (now). */
+export async function assertOwnAddress(wanted: HostPort): Promise<void> {
+  if (wanted.address === undefined) return;
+  const failure = await probeUdp(wanted.address, 0);
+  if (errnoOf(failure) !== "EADDRNOTAVAIL") return;
+  throw new SwarmError("failed_precondition", `${nameOf(wanted)}: this node does not have the address`);
 }
 
-async function probeTcp(port: number): Promise<unknown> {
+function portTaken(wanted: HostPort): SwarmError {
+  return new SwarmError("already_exists", `${nameOf(wanted)}: already in use on this node`);
+}
+
+function nameOf({ protocol, port, address }: HostPort): string {
+  return `published port ${address === undefined ? "" : `${address}:`}${port}/${protocol}`;
+}
+
+async function probeTcp(address: string, port: number): Promise<unknown> {
   const server = createServer();
-  const failure = await listen(server, "0.0.0.0", port);
+  const failure = await listen(server, address, port);
   if (failure === undefined) await closeServer(server);
   return failure;
 }
 
-async function probeUdp(port: number): Promise<unknown> {
+async function probeUdp(address: string, port: number): Promise<unknown> {
   const socket = createSocket("udp4");
   const bound = once(socket, "listening").then(
     () => undefined,
     (reason: unknown) => reason,
   );
-  socket.bind({ address: "0.0.0.0", port, exclusive: true });
+  socket.bind({ address, port, exclusive: true });
   const failure = await bound;
   if (failure === undefined) {
     const closed = once(socket, "close");

@@ -116,6 +116,33 @@ describe("the network of a host", () => {
     });
   });
 
+  rootTest("a port on one address is reached there alone, and may move to all addresses and back", async () => {
+    const at = (hostIp: string, port = 8085): TestPort => ({ ...web(port, A), hostIp });
+    await lab.inHost("ip", "addr", "add", "192.0.2.77/32", "dev", "lo");
+    const ask = (host: string) => lab.inHost(...fetch(host, 8085));
+    expect(await lab.ask({ do: "publish", ports: [at(HOST_ADDRESS)] })).toEqual([]);
+    expect([await lab.inClient(...fetch(HOST_ADDRESS, 8085)), await ask(HOST_ADDRESS)]).toEqual(["a", "a"]);
+    for (const other of ["192.0.2.77", "127.0.0.1", "[::1]"]) await expect(ask(other)).rejects.toThrow("refused");
+    expect(await lab.ask({ do: "publish", ports: [web(8085, A)] })).toEqual([]);
+    expect([await ask("192.0.2.77"), await ask("127.0.0.1")]).toEqual(["a", "a"]);
+    expect(await lab.ask({ do: "publish", ports: [at("127.0.0.1"), at("127.0.0.2"), at("192.0.2.77")] })).toEqual([]);
+    expect([await ask("127.0.0.1"), await ask("127.0.0.2"), await ask("192.0.2.77")]).toEqual(["a", "a", "a"]);
+    for (const other of [HOST_ADDRESS, "127.0.0.3", "[::1]"]) await expect(ask(other)).rejects.toThrow("refused");
+    await expect(lab.inClient(...fetch(HOST_ADDRESS, 8085))).rejects.toThrow("refused");
+  });
+
+  rootTest("an address that the node does not have is a problem until it has it", async () => {
+    const ports = [{ ...web(8086, A), hostIp: "192.0.2.88" }];
+    const message = "published port 192.0.2.88:8086/tcp: this node does not have the address";
+    const problem = { protocol: "tcp", port: 8086, hostIp: expect.any(Number), message };
+    expect(await lab.ask({ do: "publish", ports })).toEqual([problem]);
+    await lab.inHost("ip", "addr", "add", "192.0.2.88/32", "dev", "lo");
+    await lab.ask({ do: "reconcile" });
+    expect(await lab.inHost(...fetch("192.0.2.88", 8086))).toBe("a");
+    await lab.inHost("ip", "addr", "del", "192.0.2.88/32", "dev", "lo");
+    expect(await lab.ask({ do: "publish", ports })).toEqual([problem]);
+  });
+
   rootTest("udp flows move to a living target when theirs leaves", async () => {
     const udp = (address: string): TestPort => ({ protocol: "udp", port: 5353, targets: [{ address, port: 53 }] });
     for (const [name, container] of Object.entries({ a, b })) {

@@ -1,8 +1,8 @@
 import { assert, SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
-import { contains, type Ipv4 } from "./address.ts";
+import { contains, formatIpv4, type Ipv4 } from "./address.ts";
 import { forgetConnections, UDP } from "./conntrack.ts";
-import { assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
+import { assertOwnAddress, assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
 import type { Netlink } from "./netlink.ts";
 import type { RuleTable } from "./rule-table.ts";
 import type { Protocol, PublishedPort, RulesetState, Target } from "./ruleset.ts";
@@ -11,6 +11,8 @@ import type { Protocol, PublishedPort, RulesetState, Target } from "./ruleset.ts
 export interface PublishProblem {
   readonly protocol: Protocol;
   readonly port: number;
+  /** The one address it was to be published on. */
+  readonly hostIp?: Ipv4;
   readonly message: string;
 }
 
@@ -33,8 +35,8 @@ export class PortPublisher implements AsyncDisposable {
   }
 
   /**
-   * Publishes exactly `wanted.published`, and returns those that somebody else on the host holds. Throws when the
-   * rules cannot be loaded; the next call begins where this one ended.
+   * Publishes exactly `wanted.published`, and returns those that somebody else on the host holds or whose address is not
+   * the host's. Throws when the rules cannot be loaded; the next call begins where this one ended.
    */
   async apply(
     wanted: RulesetState,
@@ -42,6 +44,8 @@ export class PortPublisher implements AsyncDisposable {
   ): Promise<{ readonly problems: readonly PublishProblem[]; readonly repaired: boolean }> {
     const problems: PublishProblem[] = [];
     const next = new Map<string, PublishedPort>();
+    // First, so that a port may move from all addresses to one of them and back.
+    await this.#release(wanted.published);
     for (const port of wanted.published) {
       if (port.targets.length === 0) continue;
       const problem = await this.#claim(port);
@@ -65,20 +69,22 @@ export class PortPublisher implements AsyncDisposable {
   /** Sees to it that the port is nobody else's, and listens on loopback where it should. */
   async #claim(port: PublishedPort): Promise<PublishProblem | undefined> {
     try {
-      if (!this.#published.has(keyOf(port)) && !this.#proxy.ports.has(port.port)) {
-        await assertPortFree(port.protocol, port.port);
-      }
-      if (isProxied(port)) await this.#proxy.open(port.port, port.targets);
+      const { protocol, hostIp } = port;
+      const bound = { protocol, port: port.port, ...(hostIp !== undefined && { address: formatIpv4(hostIp) }) };
+      await assertOwnAddress(bound);
+      if (!this.#published.has(keyOf(port)) && !this.#proxy.open.has(keyOf(port))) await assertPortFree(bound);
+      if (isProxied(port)) await this.#proxy.listen({ ...bound, key: keyOf(port), targets: port.targets });
       return undefined;
     } catch (reason) {
       if (!(reason instanceof SwarmError)) throw reason;
-      return { protocol: port.protocol, port: port.port, message: reason.message };
+      const { protocol, hostIp } = port;
+      return { protocol, port: port.port, ...(hostIp !== undefined && { hostIp }), message: reason.message };
     }
   }
 
   async #release(published: readonly PublishedPort[]): Promise<void> {
-    const kept = new Set(published.filter(isProxied).map((port) => port.port));
-    for (const port of this.#proxy.ports) if (!kept.has(port)) await this.#proxy.close(port);
+    const kept = new Set(published.filter((port) => isProxied(port) && port.targets.length > 0).map(keyOf));
+    for (const key of this.#proxy.open) if (!kept.has(key)) await this.#proxy.close(key);
   }
 
   /**
@@ -91,14 +97,15 @@ export class PortPublisher implements AsyncDisposable {
     after: ReadonlyMap<string, PublishedPort>,
     signal: AbortSignal,
   ): Promise<void> {
-    const changed = new Map<number, readonly Target[]>();
+    const changed = new Set<number>();
     for (const [key, port] of [...before, ...after]) {
       if (port.protocol !== "udp") continue;
-      const targets = after.get(key)?.targets ?? [];
-      if (!sameTargets(before.get(key)?.targets ?? [], targets)) changed.set(port.port, targets);
+      const same = sameTargets(before.get(key)?.targets ?? [], after.get(key)?.targets ?? []);
+      if (!same) changed.add(port.port);
     }
-    for (const [port, targets] of changed) {
-      const alive = new Set(targets.map((target) => target.address));
+    for (const port of changed) {
+      const there = [...after.values()].filter((each) => each.protocol === "udp" && each.port === port);
+      const alive = new Set(there.flatMap(({ targets }) => targets.map(({ address }) => address)));
       const filter = { protocol: UDP, destinationPort: port };
       const count = await forgetConnections(
         this.#netlink,

@@ -245,5 +245,6 @@ function portJson(port: PortConfig): Record<string, unknown> {
     TargetPort: port.targetPort,
     ...filled({ PublishedPort: port.publishedPort }),
     PublishMode: enumWord(PortConfig_PublishMode, port.publishMode),
+    ...filled({ HostIP: port.hostIp }),
   };
 }

@@ -61,6 +61,7 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
       line(2, "Protocol", protocolName(port.protocol));
       line(2, "TargetPort", port.targetPort);
       line(2, "PublishMode", enumWord(PortConfig_PublishMode, port.publishMode));
+      if (port.hostIp !== "") line(2, "HostIP", port.hostIp);
     }
   }
   healthLines(spec?.task?.container?.healthcheck, line);

@@ -1,4 +1,5 @@
 /** Published ports as Docker's users write them and read them. */
+import { isIP } from "node:net";
 import { create } from "@bufbuild/protobuf";
 import {
   type PortConfig,
@@ -23,7 +24,7 @@ interface Range {
   readonly last: number;
 }
 
-/** Reads the value of `--publish`: `80`, `8080:80/udp`, `8000-8010:80-90`, or `published=8080,target=80,mode=host`. */
+/** Reads the value of `--publish`: `80`, `127.0.0.1:8080:80/udp`, `8000-8010:80-90`, or `published=8080,target=80,host-ip=127.0.0.1`. */
 export function parsePublish(text: string): Parsed<readonly PortConfig[]> {
   return text.includes("=") ? parseLong(text) : parseShort(text);
 }
@@ -33,9 +34,22 @@ export function protocolName(protocol: PortConfig_Protocol): string {
   return PortConfig_Protocol[protocol].toLowerCase();
 }
 
-/** Which port of a host, or of the cluster, this one takes: two equal keys cannot both be had. */
+/** The one address of a node that the port is published on; empty for all of them, which `0.0.0.0` means too. */
+export function hostAddress({ hostIp }: Pick<PortConfig, "hostIp">): string {
+  return hostIp === "0.0.0.0" ? "" : hostIp;
+}
+
+/** Which port of which address this one takes, in words: `8080/tcp`, `127.0.0.1:8080/tcp`. */
 export function publishedPortKey(port: PortConfig): string {
-  return `${port.publishedPort}/${protocolName(port.protocol)}`;
+  const address = hostAddress(port);
+  return `${address === "" ? "" : `${address}:`}${port.publishedPort}/${protocolName(port.protocol)}`;
+}
+
+/** Whether the two cannot both be had: the same port, on the same address or with one of them on all. */
+export function samePublishedPort(left: PortConfig, right: PortConfig): boolean {
+  const [one, other] = [hostAddress(left), hostAddress(right)];
+  const meet = one === other || one === "" || other === "";
+  return left.publishedPort === right.publishedPort && left.protocol === right.protocol && meet;
 }
 
 /** Whether the port is reached through every node. */
@@ -43,7 +57,7 @@ export function isIngress(port: PortConfig): boolean {
   return port.publishMode === PortConfig_PublishMode.INGRESS;
 }
 
-/** The ports of a service as `service ls` shows them: `*:8080->80/tcp`, neighbours joined: `*:8000-8002->80-82/tcp`. */
+/** The ports of a service as `service ls` shows them: `*:8080->80/tcp`, neighbours joined: `127.0.0.1:8000-8002->80-82/tcp`. */
 export function formatServicePorts(ports: readonly PortConfig[]): string {
   return joinRanges(ports.filter(isIngress)).join(", ");
 }
@@ -54,13 +68,17 @@ export function formatTaskPorts(ports: readonly PortConfig[]): string {
 }
 
 function joinRanges(ports: readonly PortConfig[]): readonly string[] {
-  const sorted = ports.toSorted((a, b) => a.protocol - b.protocol || a.publishedPort - b.publishedPort);
+  const sorted = ports.toSorted(
+    (a, b) =>
+      a.protocol - b.protocol || hostAddress(a).localeCompare(hostAddress(b)) || a.publishedPort - b.publishedPort,
+  );
   const groups: PortConfig[][] = [];
   for (const port of sorted) {
     const group = groups.at(-1);
     const last = group?.at(-1);
     const follows =
       last?.protocol === port.protocol &&
+      hostAddress(last) === hostAddress(port) &&
       last.publishedPort + 1 === port.publishedPort &&
       last.targetPort + 1 === port.targetPort;
     if (group !== undefined && follows) group.push(port);
@@ -71,7 +89,8 @@ function joinRanges(ports: readonly PortConfig[]): readonly string[] {
     const last = rest.at(-1) ?? first;
     const range = (from: number, to: number) => (from === to ? `${from}` : `${from}-${to}`);
     const published = range(first.publishedPort, last.publishedPort);
-    return [`*:${published}->${range(first.targetPort, last.targetPort)}/${protocolName(first.protocol)}`];
+    const address = hostAddress(first) || "*";
+    return [`${address}:${published}->${range(first.targetPort, last.targetPort)}/${protocolName(first.protocol)}`];
   });
 }
 
@@ -79,26 +98,33 @@ function parseShort(text: string): Parsed<readonly PortConfig[]> {
   const [ports = "", protocolText = "tcp", ...more] = text.split("/");
   const protocol = protocolOf(protocolText);
   if (protocol === undefined || more.length > 0) return bad(`invalid protocol in ${quoted(text)}: tcp, udp or sctp`);
-  if (/^(?:\[.*\]|[^:]*:[^:]*):/.test(ports)) return bad("hostip is not supported");
-  const parts = ports.split(":");
-  const [published, target] = parts.length === 1 ? ["", ports] : parts;
+  const [, bracketed, plain, numbers = ""] = /^(?:\[([^\]]*)\]:|([^:]*):(?=[^:]*:))?(.*)$/s.exec(ports) ?? [];
+  const hostIp = bracketed ?? plain ?? "";
+  if ((bracketed ?? plain) !== undefined && isIP(hostIp) === 0) return bad(`invalid IP address: ${quoted(hostIp)}`);
+  const parts = numbers.replace(/^:/, "").split(":");
+  const [published, target, ...rest] = parts.length === 1 ? ["", ...parts] : parts;
+  if (rest.length > 0) return bad(`invalid publish ${quoted(text)}: [address:][published:]target[/protocol]`);
   const targetRange = parseRange(target ?? "");
   if (targetRange === undefined) return bad(`invalid containerPort: ${quoted(target ?? "")}`);
   if (targetRange.first === 0) return bad("invalid containerPort: 0");
-  if (published === "" || published === undefined) return good(portsOf(targetRange, undefined, protocol));
+  if (published === "" || published === undefined) return good(portsOf(targetRange, undefined, { protocol, hostIp }));
   const publishedRange = parseRange(published);
   if (publishedRange === undefined) return bad(`invalid hostPort: ${quoted(published)}`);
   if (size(publishedRange) !== size(targetRange) && size(targetRange) !== 1) {
     return bad(`invalid ranges specified for container and host Ports: ${target} and ${published}`);
   }
   if (size(publishedRange) !== size(targetRange)) return bad(`a range of host ports needs as many container ports`);
-  return good(portsOf(targetRange, publishedRange, protocol));
+  return good(portsOf(targetRange, publishedRange, { protocol, hostIp }));
 }
 
-function portsOf(target: Range, published: Range | undefined, protocol: PortConfig_Protocol): readonly PortConfig[] {
+function portsOf(
+  target: Range,
+  published: Range | undefined,
+  common: { readonly protocol: PortConfig_Protocol; readonly hostIp: string },
+): readonly PortConfig[] {
   return Array.from({ length: size(target) }, (_, index) =>
     create(PortConfigSchema, {
-      protocol,
+      ...common,
       targetPort: target.first + index,
       publishedPort: published === undefined || published.first === 0 ? 0 : published.first + index,
     }),
@@ -142,8 +168,12 @@ function setLongField(port: PortConfig, key: string, value: string): string | un
     case "name":
       port.name = value;
       return undefined;
+    case "host-ip":
+      if (isIP(value) === 0) return `invalid IP address: ${quoted(value)}`;
+      port.hostIp = value;
+      return undefined;
     default:
-      return `invalid field key ${quoted(key)}: target, published, protocol, mode or name`;
+      return `invalid field key ${quoted(key)}: target, published, protocol, mode, host-ip or name`;
   }
 }
 

@@ -208,6 +208,34 @@ describe("each bad field is named", () => {
       "ports[1]: duplicate published ports provided: 80/tcp",
     ],
     [
+      "a port on all addresses and on one",
+      {
+        endpoint: {
+          ports: [
+            { targetPort: 80, publishedPort: 80, hostIp: "192.0.2.1" },
+            { targetPort: 80, publishedPort: 80, hostIp: "192.0.2.2" },
+            { targetPort: 80, publishedPort: 80, hostIp: "0.0.0.0" },
+          ],
+        },
+      },
+      "ports[2]: duplicate published ports provided: 80/tcp",
+    ],
+    [
+      "host address",
+      { endpoint: { ports: [{ targetPort: 80, hostIp: "web" }] } },
+      'ports[0].host_ip: invalid host ip "web": not an IP address',
+    ],
+    [
+      "IPv6 host address",
+      { endpoint: { ports: [{ targetPort: 80, hostIp: "::1" }] } },
+      'ports[0].host_ip: invalid host ip "::1": IPv6 is not supported yet',
+    ],
+    [
+      "udp on loopback",
+      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 1, hostIp: "127.0.0.1" }] } },
+      "ports[0].host_ip: only tcp can be published on 127.0.0.1",
+    ],
+    [
       "health",
       container({ healthcheck: { interval: toDuration(0.001) } }),
       "healthcheck.interval: cannot be less than 1ms",

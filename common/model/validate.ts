@@ -3,6 +3,7 @@
  * files, in Docker's and SwarmKit's words (swarmkit manager/controlapi/service.go). What this version cannot do is refused
  * by name: nothing is silently ignored.
  */
+import { isIP } from "node:net";
 import { toBinary } from "@bufbuild/protobuf";
 import {
   EndpointSpec_Mode,
@@ -24,7 +25,7 @@ import {
 import type { FieldProblem } from "../base/error.ts";
 import { parseConstraint } from "./constraints.ts";
 import { readLogDriver } from "./log-driver.ts";
-import { publishedPortKey } from "./ports.ts";
+import { hostAddress, publishedPortKey, samePublishedPort } from "./ports.ts";
 import { lineProblem } from "./text.ts";
 import { formatNanoCpus, quoted } from "./units.ts";
 import { checkContainer } from "./validate-container.ts";
@@ -227,13 +228,12 @@ function checkEndpoint(spec: ServiceSpec, problems: Problems): void {
     problems.add("endpoint_mode", "dnsrr needs an overlay network, which is not supported yet");
   }
   if (endpoint.ports.length > PORTS_MAX) problems.add("ports", `at most ${PORTS_MAX} ports`);
-  const published = new Set<string>();
-  endpoint.ports.slice(0, PORTS_MAX).forEach((port, index) => {
+  const ports = endpoint.ports.slice(0, PORTS_MAX);
+  ports.forEach((port, index) => {
     checkPort(port, `ports[${index}]`, problems);
-    if (port.publishedPort === 0) return;
-    const key = publishedPortKey(port);
-    if (published.has(key)) problems.add(`ports[${index}]`, `duplicate published ports provided: ${key}`);
-    published.add(key);
+    const earlier = ports.slice(0, index).some((other) => samePublishedPort(other, port));
+    if (port.publishedPort === 0 || !earlier) return;
+    problems.add(`ports[${index}]`, `duplicate published ports provided: ${publishedPortKey(port)}`);
   });
   const network = spec.task?.networks[0]?.target;
   if (endpoint.ports.length > 0 && (network === "host" || network === "none")) {
@@ -251,4 +251,13 @@ function checkPort(port: PortConfig, field: string, problems: Problems): void {
   problems.text(`${field}.name`, lineProblem(port.name, 255));
   problems.known(`${field}.protocol`, port.protocol, PortConfig_Protocol);
   problems.known(`${field}.mode`, port.publishMode, PortConfig_PublishMode);
+  const address = hostAddress(port);
+  if (address !== "" && isIP(address) !== 4) {
+    const kind = isIP(address) === 6 ? "IPv6 is not supported yet" : "not an IP address";
+    problems.add(`${field}.host_ip`, `invalid host ip ${quoted(address)}: ${kind}`);
+  }
+  // The kernel translates no loopback address; a process passes bytes on there, which it can for streams only.
+  if (address.startsWith("127.") && port.protocol !== PortConfig_Protocol.TCP) {
+    problems.add(`${field}.host_ip`, `only tcp can be published on ${address}`);
+  }
 }

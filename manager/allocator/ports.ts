@@ -1,6 +1,7 @@
 /** Which published ports a service gets: its wishes, and for port 0 a free one that it then keeps. */
 import { create } from "@bufbuild/protobuf";
 import { DYNAMIC_PORT_MAX, DYNAMIC_PORT_MIN } from "../../common/model/defaults.ts";
+import { hostAddress } from "../../common/model/ports.ts";
 import {
   type PortConfig,
   PortConfig_Protocol,
@@ -8,9 +9,15 @@ import {
   PortConfigSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 
-/** "TCP/8080": published ports of different protocols do not meet. */
+/** "TCP/8080", "TCP/8080@127.0.0.1": published ports of different protocols, or addresses, do not meet. */
 export function portKey(port: PortConfig): string {
-  return `${PortConfig_Protocol[port.protocol]}/${port.publishedPort}`;
+  const address = hostAddress(port);
+  return `${PortConfig_Protocol[port.protocol]}/${port.publishedPort}${address === "" ? "" : `@${address}`}`;
+}
+
+/** Under what others may hold it: as it is, or on all addresses. A port on all meets one on a single address at its node. */
+function keysOf(port: PortConfig): readonly string[] {
+  return [portKey(port), portKey({ ...port, hostIp: "" })];
 }
 
 /** The ports as they will be, or which wish another service already has. */
@@ -31,7 +38,8 @@ export function allocatePorts(
   const ports: PortConfig[] = [];
   for (const port of wanted) {
     if (port.publishedPort === 0) continue;
-    const holder = port.publishMode === PortConfig_PublishMode.INGRESS ? takenBy(portKey(port)) : undefined;
+    const ingress = port.publishMode === PortConfig_PublishMode.INGRESS;
+    const holder = ingress ? firstHolder(port, takenBy) : undefined;
     if (holder !== undefined) {
       return {
         ok: false,
@@ -44,8 +52,8 @@ export function allocatePorts(
   for (const port of wanted) {
     if (port.publishedPort !== 0) continue;
     const free = (number: number) => {
-      const key = portKey({ ...port, publishedPort: number });
-      return !own.has(key) && takenBy(key) === undefined;
+      const candidate = { ...port, publishedPort: number };
+      return !keysOf(candidate).some((key) => own.has(key)) && firstHolder(candidate, takenBy) === undefined;
     };
     const kept = before.find(
       (each) => sameTarget(each, port) && isDynamic(each.publishedPort) && free(each.publishedPort),
@@ -61,9 +69,20 @@ export function allocatePorts(
   return { ok: true, ports };
 }
 
+function firstHolder(port: PortConfig, takenBy: (key: string) => string | undefined): string | undefined {
+  for (const key of keysOf(port)) {
+    const holder = takenBy(key);
+    if (holder !== undefined) return holder;
+  }
+  return undefined;
+}
+
 function sameTarget(left: PortConfig, right: PortConfig): boolean {
   return (
-    left.targetPort === right.targetPort && left.protocol === right.protocol && left.publishMode === right.publishMode
+    left.targetPort === right.targetPort &&
+    left.protocol === right.protocol &&
+    left.publishMode === right.publishMode &&
+    hostAddress(left) === hostAddress(right)
   );
 }
 

@@ -1,6 +1,6 @@
 /** Two services cannot have the same published port: the second is refused by name (SwarmKit: checkPortConflicts). Pure. */
 import type { FieldProblem } from "../../common/base/error.ts";
-import { isIngress, publishedPortKey } from "../../common/model/ports.ts";
+import { isIngress, samePublishedPort } from "../../common/model/ports.ts";
 import type { PortConfig, ServiceSpec } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
 
@@ -39,5 +39,5 @@ export function heldPorts(view: View, serviceId: string): readonly PortConfig[] 
 }
 
 function clashes(left: PortConfig, right: PortConfig): boolean {
-  return publishedPortKey(left) === publishedPortKey(right) && (isIngress(left) || isIngress(right));
+  return samePublishedPort(left, right) && (isIngress(left) || isIngress(right));
 }

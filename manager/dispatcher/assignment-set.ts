@@ -31,7 +31,10 @@ export interface Touched {
 /** A port configuration as plain values: two services' ports are equal when these are. */
 function portsKey(ports: readonly PortConfig[]): string {
   return ports
-    .map((port) => `${port.publishedPort}:${port.targetPort}/${port.protocol}/${port.publishMode}/${port.name}`)
+    .map(
+      ({ publishedPort, targetPort, protocol, publishMode, hostIp, name }) =>
+        `${hostIp}:${publishedPort}:${targetPort}/${protocol}/${publishMode}/${name}`,
+    )
     .join(",");
 }
 
