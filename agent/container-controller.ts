@@ -19,17 +19,13 @@ import { execInContainer } from "./container-exec.ts";
 import { readContainerLog } from "./container-logs.ts";
 import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
 import { releaseContainer } from "./container-release.ts";
+import { recordedSeccomp } from "./container-seccomp.ts";
 import type { AssignedTask, ExitStatus, TaskController } from "./executor.ts";
 import { type CheckResult, HEALTH_BEGIN, type HealthPolicy, type HealthState, monitorHealth } from "./health.ts";
 import { containerDirectory, logPath, type NodeRuntime } from "./node-runtime.ts";
-import { capabilityNamed } from "./runtime/capabilities.ts";
-import type { OciProcess } from "./runtime/oci.ts";
 import type { ContainerOp, HostPath } from "./runtime/op.ts";
-import { compileSeccomp } from "./runtime/seccomp.ts";
-import { defaultSeccompProfile } from "./runtime/seccomp-profile.ts";
 import { planExec } from "./runtime/spec-plan.ts";
 import { type Ended, readExitRecord, Supervisor } from "./runtime/supervisor.ts";
-import type { Architecture } from "./runtime/syscalls.ts";
 
 const SIGTERM = 15;
 const SIGKILL = 9;
@@ -167,7 +163,7 @@ export class ContainerController implements TaskController {
     if (!supervisor || !record) throw new SwarmError("failed_precondition", `task ${this.id} does not run`);
     const { process } = record;
     const { membership: cgroup } = this.#node.cgroups.plan(this.id, {});
-    const seccomp = seccompFilter(process, this.#node.facts.architecture);
+    const seccomp = recordedSeccomp(record, this.#node.facts.architecture);
     yield* execInContainer({ supervisor, process, cgroup, seccomp }, this.#node, { start, requests }, signal);
   }
 
@@ -315,8 +311,7 @@ export class ContainerController implements TaskController {
     const supervisor = this.#supervisor;
     if (!supervisor) throw new SwarmError("unavailable", "the container has ended");
     const process = { ...record.process, args: policy.command };
-    const filter = seccompFilter(process, this.#node.facts.architecture);
-    const ops = planExec(process, { filter });
+    const ops = planExec(process, recordedSeccomp(record, this.#node.facts.architecture));
     const limits = { timeoutMs: policy.timeoutMs, maxOutputBytes: CHECK_OUTPUT_BYTES_MAX };
     const result = await supervisor.exec(ops, limits, signal);
     const output = Buffer.concat([result.stdout, result.stderr]).toString("utf8");
@@ -340,10 +335,4 @@ export class ContainerController implements TaskController {
       this.#node.logger.warn({ taskId: this.id, err: reason }, "what a container held is not all freed");
     }
   }
-}
-
-/** The filter that the container itself has: the default one for its capabilities. */
-function seccompFilter({ capabilities }: OciProcess, architecture: Architecture): Uint8Array {
-  const names = (capabilities?.bounding ?? []).flatMap((name) => capabilityNamed(name) ?? []);
-  return compileSeccomp(defaultSeccompProfile({ architecture, capabilities: names }), architecture);
 }

@@ -6,9 +6,11 @@ import { parseImageReference } from "../common/model/image-reference.ts";
 import { decodeRegistryAuth } from "../common/registry/credentials.ts";
 import { firstSource } from "../common/registry/source.ts";
 import { recordContents, writeContents } from "./container-contents.ts";
+import { containerDevices } from "./container-devices.ts";
 import { ensureMountSources } from "./container-mounts.ts";
 import { type ContainerRecord, writeContainerRecord } from "./container-record.ts";
-import { type ContainerSettings, containerSettings, lifeSettings } from "./container-settings.ts";
+import { compiledSeccomp } from "./container-seccomp.ts";
+import { type ContainerSettings, containerSettings, type LifeSettings, lifeSettings } from "./container-settings.ts";
 import type { AssignedTask } from "./executor.ts";
 import type { ImageInfo } from "./image/store.ts";
 import type { NetworkPlan } from "./network/network-manager.ts";
@@ -17,7 +19,7 @@ import { containerSpec } from "./runtime/default-spec.ts";
 import type { OciSpec } from "./runtime/oci.ts";
 import type { ContainerOp, HostPath } from "./runtime/op.ts";
 import type { LogTarget, Plan } from "./runtime/plan.ts";
-import { compileSeccomp } from "./runtime/seccomp.ts";
+import type { ContainerDevice } from "./runtime/privileges.ts";
 import { planContainer } from "./runtime/spec-plan.ts";
 
 /** A container that stands ready. */
@@ -46,8 +48,9 @@ export async function createContainer(
   return node.starting.run(async () => {
     try {
       const network = await attach(assigned, settings, node, signal);
-      const spec = specOf(assigned, settings, image, directory, node);
-      const record: ContainerRecord = { image: image.manifestDigest, life, process: spec.process };
+      const devices = await containerDevices(settings.spec);
+      const spec = specOf(assigned, { settings, image, directory, devices }, node);
+      const record = recordOf(settings, image, life, spec);
       makeDirectory(directory, settings, network);
       writeContainerRecord(directory, record);
       await ensureMountSources(settings.mounts);
@@ -101,13 +104,29 @@ function contentMounts({ task }: AssignedTask, { contents }: ContainerSettings, 
   });
 }
 
+/** The profile is kept where it cannot be told from the process: commands run in the container are held by it too. */
+function recordOf(
+  { spec: { privileged, security } }: ContainerSettings,
+  image: ImageInfo,
+  life: LifeSettings,
+  { process, linux }: OciSpec,
+): ContainerRecord {
+  const isDefault = !privileged && (security?.seccomp ?? "") === "";
+  const seccomp = isDefault ? {} : { seccomp: linux.seccomp ?? ("unconfined" as const) };
+  return { image: image.manifestDigest, life, process, ...seccomp };
+}
+
 function specOf(
   assigned: AssignedTask,
-  settings: ContainerSettings,
-  image: ImageInfo,
-  directory: HostPath,
+  parts: {
+    readonly settings: ContainerSettings;
+    readonly image: ImageInfo;
+    readonly directory: HostPath;
+    readonly devices: readonly ContainerDevice[];
+  },
   node: NodeRuntime,
 ): OciSpec {
+  const { settings, image, directory, devices } = parts;
   const { limits, reservations } = assigned.template.spec?.resources ?? {};
   return containerSpec({
     rootPath: node.directories.root,
@@ -116,6 +135,7 @@ function specOf(
     overrides: settings.spec,
     userFiles: { passwd: image.passwd ?? "", group: image.group ?? "" },
     mounts: [...settings.mounts.map(({ mount }) => mount), ...contentMounts(assigned, settings, node)],
+    devices,
     files: {
       hosts: `${directory}/hosts` as HostPath,
       hostname: `${directory}/hostname` as HostPath,
@@ -153,7 +173,8 @@ function planOf(
   node: NodeRuntime,
 ): Plan {
   const { settings, image, directory, spec, network } = parts;
-  const { seccomp, resources = {} } = spec.linux;
+  const { resources = {} } = spec.linux;
+  const seccomp = compiledSeccomp(spec.linux.seccomp, node.facts.architecture);
   return planContainer({
     spec,
     stateDirectory: directory,
@@ -166,7 +187,8 @@ function planOf(
     log: logTarget(settings, directory),
     cgroup: node.cgroups.plan(taskId, resources),
     cgroupControllers: node.cgroups.hierarchies,
-    ...(seccomp && { seccomp: { filter: compileSeccomp(seccomp, node.facts.architecture) } }),
+    cgroupWritable: settings.spec.privileged,
+    ...(seccomp && { seccomp }),
     network: network.ops,
     links: settings.contents.links,
     init: settings.spec.init ?? false,

@@ -17,7 +17,7 @@ import type { NodeRuntime } from "./node-runtime.ts";
 import type { OciProcess } from "./runtime/oci.ts";
 import type { CgroupMembership, ContainerPath, HostPath } from "./runtime/op.ts";
 import { type OutputPart, SessionProcess } from "./runtime/session-process.ts";
-import { planExec } from "./runtime/spec-plan.ts";
+import { type CompiledSeccomp, planExec } from "./runtime/spec-plan.ts";
 import type { Supervisor } from "./runtime/supervisor.ts";
 import { resolveUser, USER_FILE_BYTES_MAX } from "./runtime/user.ts";
 
@@ -30,8 +30,8 @@ export interface ExecTarget {
   /** The container's own process, whose rights the command has. */
   readonly process: OciProcess;
   readonly cgroup: CgroupMembership;
-  /** The container's filter. */
-  readonly seccomp: Uint8Array;
+  /** The container's filter; undefined where it has none. */
+  readonly seccomp: CompiledSeccomp | undefined;
 }
 
 /** The commands of a node that run on without whoever started them. */
@@ -77,7 +77,7 @@ export async function* execInContainer(
       shimPath: node.shimPath,
       pid,
       cgroup,
-      ops: planExec(process, { filter: seccomp }, start.tty ? window : undefined),
+      ops: planExec(process, seccomp, start.tty ? window : undefined),
       input: start.stdin,
       terminal: start.tty,
       detached: start.detach,

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { errnoOf } from "../common/base/error.ts";
 import type { LifeSettings } from "./container-settings.ts";
-import type { OciProcess } from "./runtime/oci.ts";
+import type { OciProcess, OciSeccomp } from "./runtime/oci.ts";
 
 const VERSION = 1;
 
@@ -13,6 +13,8 @@ export interface ContainerRecord {
   readonly image: string;
   readonly life: LifeSettings;
   readonly process: OciProcess;
+  /** Its seccomp profile where that is not the default one for its capabilities. */
+  readonly seccomp?: OciSeccomp | "unconfined";
 }
 
 /** Writes the record, in place: before there is a container nobody reads it, and afterwards it never changes. */

@@ -70,12 +70,17 @@ export function containerSettings(
     contents,
     context,
     spec: { ...spec, env: [...identityVariables(assigned, node), ...spec.env] },
-    hostname: spec.hostname || task.id.slice(0, 12),
+    hostname: hostnameOf(spec, task.id, node),
     attachment: attachmentOf(assigned),
     mounts: planMounts(spec.mounts, directories),
     log: logging.retention,
     gracePeriodMs: stopGracePeriodMs(template.spec),
   };
+}
+
+/** In the host's uts namespace a container has the host's name. */
+function hostnameOf(spec: ContainerSpec, taskId: string, node: NodeNames): string {
+  return spec.utsMode === "host" ? node.hostname : spec.hostname || taskId.slice(0, 12);
 }
 
 /** What a program may want to know of where it runs; the service's own variables win. */

@@ -25,8 +25,8 @@ describe("memory", () => {
     ],
     [
       { limit: 64 * MiB, swap: 96 * MiB, reservation: 32 * MiB },
-      "memory.limit_in_bytes=67108864; memory.memsw.limit_in_bytes=100663296?; memory.soft_limit_in_bytes=33554432?",
-      "memory.max=67108864; memory.swap.max=33554432?; memory.low=33554432",
+      "memory.limit_in_bytes=67108864; memory.memsw.limit_in_bytes=100663296; memory.soft_limit_in_bytes=33554432?",
+      "memory.max=67108864; memory.swap.max=33554432; memory.low=33554432",
     ],
     [
       { limit: -1, swap: -1 },

@@ -63,6 +63,10 @@ export class CgroupsV2 implements CgroupManager {
 
   plan(id: string, resources: OciResources): CgroupPlan {
     const directory = this.#directory(id);
+    if (resources.memory?.swappiness !== undefined) {
+      const problem = "this host has cgroup v2, where containers have no swappiness of their own";
+      throw invalidFields([{ field: "linux.resources.memory.swappiness", problem }]);
+    }
     const knobs: readonly Knob[] = [
       ...memoryKnobsV2(resources.memory ?? {}),
       ...cpuKnobsV2(resources.cpu ?? {}),

@@ -32,6 +32,16 @@ export interface ContainerFiles {
   readonly hostname?: HostPath;
 }
 
+/** How the system's own file systems differ for one container. */
+export interface SystemMounts {
+  /** Size of /dev/shm. 0 = 64 MiB. */
+  readonly shmSizeBytes: number;
+  /** Whether it shares the host's ipc namespace, and so its /dev/shm. */
+  readonly hostIpc: boolean;
+  /** Whether it may write to /sys and to its cgroup. */
+  readonly writable: boolean;
+}
+
 /** Docker's default mounts (moby daemon/pkg/oci/defaults.go); /dev/shm is 64 MiB as there. */
 const SYSTEM_MOUNTS: readonly OciMount[] = [
   { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
@@ -48,7 +58,7 @@ const SYSTEM_MOUNTS: readonly OciMount[] = [
     options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
   },
   { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
-  // Read-only always: a writable v1 hierarchy is a way to the host (release_agent, CVE-2022-0492).
+  // Read-only but for the privileged: a writable v1 hierarchy is a way to the host (release_agent, CVE-2022-0492).
   { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "ro"] },
   { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
   {
@@ -58,6 +68,28 @@ const SYSTEM_MOUNTS: readonly OciMount[] = [
     options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
   },
 ];
+
+const HOST_SHM: OciMount = {
+  destination: "/dev/shm",
+  type: "bind",
+  source: "/dev/shm",
+  options: ["bind", "rprivate", "nosuid", "noexec", "nodev"],
+};
+
+function systemMounts({ shmSizeBytes, hostIpc, writable }: SystemMounts): readonly OciMount[] {
+  const shared = (mount: OciMount): OciMount => {
+    if (hostIpc) return HOST_SHM;
+    const size = (option: string) => (option.startsWith("size=") && shmSizeBytes > 0 ? `size=${shmSizeBytes}` : option);
+    return { ...mount, options: mount.options?.map(size) ?? [] };
+  };
+  const open = (mount: OciMount): OciMount => ({
+    ...mount,
+    options: mount.options?.map((option) => (option === "ro" ? "rw" : option)) ?? [],
+  });
+  return SYSTEM_MOUNTS.map((mount) =>
+    mount.destination === "/dev/shm" ? shared(mount) : writable ? open(mount) : mount,
+  );
+}
 
 /** Hidden from containers: they tell about, or reach, the host. Missing ones are skipped. */
 export function maskedPaths(hostCpus: number): readonly string[] {
@@ -76,10 +108,10 @@ export const READONLY_PATHS: readonly string[] = "bus fs irq sys sysrq-trigger"
  * an own /etc/hosts) and shallow ones come before what lies in them.
  */
 export function containerMounts(
-  mounts: readonly ContainerMount[],
-  files: ContainerFiles,
+  parts: { readonly mounts: readonly ContainerMount[]; readonly files: ContainerFiles; readonly system: SystemMounts },
   problems: FieldProblem[],
 ): readonly OciMount[] {
+  const { mounts, files, system } = parts;
   const own = new Map<string, OciMount>();
   for (const [index, mount] of mounts.entries()) {
     const target = normalize(mount.target);
@@ -87,7 +119,7 @@ export function containerMounts(
     if (problem === undefined) own.set(target, ociMount(mount, target));
     else problems.push({ field: `mounts[${index}].target`, problem: `${JSON.stringify(mount.target)}: ${problem}` });
   }
-  const ours = [...SYSTEM_MOUNTS, ...fileMounts(files)].filter(({ destination }) => !own.has(destination));
+  const ours = [...systemMounts(system), ...fileMounts(files)].filter(({ destination }) => !own.has(destination));
   const depth = ({ destination }: OciMount) => destination.split("/").length;
   return [...ours, ...[...own.values()].sort((a, b) => depth(a) - depth(b))];
 }

@@ -1,6 +1,8 @@
 // Goal: what Docker's users write means here what they expect, and bad wishes are refused all at once. Method: tables
 // over the pure function, one snapshot of a whole spec.
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
+import { SecurityOptionsSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { type ContainerMount, containerMounts } from "./default-mounts.ts";
 import { type ContainerInput, type ContainerOverrides, containerSpec } from "./default-spec.ts";
 import type { HostPath } from "./op.ts";
@@ -17,7 +19,14 @@ function input(changes: Partial<ContainerInput> = {}): ContainerInput {
     mounts: [],
     files: {},
     network: "bridge",
-    host: { architecture: "x86_64", cpus: 2, openFilesMax: 1_048_576 },
+    host: {
+      architecture: "x86_64",
+      cpus: 2,
+      openFilesMax: 1_048_576,
+      kernel: "6.1.0-42-amd64",
+      apparmor: false,
+      capabilityMask: 2n ** 41n - 1n,
+    },
     ...changes,
   };
 }
@@ -86,6 +95,13 @@ describe("resources", () => {
     [{ limits: { nanoCpus: 1_500_000_000n } }, { cpu: { quota: 150_000, period: 100_000 } }],
     [{ limits: { nanoCpus: 1_000_000n } }, { cpu: { quota: 1000, period: 100_000 } }],
     [{ limits: { pids: 10n } }, { pids: { limit: 10 } }],
+    [{ limits: { memoryBytes: 64n << 20n, memorySwapBytes: 96n << 20n } }, { memory: { swap: 100_663_296 } }],
+    [{ limits: { memoryBytes: 64n << 20n, memorySwapBytes: -1n } }, { memory: { limit: 67_108_864, swap: -1 } }],
+    [{ limits: { memorySwappiness: 0 } }, { memory: { swappiness: 0 } }],
+    [
+      { limits: { cpusetCpus: "0-1", cpusetMems: "0", cpuShares: 512n } },
+      { cpu: { cpus: "0-1", mems: "0", shares: 512 } },
+    ],
   ])("case %#", (changes, expected) => {
     expect(containerSpec(input(changes)).linux.resources).toMatchObject(expected);
   });
@@ -112,7 +128,14 @@ test("the default of open files yields to what the agent may give", () => {
 describe("mounts", () => {
   const bind = (target: string): ContainerMount => ({ kind: "bind", source: host("/data"), target });
   const targets = (mounts: readonly ContainerMount[]) =>
-    containerMounts(mounts, { hosts: host("/h"), resolvConf: host("/r"), hostname: host("/n") }, [])
+    containerMounts(
+      {
+        mounts,
+        files: { hosts: host("/h"), resolvConf: host("/r"), hostname: host("/n") },
+        system: { shmSizeBytes: 0, hostIpc: false, writable: false },
+      },
+      [],
+    )
       .map(({ destination }) => destination)
       .join(" ");
   const defaults =
@@ -215,13 +238,151 @@ test("the host's network is shared only when asked for, and then not changed", (
   expect(withOverrides(overrides).linux.sysctl).toMatchObject({ "net.core.somaxconn": "1" });
 });
 
+const security = (init: MessageInitShape<typeof SecurityOptionsSchema>) => ({
+  security: create(SecurityOptionsSchema, init),
+});
+
 test("seccomp and no_new_privs can be turned off, by name only", () => {
-  const open = containerSpec(input({ seccomp: "unconfined", noNewPrivileges: false }));
+  const open = withOverrides(security({ seccomp: "unconfined", noNewPrivileges: false }));
   expect(open.linux.seccomp).toBeUndefined();
   expect(open.process.noNewPrivileges).toBe(false);
-  const own = { defaultAction: "SCMP_ACT_ALLOW" };
-  expect(containerSpec(input({ seccomp: own })).linux.seccomp).toBe(own);
+  const own = withOverrides(security({ seccomp: '{"defaultAction": "SCMP_ACT_ALLOW"}' })).linux.seccomp;
+  expect(own).toEqual({ defaultAction: "SCMP_ACT_ALLOW", architectures: [], flags: [], syscalls: [] });
   expect(containerSpec(input()).linux.seccomp).toBe(withOverrides({ capAdd: ["NET_RAW"] }).linux.seccomp);
+});
+
+test("a named AppArmor profile is refused with the reason", () => {
+  const named = security({ apparmor: "docker-default" });
+  const problem = 'security_opt.apparmor: "docker-default": ';
+  expect(() => withOverrides(named)).toThrow(`${problem}this node has no AppArmor`);
+  const apparmor = { ...input().host, apparmor: true };
+  expect(() => containerSpec(input({ overrides: named, host: apparmor }))).toThrow(`${problem}profiles of AppArmor`);
+  expect(withOverrides(security({ apparmor: "unconfined" })).linux).toEqual(withOverrides({}).linux);
+});
+
+test("all capabilities are all that the agent has; one that it lacks cannot be named", () => {
+  const weak = { ...input().host, capabilityMask: input().host.capabilityMask & ~(1n << 24n) };
+  const bounding = (overrides: ContainerOverrides) =>
+    containerSpec(input({ host: weak, overrides })).process.capabilities?.bounding ?? [];
+  for (const overrides of [{ privileged: true }, { capAdd: ["ALL"] }]) {
+    expect(bounding(overrides)).toHaveLength(40);
+    expect(bounding(overrides)).not.toContain("CAP_SYS_RESOURCE");
+  }
+  expect(() => bounding({ capAdd: ["SYS_RESOURCE"] })).toThrow("cap-add: this node cannot give CAP_SYS_RESOURCE");
+});
+
+test("privileged: everything but the host's namespaces", () => {
+  const disk = {
+    type: "b",
+    path: "/dev/sda",
+    major: 8,
+    minor: 0,
+    access: "rwm",
+    fileMode: 0o660,
+    uid: 0,
+    gid: 6,
+  } as const;
+  const spec = containerSpec(input({ overrides: { privileged: true }, devices: [disk] }));
+  const plain = withOverrides({});
+  const changed = (spec.mounts ?? []).filter(
+    (mount, index) => mount.options?.join() !== plain.mounts?.[index]?.options?.join(),
+  );
+  expect({
+    capabilities: spec.process.capabilities?.effective?.length,
+    noNewPrivileges: spec.process.noNewPrivileges,
+    seccomp: spec.linux.seccomp,
+    hidden: [spec.linux.maskedPaths, spec.linux.readonlyPaths],
+    namespaces: spec.linux.namespaces?.map(({ type }) => type).join(" "),
+    devices: spec.linux.devices,
+    rules: spec.linux.resources?.devices,
+    changed: changed.map(({ destination, options }) => `${destination} ${options?.join()}`),
+  }).toMatchInlineSnapshot(`
+    {
+      "capabilities": 41,
+      "changed": [
+        "/sys nosuid,noexec,nodev,rw",
+        "/sys/fs/cgroup nosuid,noexec,nodev,rw",
+      ],
+      "devices": [
+        {
+          "fileMode": 432,
+          "gid": 6,
+          "major": 8,
+          "minor": 0,
+          "path": "/dev/sda",
+          "type": "b",
+          "uid": 0,
+        },
+      ],
+      "hidden": [
+        [],
+        [],
+      ],
+      "namespaces": "mount pid ipc uts cgroup network",
+      "noNewPrivileges": false,
+      "rules": [
+        {
+          "access": "rwm",
+          "allow": true,
+          "type": "a",
+        },
+      ],
+      "seccomp": undefined,
+    }
+  `);
+  const less = containerSpec(
+    input({ overrides: { privileged: true, capDrop: ["SYS_BOOT"], ...security({ noNewPrivileges: true }) } }),
+  );
+  expect(less.process).toMatchObject({ noNewPrivileges: true });
+  expect(less.process.capabilities?.bounding).not.toContain("CAP_SYS_BOOT");
+  const bound = [{ kind: "bind", source: host("/dev"), target: "/dev" }] as const;
+  expect(
+    containerSpec(input({ overrides: { privileged: true }, devices: [disk], mounts: bound })).linux.devices,
+  ).toBeUndefined();
+});
+
+test("devices come with their rules, and with the right to be made", () => {
+  const fuse = {
+    type: "c",
+    path: "/dev/fuse",
+    major: 10,
+    minor: 229,
+    access: "r",
+    fileMode: 0o666,
+    uid: 0,
+    gid: 0,
+  } as const;
+  const { linux } = containerSpec(
+    input({ devices: [fuse], overrides: { deviceCgroupRules: ["c 81:* rmw", "b *:* r"] } }),
+  );
+  expect(linux.devices).toEqual([
+    { type: "c", path: "/dev/fuse", major: 10, minor: 229, fileMode: 0o666, uid: 0, gid: 0 },
+  ]);
+  expect(linux.resources?.devices?.slice(-3)).toEqual([
+    { allow: true, type: "c", major: 10, minor: 229, access: "rm" },
+    { allow: true, type: "c", major: 81, access: "mrw" },
+    { allow: true, type: "b", access: "r" },
+  ]);
+  expect(() => withOverrides({ deviceCgroupRules: ["c 1"] })).toThrow(
+    "device_cgroup_rules[0]: invalid device cgroup rule",
+  );
+});
+
+test("namespaces of the host, its name and its /dev/shm", () => {
+  const types = (overrides: ContainerOverrides) =>
+    withOverrides(overrides)
+      .linux.namespaces?.map(({ type }) => type)
+      .join(" ");
+  expect(types({ pidMode: "host" })).toBe("mount ipc uts cgroup network");
+  expect(types({ ipcMode: "host" })).toBe("mount pid uts cgroup network");
+  expect(types({ utsMode: "host" })).toBe("mount pid ipc cgroup network");
+  expect(withOverrides({ utsMode: "host" }).hostname).toBeUndefined();
+  const shm = (overrides: ContainerOverrides) =>
+    withOverrides(overrides).mounts?.find(({ destination }) => destination === "/dev/shm");
+  expect(shm({ ipcMode: "host" })).toMatchObject({ type: "bind", source: "/dev/shm" });
+  expect(shm({ shmSizeBytes: 1n << 30n })?.options).toContain("size=1073741824");
+  const sysctls = { "kernel.shmmax": "1" };
+  expect(() => withOverrides({ ipcMode: "host", sysctls })).toThrow("belongs to the host's ipc namespace");
 });
 
 test("a whole spec", () => {

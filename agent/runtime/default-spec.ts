@@ -9,20 +9,12 @@ import { type FieldProblem, invalidFields } from "../../common/base/error.ts";
 import type { ImageConfig } from "../../common/model/oci-image.ts";
 import type { ContainerSpec, ResourceLimits, Resources } from "../../proto/gen/swarm/v1/types_pb.js";
 import { CPU_PERIOD_US } from "../cgroup/cpu.ts";
-import { DEFAULT_DEVICE_RULES } from "../cgroup/devices.ts";
-import { type CapabilityName, resolveCapabilities } from "./capabilities.ts";
 import { commandLine, environment, resourceLimits, type UserLimit } from "./container-process.ts";
-import {
-  type ContainerFiles,
-  type ContainerMount,
-  containerMounts,
-  maskedPaths,
-  READONLY_PATHS,
-} from "./default-mounts.ts";
+import { type ContainerFiles, type ContainerMount, containerMounts } from "./default-mounts.ts";
 import type { HostFacts } from "./host-facts.ts";
-import type { OciNamespace, OciResources, OciSeccomp, OciSpec } from "./oci.ts";
+import type { OciDeviceCgroup, OciResources, OciSpec } from "./oci.ts";
 import type { HostPath } from "./op.ts";
-import { defaultSeccompProfile } from "./seccomp-profile.ts";
+import { type ContainerDevice, type PrivilegeWishes, privilegesOf } from "./privileges.ts";
 import { type ContainerUser, resolveUser, type UserFiles } from "./user.ts";
 
 /** What a service may say about its container; absent or empty = the image's, or the default. A whole ContainerSpec fits. */
@@ -37,12 +29,12 @@ export type ContainerOverrides = Partial<
     | "groups"
     | "tty"
     | "readOnly"
-    | "capAdd"
-    | "capDrop"
     | "sysctls"
     | "oomScoreAdj"
+    | "shmSizeBytes"
   >
-> & { readonly ulimits?: readonly UserLimit[] };
+> &
+  PrivilegeWishes & { readonly ulimits?: readonly UserLimit[] };
 
 /** Everything a container's spec is made of. */
 export interface ContainerInput {
@@ -54,18 +46,16 @@ export interface ContainerInput {
   /** The image's /etc/passwd and /etc/group; empty text where it has none. */
   readonly userFiles: UserFiles;
   readonly mounts: readonly ContainerMount[];
+  /** Those of the host that it gets, all of them where it is privileged. Default none. */
+  readonly devices?: readonly ContainerDevice[];
   readonly files: ContainerFiles;
   /** 0 = no limit, but for `pids`, where it is the default. */
-  readonly limits?: Partial<Pick<ResourceLimits, "nanoCpus" | "memoryBytes" | "pids">>;
+  readonly limits?: Partial<ResourceLimits>;
   /** Memory the kernel tries to leave to it when the host runs short. */
   readonly reservations?: Partial<Pick<Resources, "memoryBytes">>;
   /** `host` shares the host's network namespace; the others get their own. */
   readonly network: "none" | "bridge" | "host";
-  readonly host: Pick<HostFacts, "architecture" | "cpus" | "openFilesMax">;
-  /** Default `default`. */
-  readonly seccomp?: "default" | "unconfined" | OciSeccomp;
-  /** Default true. */
-  readonly noNewPrivileges?: boolean;
+  readonly host: Pick<HostFacts, "architecture" | "cpus" | "openFilesMax" | "kernel" | "apparmor" | "capabilityMask">;
 }
 
 /** Enough for any service and too few to take a host down with; `--limit-pids` changes it. */
@@ -87,10 +77,11 @@ export function containerSpec(input: ContainerInput): OciSpec {
   const { overrides } = input;
   const problems: FieldProblem[] = [];
   const user = userOf(input, problems);
-  const capabilities = capabilitiesOf(overrides, problems);
+  const { network, host, devices = [] } = input;
+  const privileges = privilegesOf({ wishes: overrides, devices, network, host }, problems);
+  const { capabilities } = privileges;
   // As execve(2) would leave them to a user: nothing that runs before or above the program has more (an init, say).
   const held = user.uid === 0 ? capabilities : [];
-  const seccomp = seccompOf(input, capabilities);
   const process: OciSpec["process"] = {
     terminal: overrides.tty ?? false,
     user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
@@ -112,28 +103,37 @@ export function containerSpec(input: ContainerInput): OciSpec {
       ambient: [],
     },
     rlimits: resourceLimits({ limits: overrides.ulimits ?? [], openFilesMax: input.host.openFilesMax }, problems),
-    noNewPrivileges: input.noNewPrivileges ?? true,
+    noNewPrivileges: privileges.noNewPrivileges,
     // Always said: what is not said is inherited from the agent, which the kernel is told to spare.
     oomScoreAdj: overrides.oomScoreAdj ?? 0,
   };
-  const mounts = containerMounts(input.mounts, input.files, problems);
+  const system = {
+    shmSizeBytes: Number(overrides.shmSizeBytes ?? 0n),
+    hostIpc: overrides.ipcMode === "host",
+    writable: privileges.privileged,
+  };
+  const mounts = containerMounts({ mounts: input.mounts, files: input.files, system }, problems);
   const sysctl = sysctlsOf(input, problems);
-  const resources = resourcesOf(input);
+  const resources = resourcesOf(input, privileges.deviceRules);
   if (problems.length > 0) throw invalidFields(problems);
+  // A bind mount of the host's /dev brings them all, and nothing may be made there.
+  const bound = mounts.some(({ destination, type }) => destination === "/dev" && type === "bind");
   return {
     ociVersion: "1.2.0",
     process,
     root: { path: input.rootPath, readonly: overrides.readOnly ?? false },
-    hostname: input.hostname,
+    // The host's own name stays what it is.
+    ...(overrides.utsMode !== "host" && { hostname: input.hostname }),
     mounts,
     linux: {
-      namespaces: namespacesOf(input.network),
+      namespaces: privileges.namespaces,
+      ...(devices.length > 0 && !bound && { devices: privileges.devices }),
       resources,
       rootfsPropagation: "rprivate",
-      ...(seccomp !== undefined && { seccomp }),
+      ...(privileges.seccomp !== undefined && { seccomp: privileges.seccomp }),
       sysctl,
-      maskedPaths: maskedPaths(input.host.cpus),
-      readonlyPaths: READONLY_PATHS,
+      maskedPaths: privileges.maskedPaths,
+      readonlyPaths: privileges.readonlyPaths,
     },
   };
 }
@@ -146,20 +146,6 @@ function userOf(input: ContainerInput, problems: FieldProblem[]): ContainerUser 
   return { uid: 0, gid: 0, additionalGids: [], home: "/" };
 }
 
-function capabilitiesOf(overrides: ContainerOverrides, problems: FieldProblem[]): readonly CapabilityName[] {
-  const resolved = resolveCapabilities({ add: overrides.capAdd ?? [], drop: overrides.capDrop ?? [] });
-  if (resolved.kind === "capabilities") return resolved.capabilities;
-  problems.push(...resolved.problems);
-  return [];
-}
-
-function seccompOf(input: ContainerInput, capabilities: readonly CapabilityName[]): OciSeccomp | undefined {
-  const { seccomp = "default" } = input;
-  const { architecture } = input.host;
-  if (seccomp === "unconfined") return undefined;
-  return seccomp === "default" ? defaultSeccompProfile({ architecture, capabilities }) : seccomp;
-}
-
 function workingDirectory(directory: string, problems: FieldProblem[]): string {
   if (!directory.startsWith("/")) {
     problems.push({ field: "working_dir", problem: `${JSON.stringify(directory)} must be an absolute path` });
@@ -167,14 +153,10 @@ function workingDirectory(directory: string, problems: FieldProblem[]): string {
   return directory;
 }
 
-function namespacesOf(network: ContainerInput["network"]): readonly OciNamespace[] {
-  const types = ["mount", "pid", "ipc", "uts", "cgroup", ...(network === "host" ? [] : ["network" as const])] as const;
-  return types.map((type) => ({ type }));
-}
-
 /** Only settings of the container's own namespaces pass; the rest would change the host (CVE-2022-0811). */
 function sysctlsOf(input: ContainerInput, problems: FieldProblem[]): Readonly<Record<string, string>> {
   const hostNetwork = input.network === "host";
+  const hostIpc = input.overrides.ipcMode === "host";
   const asked = Object.entries(input.overrides.sysctls ?? {});
   for (const [name, value] of asked) {
     const bad = (problem: string) => problems.push({ field: `sysctls.${name}`, problem });
@@ -182,24 +164,37 @@ function sysctlsOf(input: ContainerInput, problems: FieldProblem[]): Readonly<Re
     const plain = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$/.test(name);
     if (!plain || !(net || name.startsWith("fs.mqueue.") || IPC_SYSCTLS.has(name))) bad("not a setting of a container");
     else if (net && hostNetwork) bad("belongs to the host's network, which this container shares");
+    else if (!net && hostIpc) bad("belongs to the host's ipc namespace, which this container shares");
     if (/[\0\n]/.test(value)) bad("the value must be one line");
   }
   return { ...(hostNetwork ? {} : NETWORK_SYSCTLS), ...Object.fromEntries(asked) };
 }
 
-function resourcesOf({ limits = {}, reservations = {} }: ContainerInput): OciResources {
+function resourcesOf(
+  { limits = {}, reservations = {} }: ContainerInput,
+  devices: readonly OciDeviceCgroup[],
+): OciResources {
   const memoryLimit = Number(limits.memoryBytes ?? 0n);
   const memoryReservation = Number(reservations.memoryBytes ?? 0n);
   const nanoCpus = Number(limits.nanoCpus ?? 0n);
   const quota = Math.max(CPU_QUOTA_US_MIN, Math.round((nanoCpus * CPU_PERIOD_US) / 1e9));
+  // Memory plus swap equals memory unless it is said: a limit that could spill into swap would slow the whole host instead.
+  const swap = Number(limits.memorySwapBytes ?? 0n) || memoryLimit;
+  const shares = Number(limits.cpuShares ?? 0n);
   return {
-    devices: DEFAULT_DEVICE_RULES,
+    devices,
     memory: {
-      // Memory plus swap equals memory: a limit that could spill into swap would slow the whole host instead.
-      ...(memoryLimit > 0 && { limit: memoryLimit, swap: memoryLimit }),
+      ...(memoryLimit > 0 && { limit: memoryLimit }),
+      ...(swap !== 0 && { swap }),
       ...(memoryReservation > 0 && { reservation: memoryReservation }),
+      ...(limits.memorySwappiness !== undefined && { swappiness: limits.memorySwappiness }),
     },
-    cpu: nanoCpus > 0 ? { quota, period: CPU_PERIOD_US } : {},
+    cpu: {
+      ...(nanoCpus > 0 && { quota, period: CPU_PERIOD_US }),
+      ...(shares > 0 && { shares }),
+      ...(limits.cpusetCpus && { cpus: limits.cpusetCpus }),
+      ...(limits.cpusetMems && { mems: limits.cpusetMems }),
+    },
     pids: { limit: Number(limits.pids ?? 0n) || PIDS_LIMIT_DEFAULT },
   };
 }

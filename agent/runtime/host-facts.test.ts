@@ -38,6 +38,7 @@ test("a modern host", async () => {
     nanoCpus: 6e9,
     memoryBytes: 24_576_000 * 1024,
     openFilesMax: 1_048_576,
+    capabilityMask: 0x1ffffffffffn,
     cgroupVersion: 2,
     overlay: true,
     seccomp: true,

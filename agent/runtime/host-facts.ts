@@ -18,6 +18,8 @@ export interface HostFacts {
   readonly memoryBytes: number;
   /** The most open files that this process may let another have (RLIMIT_NOFILE). */
   readonly openFilesMax: number;
+  /** The capabilities that this process has and may give, bit n for capability n. */
+  readonly capabilityMask: bigint;
   readonly cgroupVersion: 1 | 2;
   /** Whether overlayfs is there or can be loaded. */
   readonly overlay: boolean;
@@ -38,7 +40,8 @@ export async function readHostFacts(readText: ReadText, nodeArchitecture: string
   const optional = (path: string) => readText(path).catch(() => "");
   const kernel = (await readText("/proc/sys/kernel/osrelease")).trim();
   const hierarchy = await detectCgroups(readText);
-  const openFilesMax = await readOpenFilesMax(readText);
+  const capabilityMask = await readCapabilityMask(readText);
+  const openFilesMax = await readOpenFilesMax(readText, capabilityMask);
   const [hostname, osRelease, online, meminfo, filesystems, actions, apparmor] = await Promise.all([
     readText("/proc/sys/kernel/hostname"),
     optional("/etc/os-release"),
@@ -58,6 +61,7 @@ export async function readHostFacts(readText: ReadText, nodeArchitecture: string
     nanoCpus: cpus * 1_000_000_000,
     memoryBytes: Number(/^MemTotal:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0) * 1024,
     openFilesMax,
+    capabilityMask,
     cgroupVersion: hierarchy.version,
     overlay: /\boverlay$/m.test(filesystems) || (await hasModule(optional, kernel)),
     seccomp: actions.split(/\s+/).includes("errno"),
@@ -68,9 +72,13 @@ export async function readHostFacts(readText: ReadText, nodeArchitecture: string
 /** Bit of CAP_SYS_RESOURCE, without which nobody gives more than the own hard limit. */
 const SYS_RESOURCE = 1n << 24n;
 
-async function readOpenFilesMax(readText: ReadText): Promise<number> {
+async function readCapabilityMask(readText: ReadText): Promise<bigint> {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(await readText("/proc/self/status"))?.[1] ?? "0";
-  if ((BigInt(`0x${effective}`) & SYS_RESOURCE) !== 0n) return Number(await readText("/proc/sys/fs/nr_open"));
+  return BigInt(`0x${effective}`);
+}
+
+async function readOpenFilesMax(readText: ReadText, capabilityMask: bigint): Promise<number> {
+  if ((capabilityMask & SYS_RESOURCE) !== 0n) return Number(await readText("/proc/sys/fs/nr_open"));
   const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(await readText("/proc/self/limits"))?.[1] ?? "";
   return Number(hard === "unlimited" ? await readText("/proc/sys/fs/nr_open") : hard);
 }

@@ -7,6 +7,8 @@ import type { ContainerOp, ContainerPath, HostPath, MakeDeviceOp, MountAttribute
 export interface CgroupView {
   readonly cgroupVersion: 1 | 2 | undefined;
   readonly controllers: readonly string[];
+  /** Whether a container may write to its own, whatever the spec's options say: a way out (CVE-2022-0492, CVE-2023-25809). */
+  readonly writable: boolean;
 }
 
 /** Devices that every container has (OCI config-linux.md, "Default Devices"). */
@@ -156,19 +158,18 @@ function mountOps(
   return [{ op: "mount-filesystem", type, source, target, options: data, attributes }];
 }
 
-/** One read-only mount on v2; on v1 a read-only tmpfs with one mount for each hierarchy, as the host has them. */
+/** One mount on v2; on v1 a read-only tmpfs with one mount for each hierarchy, as the host has them. */
 function cgroupOps(
   target: ContainerPath,
-  attributes: readonly MountAttribute[],
+  given: readonly MountAttribute[],
   cgroup: CgroupView,
 ): readonly ContainerOp[] {
   if (cgroup.cgroupVersion === undefined) return [];
-  // Always read-only: a writable hierarchy is a way out (CVE-2022-0492, CVE-2023-25809).
-  const readonly: readonly MountAttribute[] = [...new Set<MountAttribute>([...attributes, "ro"])];
+  const open = given.filter((attribute) => attribute !== "ro");
+  const attributes: readonly MountAttribute[] = cgroup.writable ? open : [...open, "ro"];
   if (cgroup.cgroupVersion === 2) {
-    return [{ op: "mount-filesystem", type: "cgroup2", source: "cgroup", target, options: [], attributes: readonly }];
+    return [{ op: "mount-filesystem", type: "cgroup2", source: "cgroup", target, options: [], attributes }];
   }
-  const writable = readonly.filter((attribute) => attribute !== "ro");
   const mounts = cgroup.controllers.map(
     (name): ContainerOp => ({
       op: "mount-filesystem",
@@ -176,13 +177,13 @@ function cgroupOps(
       source: "cgroup",
       target: `${target}/${name}` as ContainerPath,
       options: name.split(","),
-      attributes: readonly,
+      attributes,
     }),
   );
   return [
-    { op: "mount-filesystem", type: "tmpfs", source: "tmpfs", target, options: ["mode=755"], attributes: writable },
+    { op: "mount-filesystem", type: "tmpfs", source: "tmpfs", target, options: ["mode=755"], attributes: open },
     ...mounts,
-    { op: "readonly-paths", paths: [target] },
+    ...(cgroup.writable ? [] : [{ op: "readonly-paths", paths: [target] } as const]),
   ];
 }
 

@@ -71,6 +71,22 @@ interface Comparison {
   readonly valueTwo: bigint;
 }
 
+/** SECCOMP_FILTER_FLAG_* of include/uapi/linux/seccomp.h. */
+const FLAGS: Readonly<Record<string, number>> = {
+  SECCOMP_FILTER_FLAG_TSYNC: 1,
+  SECCOMP_FILTER_FLAG_LOG: 2,
+  SECCOMP_FILTER_FLAG_SPEC_ALLOW: 4,
+};
+
+/** The profile's flags as bits for seccomp(2). Throws `invalid_argument` that names an unknown one. */
+export function seccompFlags({ flags = [] }: OciSeccomp): number {
+  return flags.reduce((bits, flag, index) => {
+    const bit = FLAGS[flag];
+    if (bit !== undefined) return bits | bit;
+    throw invalidFields([{ field: `seccomp.flags[${index}]`, problem: `unknown or unsupported flag ${flag}` }]);
+  }, 0);
+}
+
 const programs = new WeakMap<OciSeccomp, Map<Architecture, Uint8Array>>();
 
 /**

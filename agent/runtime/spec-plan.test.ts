@@ -100,7 +100,6 @@ describe("planContainer", () => {
       [
         "linux.namespaces[0]: user namespaces are not supported",
         "linux.namespaces[1]: cannot join a pid namespace",
-        "linux.namespaces: a pid namespace is needed",
         "linux.namespaces: a mount namespace is needed",
         "process.terminal: terminals are not supported",
         "process.user: -1 is not an id from 0 to 2147483647",

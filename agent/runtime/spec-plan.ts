@@ -58,6 +58,8 @@ export interface PlanInput {
   readonly cgroup?: { readonly hostOps: readonly HostOp[]; readonly membership: CgroupMembership };
   /** Controllers shown in the container for a mount of type `cgroup` on cgroup v1, as mounted on the host (`cpu,cpuacct`). */
   readonly cgroupControllers?: readonly string[];
+  /** Whether it may write to its own cgroup, which is a way to the host. Default false. */
+  readonly cgroupWritable?: boolean;
   readonly seccomp?: CompiledSeccomp;
   /** What joins the new network namespace to the host (agent/network). */
   readonly network?: readonly (NetlinkOp | SetSysctlOp)[];
@@ -110,7 +112,11 @@ export function planContainer(input: PlanInput): Plan {
     ...planMounts(
       spec,
       {
-        cgroup: { cgroupVersion: input.cgroup?.membership.version, controllers: input.cgroupControllers ?? [] },
+        cgroup: {
+          cgroupVersion: input.cgroup?.membership.version,
+          controllers: input.cgroupControllers ?? [],
+          writable: input.cgroupWritable ?? false,
+        },
         links: input.links ?? [],
       },
       problems,
@@ -184,9 +190,7 @@ function planNamespaces(namespaces: readonly OciNamespace[], problems: FieldProb
     else if (type === "pid" || type === "mount") problems.push({ field, problem: `cannot join a ${type} namespace` });
     else inside.push({ op: "join-namespace", namespace: type, path: path as HostPath });
   }
-  for (const type of ["pid", "mount"] as const) {
-    if (!cloned.includes(type)) problems.push({ field: "linux.namespaces", problem: `a ${type} namespace is needed` });
-  }
+  if (!cloned.includes("mount")) problems.push({ field: "linux.namespaces", problem: "a mount namespace is needed" });
   return { all: new Set(namespaces.map(({ type }) => type)), cloned, inside };
 }
 

@@ -7,7 +7,7 @@ import { signalProblem } from "./signals.ts";
 import { templateProblem } from "./template.ts";
 import { lineProblem, valueProblem } from "./text.ts";
 import { quoted } from "./units.ts";
-import { checkContainerNotYet } from "./validate-not-yet.ts";
+import { checkIsolation } from "./validate-isolation.ts";
 import { HEALTH_TIME_MS_MIN, type Problems } from "./validate-parts.ts";
 import { checkReferences } from "./validate-references.ts";
 
@@ -43,7 +43,7 @@ export function checkContainer(container: ContainerSpec | undefined, problems: P
   checkHealth(container.healthcheck, problems);
   checkNames(container, problems);
   checkPrivileges(container, problems);
-  checkContainerNotYet(container, problems);
+  checkIsolation(container, problems);
   problems.labels("container_labels", container.labels);
 }
 

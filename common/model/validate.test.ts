@@ -322,20 +322,3 @@ test("node specs", () => {
     "availability: unknown value 9",
   ]);
 });
-
-test("what is not done yet is refused by name", () => {
-  const part = {
-    privileged: true,
-    shmSizeBytes: 1n,
-    pidMode: "host",
-    pullPolicy: 1,
-    security: { seccomp: "unconfined" },
-  };
-  expect(problems(container(part))).toEqual(
-    ["privileged", "security_opt", "shm_size", "pid", "pull_policy"].map((field) => `${field}: is not supported yet`),
-  );
-  expect(problems(container({ security: { noNewPrivileges: true } }))).toEqual([]);
-  expect(problems(task({ resources: { limits: { memorySwapBytes: -1n, cpusetCpus: "0", cpuShares: 2n } } }))).toEqual(
-    ["memswap_limit", "cpuset", "cpu_shares"].map((field) => `${field}: is not supported yet`),
-  );
-});

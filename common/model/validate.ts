@@ -27,27 +27,19 @@ import { parseConstraint } from "./constraints.ts";
 import { readLogDriver } from "./log-driver.ts";
 import { hostAddress, publishedPortKey, samePublishedPort } from "./ports.ts";
 import { lineProblem } from "./text.ts";
-import { formatNanoCpus, quoted } from "./units.ts";
+import { quoted } from "./units.ts";
 import { checkContainer } from "./validate-container.ts";
-import { checkLimitsNotYet } from "./validate-not-yet.ts";
 import { Problems } from "./validate-parts.ts";
+import { checkResources } from "./validate-resources.ts";
 
 /** As SwarmKit's, and as DNS has it for one label. */
 const NAME = /^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_]*[a-zA-Z0-9])?$/;
 const NAME_LENGTH_MAX = 63;
-/** SwarmKit's floors: below them a container cannot start. */
-const NANO_CPUS_MIN = 1_000_000n;
-const MEMORY_BYTES_MIN = 4n * 1024n * 1024n;
-/** More CPUs, memory or processes than any machine has is a typing error; both stay far below 2^53. */
-const NANO_CPUS_MAX = 1_000_000n * 1_000_000_000n;
-const MEMORY_BYTES_MAX = 2n ** 50n;
-const PIDS_MAX = 2n ** 22n;
 /** A service larger than any cluster we plan for is a typing error; slots are uint32. */
 const REPLICAS_MAX = 1_000_000n;
 const PORTS_MAX = 1000;
 const PLACEMENT_MAX = 256;
 const DEPENDENCIES_MAX = 256;
-const NANO_PER_CPU = 1_000_000_000;
 /** A spec is stored whole in one transaction of at most 1 MiB. */
 const SPEC_BYTES_MAX = 256 * 1024;
 
@@ -132,37 +124,6 @@ function checkTask(task: TaskSpec | undefined, problems: Problems): void {
     }
   });
   if (networks.length > 1) problems.add("networks", "at most one until overlay networks are supported");
-}
-
-function checkResources(task: TaskSpec, problems: Problems): void {
-  const { limits, reservations } = task.resources ?? {};
-  for (const [field, amounts] of Object.entries({ limits, reservations })) {
-    if (amounts === undefined) continue;
-    const { nanoCpus, memoryBytes } = amounts;
-    if (nanoCpus !== 0n && (nanoCpus < NANO_CPUS_MIN || nanoCpus > NANO_CPUS_MAX)) {
-      const shown = formatNanoCpus(Number(nanoCpus));
-      problems.add(
-        `resources.${field}.cpus`,
-        nanoCpus < NANO_CPUS_MIN
-          ? `invalid cpu value ${shown}: Must be at least ${formatNanoCpus(Number(NANO_CPUS_MIN))}`
-          : `invalid cpu value ${shown}: Must be at most ${Number(NANO_CPUS_MAX) / NANO_PER_CPU}`,
-      );
-    }
-    if (memoryBytes !== 0n && (memoryBytes < MEMORY_BYTES_MIN || memoryBytes > MEMORY_BYTES_MAX)) {
-      const bound = memoryBytes < MEMORY_BYTES_MIN ? "at least 4MiB" : "at most 1PiB";
-      problems.add(`resources.${field}.memory`, `invalid memory value ${memoryBytes}: Must be ${bound}`);
-    }
-  }
-  checkLimitsNotYet(limits, problems);
-  if (limits !== undefined && (limits.pids < 0n || limits.pids > PIDS_MAX)) {
-    problems.add("resources.limits.pids", `invalid pids value ${limits.pids}: Must be from 0 to ${PIDS_MAX}`);
-  }
-  if (limits && reservations && limits.memoryBytes > 0n && reservations.memoryBytes > limits.memoryBytes) {
-    problems.add("resources.reservations.memory", "is more than resources.limits.memory");
-  }
-  for (const { kind } of reservations?.generic ?? []) {
-    problems.add("resources.reservations.generic", `generic resources are not supported: ${quoted(kind)}`);
-  }
 }
 
 function checkMode(spec: ServiceSpec, problems: Problems): void {

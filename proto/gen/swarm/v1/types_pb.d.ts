@@ -735,7 +735,7 @@ export declare const ContentPinSchema: GenMessage<ContentPin>;
  */
 export declare type SecurityOptions = Message<"swarm.v1.SecurityOptions"> & {
   /**
-   * Absent means true.
+   * Absent means true, but for a privileged container.
    *
    * @generated from field: optional bool no_new_privileges = 1;
    */
@@ -786,7 +786,7 @@ export declare type Device = Message<"swarm.v1.Device"> & {
   containerPath: string;
 
   /**
-   * Of "rwm"; empty means all three.
+   * Of "rwm"; empty means all three. The right to make its node ("m") always comes along.
    *
    * @generated from field: string permissions = 3;
    */
@@ -1099,7 +1099,7 @@ export declare type ResourceLimits = Message<"swarm.v1.ResourceLimits"> & {
   pids: bigint;
 
   /**
-   * Memory and swap together, in bytes; -1 without bound, 0 as the host has it.
+   * Memory and swap together, in bytes; -1 without bound, 0 as much as memory_bytes: no swap.
    *
    * @generated from field: int64 memory_swap_bytes = 4;
    */
