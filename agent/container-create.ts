@@ -5,6 +5,7 @@ import type { TaskId } from "../common/base/id.ts";
 import { parseImageReference } from "../common/model/image-reference.ts";
 import { decodeRegistryAuth } from "../common/registry/credentials.ts";
 import { firstSource } from "../common/registry/source.ts";
+import { PullPolicy } from "../proto/gen/swarm/v1/types_pb.js";
 import { recordContents, writeContents } from "./container-contents.ts";
 import { containerDevices } from "./container-devices.ts";
 import { ensureMountSources } from "./container-mounts.ts";
@@ -77,10 +78,16 @@ async function provideContents(
   recordContents(directory, settings.contents);
 }
 
+/** By the task's pull policy: what this node has, unless it is to ask again; nobody is asked where that is forbidden. */
 async function ensureImage(settings: ContainerSettings, node: NodeRuntime, signal: AbortSignal): Promise<ImageInfo> {
-  const { image, pullOptions } = settings.spec;
+  const { image, pullOptions, pullPolicy } = settings.spec;
   const parsed = parseImageReference(image);
   if (!parsed.ok) throw new SwarmError("invalid_argument", parsed.problem);
+  const present = pullPolicy === PullPolicy.ALWAYS ? undefined : await node.images.present(parsed.reference);
+  if (present) return present;
+  if (pullPolicy === PullPolicy.NEVER) {
+    throw new SwarmError("not_found", `image ${image}: not present on this node, and its pull policy is never`);
+  }
   const registry = node.registries.source(decodeRegistryAuth(pullOptions?.registryAuth ?? ""));
   return node.images.ensureImage(parsed.reference, firstSource([node.clusterImages, registry]), signal);
 }

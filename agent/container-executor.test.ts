@@ -8,9 +8,17 @@ import { createServer } from "node:http";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, afterEach, beforeAll, expect, onTestFinished } from "vitest";
-import { ContainerSpecSchema, Mount_Type, TaskSpecSchema, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
+import {
+  ContainerSpecSchema,
+  Mount_Type,
+  PullPolicy,
+  TaskSpecSchema,
+  TaskState,
+} from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
+import { buildParts, busyboxFiles } from "../test/images.ts";
 import { isRoot, rootTest } from "../test/privileges.ts";
+import { file } from "../test/tar.ts";
 import { TestNode, type TestService } from "./test-node.ts";
 
 let node: TestNode;
@@ -175,6 +183,29 @@ rootTest("what cannot be is rejected with its reason", async () => {
   }
   const id = node.assign(shell("true", { command: ["/nope"] }));
   expect((await node.reaches(id, TaskState.FAILED)).error).toContain("/nope");
+});
+
+rootTest("pull policy: what is there, asked again at each task, or never asked for", async () => {
+  const version = (text: string) =>
+    buildParts({
+      name: "moved:1",
+      layers: [{ files: [...busyboxFiles(), file("v", text)] }],
+      config: { Env: ["PATH=/bin"] },
+    });
+  const shown = async (pullPolicy: PullPolicy) => {
+    const id = node.assign(shell("cat /v", { image: "moved:1", pullPolicy }));
+    await node.reaches(id, TaskState.COMPLETE);
+    return node.logs(id);
+  };
+  const never = node.assign(shell("true", { image: "moved:1", pullPolicy: PullPolicy.NEVER }));
+  expect((await node.reaches(never, TaskState.REJECTED)).error).toContain(
+    "image moved:1: not present on this node, and its pull policy is never",
+  );
+  node.source.add("moved:1", version("old"));
+  expect(await shown(PullPolicy.MISSING)).toBe("old\n");
+  node.source.add("moved:1", version("new"));
+  expect([await shown(PullPolicy.MISSING), await shown(PullPolicy.NEVER)]).toEqual(["old\n", "old\n"]);
+  expect([await shown(PullPolicy.ALWAYS), await shown(PullPolicy.MISSING)]).toEqual(["new\n", "new\n"]);
 });
 
 rootTest("named volumes outlive tasks", async () => {

@@ -112,16 +112,17 @@ describe("a pull", () => {
     }
   });
 
-  rootTest("uses the image at hand when nobody can be asked, and says when there is none", async () => {
+  rootTest("tells what is at hand without asking, asks for a tag each time, and says when there is none", async () => {
     await using at = new TestDirectory();
     const store = await at.open();
     await store.ensureImage(reference("demo/web:1"), new MemorySource().add("demo/web:1", twoLayers), NEVER);
     const silent = {
       resolve: () => Promise.reject(new SwarmError("unavailable", "GET https://registry: ECONNREFUSED")),
     };
-    expect(await store.ensureImage(reference("demo/web:1"), silent, NEVER)).toMatchObject({ passwd: PASSWD });
-    await expect(store.ensureImage(reference("demo/web:2"), silent, NEVER)).rejects.toThrow(
-      "image demo/web:2: GET https://registry: ECONNREFUSED",
+    expect(await store.present(reference("demo/web:1"))).toMatchObject({ passwd: PASSWD });
+    expect(await store.present(reference("demo/web:2"))).toBeUndefined();
+    await expect(store.ensureImage(reference("demo/web:1"), silent, NEVER)).rejects.toThrow(
+      "image demo/web:1: GET https://registry: ECONNREFUSED",
     );
     await expect(store.ensureImage(reference("nope"), new MemorySource(), NEVER)).rejects.toThrow(
       "No such image: nope:latest",
@@ -178,12 +179,12 @@ describe("the store", () => {
     await using at = new TestDirectory();
     const source = new MemorySource().add("demo/web:1", twoLayers);
     await (await at.open()).ensureImage(reference("demo/web:1"), source, NEVER);
-    expect(await (await at.open()).find(reference("demo/web:1"))).toMatchObject({ passwd: PASSWD });
+    expect(await (await at.open()).present(reference("demo/web:1"))).toMatchObject({ passwd: PASSWD });
     const records = join(at.images, "images");
     for (const name of readdirSync(records)) writeFileSync(join(records, name), "{");
     const store = await at.open();
     expect(store.list()).toEqual([]);
-    expect(await store.find(reference("demo/web:1"))).toBeUndefined();
+    expect(await store.present(reference("demo/web:1"))).toBeUndefined();
     await store.ensureImage(reference("demo/web:1"), source, NEVER);
     expect(source.streamed).toHaveLength(2);
   });

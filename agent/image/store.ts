@@ -85,19 +85,15 @@ export class ImageStore {
   }
 
   /**
-   * Makes sure that the image is there: one with a digest is taken from this host if it can be, else `source` is asked; a
-   * tag is asked for each time, and what this host has under it serves when the source cannot be reached or lost it.
-   * Concurrent calls share pulls and layers. Throws `not_found`, `unauthenticated`, `permission_denied`, `unavailable`,
-   * `data_loss`, `invalid_argument` or `resource_exhausted` with a message for `service ps`.
+   * Brings what the reference means now: one with a digest is taken from this host if it can be, else `source` is asked; a tag
+   * is asked for each time (`present` tells what is there without). Concurrent calls share pulls and layers. Throws
+   * `not_found`, `unauthenticated`, `permission_denied`, `unavailable`, `data_loss`, `invalid_argument` or
+   * `resource_exhausted` with a message for `service ps`.
    */
   async ensureImage(reference: ImageReference, source: ImageSource, signal: AbortSignal): Promise<ImageInfo> {
     const name = canonicalName(reference);
-    const pinned = reference.digest === undefined ? undefined : this.#index.byDigest(reference.digest);
-    if (pinned) {
-      this.#use(pinned);
-      await this.#index.putName(name, pinned.manifestDigest);
-      return this.#info(name, pinned);
-    }
+    const pinned = reference.digest === undefined ? undefined : await this.present(reference);
+    if (pinned) return pinned;
     try {
       const pull = (pullSignal: AbortSignal) => this.#pull(reference, source, pullSignal);
       return await this.#info(name, await this.#pulls.join(name, pull, signal));
@@ -106,11 +102,14 @@ export class ImageStore {
     }
   }
 
-  /** What is on this host under a reference, without asking anybody. */
-  async find(reference: ImageReference): Promise<ImageInfo | undefined> {
+  /** What is on this host under a reference, without asking anybody. It counts as used. */
+  async present(reference: ImageReference): Promise<ImageInfo | undefined> {
     const name = canonicalName(reference);
     const record = reference.digest === undefined ? this.#index.byName(name) : this.#index.byDigest(reference.digest);
-    return record ? this.#info(name, record) : undefined;
+    if (record === undefined) return undefined;
+    this.#use(record);
+    if (reference.digest !== undefined) await this.#index.putName(name, record.manifestDigest);
+    return this.#info(name, record);
   }
 
   list(): readonly ImageSummary[] {
@@ -159,8 +158,7 @@ export class ImageStore {
     const name = canonicalName(reference);
     const local = this.#index.byName(name);
     if (local) this.#use(local);
-    const remote = await this.#resolve(reference, source, local, signal);
-    if (remote === "local") return local ?? missing(reference);
+    const remote = (await source.resolve(reference, signal)) ?? missing(reference);
     const chosen = await chooseImage(remote, this.#options.platform, familiarName(reference), signal);
     const { manifestDigest, manifest, config } = chosen;
     const digests = [manifestDigest, manifest.config.digest, ...config.diffIds];
@@ -174,29 +172,6 @@ export class ImageStore {
       return image;
     } finally {
       this.#release(digests);
-    }
-  }
-
-  /** `local`: the source is of no help, and this host has something under the tag. */
-  async #resolve(
-    reference: ImageReference,
-    source: ImageSource,
-    local: ImageRecord | undefined,
-    signal: AbortSignal,
-  ): Promise<RemoteImage | "local"> {
-    try {
-      const remote = await source.resolve(reference, signal);
-      if (remote) return remote;
-      return local ? "local" : missing(reference);
-    } catch (err) {
-      // A refused login is an answer; silence is not.
-      if (!local || !(err instanceof SwarmError) || (err.code !== "unavailable" && err.code !== "deadline_exceeded"))
-        throw err;
-      this.#options.log.warn(
-        { err, image: familiarName(reference) },
-        "cannot ask for the image, using the one at hand",
-      );
-      return "local";
     }
   }
 

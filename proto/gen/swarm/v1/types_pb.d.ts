@@ -2041,11 +2041,15 @@ export enum PullPolicy {
   MISSING = 0,
 
   /**
+   * Ask for the tag again at each task; one that cannot be asked for fails the task.
+   *
    * @generated from enum value: PULL_POLICY_ALWAYS = 1;
    */
   ALWAYS = 1,
 
   /**
+   * Only what the node has.
+   *
    * @generated from enum value: PULL_POLICY_NEVER = 2;
    */
   NEVER = 2,
