@@ -4,8 +4,10 @@
 import { execFileSync } from "node:child_process";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, expect } from "vitest";
 import { systemClock } from "../../common/base/clock.ts";
+import { SecurityOptionsSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { rootTest } from "../../test/privileges.ts";
 import { type CgroupManager, openCgroups } from "../cgroup/manager.ts";
 import { type ContainerInput, type ContainerOverrides, containerSpec } from "./default-spec.ts";
@@ -202,4 +204,68 @@ rootTest("mounts: a tmpfs of the service's, a bind mount read-only, a larger /de
   expect(output).toMatch(/^drwx------ .* \/scratch$/m);
   expect(output).toMatch(/131072 .* \/dev\/shm$/m);
   expect(output).toMatch(/1024 .* \/scratch$/m);
+});
+
+rootTest("a device is open as far as its rights go, and all are to the privileged, who may make cgroups", async () => {
+  const layer = join(containers.directory, "tun-layer") as HostPath;
+  await mkdir(layer);
+  execFileSync("mknod", ["-m", "666", join(layer, "tun"), "c", "10", "200"]);
+  const tun = { type: "c", path: "/dev/tun", major: 10, minor: 200, fileMode: 0o666, uid: 0, gid: 0 } as const;
+  // Without a driver the kernel says so, but only to whom it would have been open.
+  const script = "exec 2>&1; for n in /tun /dev/tun; do head -c 1 $n; true > $n; done; true";
+  const shut = async (overrides: ContainerOverrides, changes: Partial<ContainerInput>) =>
+    (await run(script, overrides, changes, [layer])).output
+      .split("\n")
+      .filter((line) => line.includes("not permitted"));
+  const denied = (...nodes: string[]) => nodes.map((node) => `sh: can't create ${node}: Operation not permitted`);
+  const devices = [{ ...tun, access: "r" }];
+  expect(await shut({}, { devices })).toEqual(denied("/tun", "/dev/tun"));
+  expect(await shut({}, { devices: [{ ...tun, access: "rw" }] })).toEqual([]);
+  expect(await shut({ deviceCgroupRules: ["c 10:* r"] }, {})).toEqual(denied("/tun"));
+  expect(await shut({ privileged: true }, { devices })).toEqual([]);
+  const [own] = cgroups.hierarchies;
+  const { output } = await containers.run(["sh", "-c", `mkdir /sys/fs/cgroup/${own ?? ""}/x && echo made`], {
+    cgroup: cgroups.plan("writable", {}),
+    cgroupControllers: cgroups.hierarchies,
+    cgroupWritable: true,
+    mounts: [{ destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["rw"] }],
+  });
+  expect(output).toBe("made");
+  await cgroups.remove("writable", NEVER);
+});
+
+rootTest("swap, weight and processors are the cgroup's", async () => {
+  const limits = {
+    memoryBytes: 64n << 20n,
+    memorySwapBytes: 96n << 20n,
+    cpuShares: 512n,
+    cpusetCpus: "0",
+    cpusetMems: "0",
+  };
+  const files =
+    cgroups.version === 1
+      ? ["memory/memory.memsw.limit_in_bytes", "cpu*/cpu.shares"]
+      : ["memory.swap.max", "cpu.weight"];
+  const { output } = await run(
+    `grep -E 'Cpus_allowed_list|Mems_allowed_list' /proc/self/status; cd /sys/fs/cgroup && cat ${files.join(" ")}`,
+    {},
+    { limits },
+  );
+  const numbers = cgroups.version === 1 ? ["100663296", "512"] : ["33554432", "20"];
+  expect(output.split("\n")).toEqual(["Cpus_allowed_list:\t0", "Mems_allowed_list:\t0", ...numbers]);
+  const swappy = run("cat /sys/fs/cgroup/memory/memory.swappiness", {}, { limits: { memorySwappiness: 7 } });
+  if (cgroups.version === 1) expect((await swappy).output).toBe("7");
+  else await expect(swappy).rejects.toThrow("containers have no swappiness of their own");
+});
+
+rootTest("a user's seccomp profile is loaded, with its flags", async () => {
+  const seccomp = JSON.stringify({
+    defaultAction: "SCMP_ACT_ALLOW",
+    flags: ["SECCOMP_FILTER_FLAG_LOG"],
+    syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 28 }],
+  });
+  const { output } = await run("exec 2>&1; grep Seccomp: /proc/self/status; mkdir /x; true", {
+    security: create(SecurityOptionsSchema, { seccomp }),
+  });
+  expect(output.split("\n")).toEqual(["Seccomp:\t2", "mkdir: can't create directory '/x': No space left on device"]);
 });
