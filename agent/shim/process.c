@@ -78,8 +78,6 @@ static void reap(pid_t program) {
   sigset_t all;
   sigfillset(&all);
   prctl(PR_SET_NAME, "swarm-init", 0, 0, 0);
-  /* In the host's pid namespace it is not PID 1, and orphans would go to whoever is. */
-  if (container_pidfd < 0) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   while (true) {
     int status, number = sigwaitinfo(&all, NULL);
     if (number > 0 && number != SIGCHLD) kill(program, number);

@@ -13,7 +13,9 @@ import {
 import { UsageError } from "../usage-error.ts";
 import { parseConfig, parseSecret } from "./content-reference.ts";
 import { parseDependency } from "./dependency.ts";
+import { devicePath, parseDevice } from "./device.ts";
 import { parseEnvFile } from "./env-file.ts";
+import { applyIsolation } from "./isolation.ts";
 import {
   merged,
   nameOf,
@@ -45,6 +47,7 @@ export function createSpec(flags: Flags, words: readonly string[], context: Call
   containerOf(spec).image = image;
   containerOf(spec).args = args;
   applyScalars(spec, flags);
+  applyIsolation(taskOf(spec), flags, context.readFile);
   applyContainerLists(spec, flags, context);
   applyTaskLists(spec, flags);
   return spec;
@@ -105,6 +108,8 @@ function applyContainerLists(spec: ServiceSpec, flags: Flags, context: CallerCon
   container.hosts = [...each(flags, "host", parseHost)];
   container.capAdd = [...flags.list("cap-add")];
   container.capDrop = [...flags.list("cap-drop")];
+  container.devices = merged([], each(flags, "device", parseDevice), devicePath);
+  container.deviceCgroupRules = [...flags.list("device-cgroup-rule")];
   container.sysctls = Object.fromEntries(each(flags, "sysctl", parsePair));
   container.ulimits = merged([], each(flags, "ulimit", parseUlimit), (ulimit) => ulimit.name);
   const dns = { nameservers: flags.list("dns"), search: flags.list("dns-search"), options: flags.list("dns-option") };

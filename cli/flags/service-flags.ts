@@ -1,4 +1,5 @@
-/** The flags of `service create` and `service update`: Docker's names, words and defaults (docker/cli service/opts.go). */
+/** The flags of `service create` and `service update`: Docker's names, words and defaults (docker/cli service/opts.go), and some of `docker run`'s. */
+import { ISOLATION_FLAGS } from "./isolation.ts";
 import type { Flag, FlagTable } from "./parse.ts";
 import { WAIT_FLAGS } from "./wait-flags.ts";
 
@@ -72,6 +73,7 @@ const SCALARS: FlagTable = {
   workdir: text("string", "Working directory inside the container", { short: "w" }),
   "cap-add": list("Add Linux capabilities"),
   "cap-drop": list("Drop Linux capabilities"),
+  ...ISOLATION_FLAGS,
 };
 
 /** Lists: `--X` on create, `--X-add` and `--X-rm` on update. */
@@ -95,6 +97,16 @@ const LISTS: Readonly<Record<string, { readonly help: string; readonly add: stri
     help: "Wait for a service before tasks are made (SERVICE[:started|healthy|completed])",
     add: "Add or update a service to wait for (SERVICE[:started|healthy|completed])",
     remove: "Remove a service to wait for",
+  },
+  device: {
+    help: "Add a host device to the containers (/dev/host[:/dev/container[:rwm]])",
+    add: "Add or update a host device",
+    remove: "Remove a device by its path in the containers",
+  },
+  "device-cgroup-rule": {
+    help: "Add a rule to the cgroup allowed devices list",
+    add: "Add a rule to the cgroup allowed devices list",
+    remove: "Remove a rule from the cgroup allowed devices list",
   },
   dns: {
     help: "Set custom DNS servers",
@@ -153,8 +165,6 @@ export const UNSUPPORTED: Readonly<Record<string, string>> = {
   "credential-spec": "it is for Windows containers",
   "generic-resource": "generic resources are not supported yet",
   isolation: "it is for Windows containers",
-  "memory-swap": "limits of swap are not supported yet",
-  "memory-swappiness": "limits of swap are not supported yet",
 };
 
 const SHORTS: Readonly<Record<string, string>> = { env: "e", label: "l", publish: "p" };

@@ -146,11 +146,135 @@ describe("create", () => {
     ],
     [["--mount", "src=/a", "x"], 'invalid argument "src=/a" for --mount: target is required'],
     [["--env-file", "bad", "x"], '--env-file bad: line 1: variable "BAD NAME" contains whitespaces'],
-    [["-p", "127.0.0.1:80:80", "x"], 'invalid argument "127.0.0.1:80:80" for --publish: hostip is not supported'],
+    [["-p", "web:80:80", "x"], 'invalid argument "web:80:80" for --publish: invalid IP address: "web"'],
+    [
+      ["--device", "fuse", "x"],
+      'invalid argument "fuse" for --device: "fuse": a device is written /dev/host[:/dev/container[:rwm]]',
+    ],
+    [["--device", "/dev/fuse:rx", "x"], 'invalid argument "/dev/fuse:rx" for --device: invalid device mode: "rx"'],
+    [["--security-opt", "seccomp=bad", "x"], 'compacting json for seccomp profile "bad" failed: not JSON'],
+    [["--security-opt", "selinux", "x"], 'invalid --security-opt: "selinux"'],
+    [["--pid", "container:x", "x"], 'invalid argument "container:x" for --pid: must be one of host'],
+    [["--pull", "often", "x"], 'invalid argument "often" for --pull: must be one of always, missing, never'],
+    [
+      ["--memory-swappiness", "101", "x"],
+      'invalid argument "101" for --memory-swappiness: invalid value "101": must be from -1 to 100',
+    ],
     [["--host", "db", "x"], 'invalid argument "db" for --host: bad format for add-host: "db" (name:ip)'],
     [["--entrypoint", "sh 'x", "x"], `invalid argument "sh 'x" for --entrypoint: unclosed quote in "sh 'x"`],
   ])("%j", (argv, expected) => {
     expect(problem(() => created(...argv))).toBe(expected);
+  });
+});
+
+test("what docker run says of isolation", () => {
+  const spec = created(
+    ...["--privileged", "--device", "/dev/fuse", "--device", "/dev/snd:/dev/sound:rw", "--device", "/dev/sda:r"],
+    ...["--device-cgroup-rule", "c 81:* rmw", "--shm-size", "1g", "--pid", "host", "--ipc", "host", "--uts", "host"],
+    ...["--security-opt", "no-new-privileges=false", "--security-opt", "seccomp=unconfined", "--pull", "always"],
+    ...["--security-opt", "apparmor=unconfined", "--security-opt", "systempaths=unconfined"],
+    ...["--limit-memory", "1g", "--memory-swap", "-1", "--memory-swappiness", "0", "--cpuset-cpus", "0-1"],
+    ...["--cpuset-mems", "0", "--cpu-shares", "512", "-p", "127.0.0.1:8080:80", "x"],
+  );
+  const { task, endpoint } = json(spec) as { readonly task: object; readonly endpoint: object };
+  expect({ ...task, endpoint }).toMatchInlineSnapshot(`
+    {
+      "container": {
+        "deviceCgroupRules": [
+          "c 81:* rmw",
+        ],
+        "devices": [
+          {
+            "hostPath": "/dev/fuse",
+          },
+          {
+            "containerPath": "/dev/sound",
+            "hostPath": "/dev/snd",
+            "permissions": "rw",
+          },
+          {
+            "hostPath": "/dev/sda",
+            "permissions": "r",
+          },
+        ],
+        "image": "x",
+        "ipcMode": "host",
+        "pidMode": "host",
+        "privileged": true,
+        "pullPolicy": "PULL_POLICY_ALWAYS",
+        "security": {
+          "apparmor": "unconfined",
+          "noNewPrivileges": false,
+          "seccomp": "unconfined",
+          "systemPathsUnconfined": true,
+        },
+        "shmSizeBytes": "1073741824",
+        "utsMode": "host",
+      },
+      "endpoint": {
+        "ports": [
+          {
+            "hostIp": "127.0.0.1",
+            "publishedPort": 8080,
+            "targetPort": 80,
+          },
+        ],
+      },
+      "resources": {
+        "limits": {
+          "cpuShares": "512",
+          "cpusetCpus": "0-1",
+          "cpusetMems": "0",
+          "memoryBytes": "1073741824",
+          "memorySwapBytes": "-1",
+          "memorySwappiness": 0,
+        },
+      },
+    }
+  `);
+  const less = updated(
+    spec,
+    ...["--privileged=false", "--device-rm", "/dev/sound", "--device-add", "/dev/fuse:r", "--device-rm", "/dev/sda"],
+    ...[
+      "--device-cgroup-rule-rm",
+      "c 81:* rmw",
+      "--shm-size",
+      "0",
+      "--pid",
+      "",
+      "--ipc=",
+      "--uts=",
+      "--pull",
+      "missing",
+    ],
+    ...["--security-opt", "RESET", "--security-opt", "no-new-privileges", "--memory-swap", "0"],
+    ...[
+      "--memory-swappiness",
+      "-1",
+      "--cpuset-cpus=",
+      "--cpuset-mems=",
+      "--cpu-shares",
+      "0",
+      "--limit-memory",
+      "0",
+      "web",
+    ],
+  );
+  expect(json(less)).toMatchObject({
+    task: {
+      container: {
+        image: "x",
+        devices: [{ hostPath: "/dev/fuse", permissions: "r" }],
+        security: { noNewPrivileges: true },
+      },
+      resources: { limits: {} },
+    },
+  });
+  expect(less.task?.resources?.limits).toMatchObject({ memorySwapBytes: 0n, cpusetCpus: "", cpuShares: 0n });
+  expect(updated(spec, "--security-opt", "seccomp=builtin", "web").task?.container?.security).toMatchObject({
+    seccomp: "",
+    apparmor: "unconfined",
+    noNewPrivileges: false,
   });
 });
 

@@ -12,6 +12,8 @@ import {
 import { UsageError } from "../usage-error.ts";
 import { parseConfig, parseSecret } from "./content-reference.ts";
 import { parseDependency } from "./dependency.ts";
+import { devicePath, parseDevice } from "./device.ts";
+import { applyIsolation } from "./isolation.ts";
 import {
   merged,
   nameOf,
@@ -39,6 +41,7 @@ export function updatedSpec(present: ServiceSpec, flags: Flags, context: CallerC
   container.args = [...(commandFlag(flags, "args") ?? container.args)];
   applyReplicas(spec, flags);
   applyScalars(spec, flags);
+  applyIsolation(taskOf(spec), flags, context.readFile);
   editContainer(spec, flags, context);
   editCapabilities(spec, flags);
   editTask(spec, flags);
@@ -142,6 +145,12 @@ function editContainer(spec: ServiceSpec, flags: Flags, context: CallerContext):
     parse: parseUlimit,
     keyOf: (ulimit) => ulimit.name,
   });
+  container.devices = edited(flags, "device", {
+    present: container.devices,
+    parse: parseDevice,
+    keyOf: devicePath,
+  });
+  container.deviceCgroupRules = editedWords(flags, "device-cgroup-rule", container.deviceCgroupRules);
   const dns = container.dns ?? create(DnsConfigSchema, {});
   dns.nameservers = editedWords(flags, "dns", dns.nameservers);
   dns.search = editedWords(flags, "dns-search", dns.search);

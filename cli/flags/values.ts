@@ -60,6 +60,6 @@ export function choiceFlag<T>(flags: Flags, name: string, choices: Readonly<Reco
   return flagValue<T>(flags, name, (text) => {
     const value = Object.hasOwn(choices, text) ? choices[text] : undefined;
     if (value !== undefined) return { ok: true, value };
-    return { ok: false, problem: `must be one of ${Object.keys(choices).join(", ")}` };
+    return { ok: false, problem: `must be one of ${Object.keys(choices).filter(Boolean).join(", ")}` };
   });
 }

@@ -12,6 +12,7 @@ import {
   Mount_Type,
   type PortConfig,
   PortConfig_PublishMode,
+  PullPolicy,
   type ResourceRequirements,
   RestartPolicy_Condition,
   ServiceDependency_Condition,
@@ -169,8 +170,41 @@ function containerJson(container: ContainerSpec | undefined): Record<string, unk
         Hard: Number(hard),
       })),
       OomScoreAdj: container.oomScoreAdj,
+      ...isolationJson(container),
     }),
     ...(container.init === undefined ? {} : { Init: container.init }),
+  };
+}
+
+/** Docker's API has words for some of it (Privileges, 1.44; HostConfig of a container for the rest). */
+function isolationJson(container: ContainerSpec): Record<string, unknown> {
+  const { security, pullPolicy } = container;
+  const seccomp = security?.seccomp ?? "";
+  const profile =
+    seccomp === "unconfined" || seccomp === ""
+      ? { Mode: seccomp }
+      : { Mode: "custom", Profile: Buffer.from(seccomp).toString("base64") };
+  return {
+    Privileged: container.privileged,
+    Privileges:
+      security &&
+      filled({
+        Seccomp: filled(profile),
+        AppArmor: security.apparmor,
+        SystemPathsUnconfined: security.systemPathsUnconfined,
+        ...(security.noNewPrivileges === undefined ? {} : { NoNewPrivileges: security.noNewPrivileges }),
+      }),
+    Devices: container.devices.map(({ hostPath, containerPath, permissions }) => ({
+      PathOnHost: hostPath,
+      PathInContainer: containerPath || hostPath,
+      CgroupPermissions: permissions || "rwm",
+    })),
+    DeviceCgroupRules: container.deviceCgroupRules,
+    ShmSize: Number(container.shmSizeBytes),
+    PidMode: container.pidMode,
+    IpcMode: container.ipcMode,
+    UTSMode: container.utsMode,
+    PullPolicy: pullPolicy === PullPolicy.MISSING ? "" : enumWord(PullPolicy, pullPolicy),
   };
 }
 
@@ -213,6 +247,11 @@ function resourcesJson(resources: ResourceRequirements | undefined): Record<stri
       NanoCPUs: Number(limits?.nanoCpus ?? 0n),
       MemoryBytes: Number(limits?.memoryBytes ?? 0n),
       Pids: Number(limits?.pids ?? 0n),
+      MemorySwapBytes: Number(limits?.memorySwapBytes ?? 0n),
+      ...(limits?.memorySwappiness === undefined ? {} : { MemorySwappiness: limits.memorySwappiness }),
+      CpusetCpus: limits?.cpusetCpus,
+      CpusetMems: limits?.cpusetMems,
+      CPUShares: Number(limits?.cpuShares ?? 0n),
     }),
     Reservations: filled({
       NanoCPUs: Number(reservations?.nanoCpus ?? 0n),

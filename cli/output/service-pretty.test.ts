@@ -152,3 +152,51 @@ test("of a service that has almost nothing, what Docker shows at least", () => {
       .map((line) => line.split(":")[0]),
   ).toEqual(["ID", "Name", "Service Mode", " Replicas", "Placement", "ContainerSpec", " Image", "Endpoint Mode", ""]);
 });
+
+test("what docker run has and Docker's services do not", () => {
+  const container = {
+    image: "x",
+    privileged: true,
+    security: { seccomp: "{}", noNewPrivileges: false, systemPathsUnconfined: true },
+    devices: [{ hostPath: "/dev/snd", containerPath: "/dev/sound", permissions: "rw" }, { hostPath: "/dev/fuse" }],
+    deviceCgroupRules: ["c 81:* rmw"],
+    shmSizeBytes: 1n << 30n,
+    pidMode: "host",
+    pullPolicy: 1,
+  };
+  const limits = { memorySwapBytes: -1n, memorySwappiness: 0, cpusetCpus: "0-1", cpusetMems: "0", cpuShares: 512n };
+  const view = create(ServiceViewSchema, {
+    service: { ports: [{ publishedPort: 80, targetPort: 80, hostIp: "127.0.0.1" }] },
+    spec: { task: { container, resources: { limits } } },
+  });
+  const shown = servicePretty(view, 0).split("\n");
+  expect(shown.slice(shown.indexOf("ContainerSpec:"))).toMatchInlineSnapshot(`
+    [
+      "ContainerSpec:",
+      " Image:		x",
+      " Privileged:	true",
+      " Security options:	seccomp=(profile), no-new-privileges=false, systempaths=unconfined",
+      " Device:	/dev/snd:/dev/sound:rw",
+      " Device:	/dev/fuse:/dev/fuse:rwm",
+      " Device cgroup rule:	c 81:* rmw",
+      " Shm size:	1GiB",
+      " PID namespace:	host",
+      " Pull policy:	always",
+      "Resources:",
+      " Limits:",
+      "  Memory and swap:	unlimited",
+      "  Swappiness:	0",
+      "  CPU set:	0-1",
+      "  Memory node set:	0",
+      "  CPU shares:	512",
+      "Endpoint Mode:	vip",
+      "Ports:",
+      " PublishedPort:	80",
+      "  Protocol:	tcp",
+      "  TargetPort:	80",
+      "  PublishMode:	ingress",
+      "  HostIP:	127.0.0.1",
+      "",
+    ]
+  `);
+});

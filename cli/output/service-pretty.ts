@@ -18,6 +18,8 @@ import {
   Mount_Type,
   type Placement,
   PortConfig_PublishMode,
+  PullPolicy,
+  type ResourceLimits,
   type ResourceRequirements,
   type ServiceMode,
   type UpdateConfig,
@@ -137,6 +139,7 @@ function containerLines(container: ContainerSpec | undefined, line: Line): void 
     if (container.capAdd.length > 0) line(2, "Add", container.capAdd.join(", "));
     if (container.capDrop.length > 0) line(2, "Drop", container.capDrop.join(", "));
   }
+  isolationLines(container, line);
   pairLines(1, "SysCtls", Object.entries(container.sysctls), line);
   pairLines(
     1,
@@ -151,6 +154,34 @@ function containerLines(container: ContainerSpec | undefined, line: Line): void 
     line(3, "ReadOnly", String(mount.readOnly));
     line(3, "Type", enumWord(Mount_Type, mount.type));
   }
+}
+
+function isolationLines(container: ContainerSpec, line: Line): void {
+  const { security, pullPolicy, shmSizeBytes } = container;
+  if (container.privileged) line(1, "Privileged", "true");
+  if (security !== undefined) {
+    const { seccomp, apparmor, noNewPrivileges, systemPathsUnconfined } = security;
+    const options = [
+      ...(seccomp === "" ? [] : [`seccomp=${seccomp === "unconfined" ? seccomp : "(profile)"}`]),
+      ...(apparmor === "" ? [] : [`apparmor=${apparmor}`]),
+      ...(noNewPrivileges === undefined ? [] : [`no-new-privileges=${noNewPrivileges}`]),
+      ...(systemPathsUnconfined ? ["systempaths=unconfined"] : []),
+    ];
+    if (options.length > 0) line(1, "Security options", options.join(", "));
+  }
+  for (const { hostPath, containerPath, permissions } of container.devices) {
+    line(1, "Device", `${hostPath}:${containerPath || hostPath}:${permissions || "rwm"}`);
+  }
+  for (const rule of container.deviceCgroupRules) line(1, "Device cgroup rule", rule);
+  if (shmSizeBytes > 0n) line(1, "Shm size", formatBytes(Number(shmSizeBytes)));
+  for (const [name, mode] of Object.entries({
+    PID: container.pidMode,
+    IPC: container.ipcMode,
+    UTS: container.utsMode,
+  })) {
+    if (mode !== "") line(1, `${name} namespace`, mode);
+  }
+  if (pullPolicy !== PullPolicy.MISSING) line(1, "Pull policy", enumWord(PullPolicy, pullPolicy));
 }
 
 function pairLines(depth: number, title: string, pairs: readonly (readonly [string, string])[], line: Line): void {
@@ -190,6 +221,15 @@ function healthLines(health: HealthConfig | undefined, line: Line): void {
   if (health.test.length > 0) line(1, "Test", health.test.join(" "));
 }
 
+function limitLines(limits: ResourceLimits, line: Line): void {
+  const { memorySwapBytes: swap, memorySwappiness, cpusetCpus, cpusetMems, cpuShares } = limits;
+  if (swap !== 0n) line(2, "Memory and swap", swap < 0n ? "unlimited" : formatBytes(Number(swap)));
+  if (memorySwappiness !== undefined) line(2, "Swappiness", memorySwappiness);
+  if (cpusetCpus !== "") line(2, "CPU set", cpusetCpus);
+  if (cpusetMems !== "") line(2, "Memory node set", cpusetMems);
+  if (cpuShares > 0n) line(2, "CPU shares", Number(cpuShares));
+}
+
 function resourceLines(resources: ResourceRequirements | undefined, line: Line): void {
   const { limits, reservations } = resources ?? {};
   if (limits === undefined && reservations === undefined) return;
@@ -200,6 +240,7 @@ function resourceLines(resources: ResourceRequirements | undefined, line: Line):
     if (amounts.nanoCpus > 0n) line(2, "CPU", `\t${formatNanoCpus(Number(amounts.nanoCpus))}`);
     if (amounts.memoryBytes > 0n) line(2, "Memory", `\t${formatBytes(Number(amounts.memoryBytes))}`);
     if ("pids" in amounts && amounts.pids > 0n) line(2, "PIDs", `\t${amounts.pids}`);
+    if ("cpuShares" in amounts) limitLines(amounts, line);
     if ("generic" in amounts) {
       for (const { kind, count } of amounts.generic) line(2, "GenericResources", `${kind}=${count}`);
     }
