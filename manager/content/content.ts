@@ -16,6 +16,7 @@ import type {
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { Image, ManagerInfo } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Platform } from "../../proto/gen/swarm/v1/types_pb.js";
+import { loadedImage } from "../store/loaded-image.ts";
 import type { View } from "../store/view.ts";
 import { BlobFetcher, blobsOf, holdersOf, readAll } from "./blob-fetcher.ts";
 import type { BlobStore } from "./blob-store.ts";
@@ -99,9 +100,8 @@ export class Content {
 function findImage(view: View, request: ResolveImageRequest): Image {
   const parsed = parseImageReference(request.reference);
   if (!parsed.ok) throw new SwarmError("invalid_argument", `reference: ${parsed.problem}`);
-  const { digest } = parsed.reference;
   const name = canonicalName(parsed.reference);
-  const image = digest === undefined ? view.imageByName(name) : view.images.get(digest.slice(digest.indexOf(":") + 1));
+  const image = loadedImage(view, parsed.reference);
   if (!image) throw new SwarmError("not_found", `no such image in the cluster: ${name}`);
   if (!fits(image.platform, request.platform)) {
     const { os = "", architecture: machine = "" } = image.platform ?? {};

@@ -1,6 +1,7 @@
 /** Where tasks would go that nobody has asked for yet: the placement of the loop, over a picture of the cluster. Pure. */
-import { canonicalName, parseImageReference } from "../../common/model/image-reference.ts";
+import { parseImageReference } from "../../common/model/image-reference.ts";
 import type { PortConfig, ServiceSpec } from "../../proto/gen/swarm/v1/types_pb.js";
+import { loadedImage } from "../store/loaded-image.ts";
 import type { View } from "../store/view.ts";
 import { ClusterState } from "./cluster-state.ts";
 import { occupancyOf } from "./occupancy.ts";
@@ -79,6 +80,6 @@ function pictureOf(view: View): ClusterState {
 
 function requirementsIn(view: View, serviceId: string, spec: ServiceSpec, ports: readonly PortConfig[]): Requirements {
   const image = parseImageReference(spec.task?.container?.image ?? "");
-  const loaded = image.ok ? view.imageByName(canonicalName(image.reference)) : undefined;
+  const loaded = image.ok ? loadedImage(view, image.reference) : undefined;
   return requirementsOf({ serviceId, spec, ports, platforms: loaded?.platform ? [loaded.platform] : [] });
 }

@@ -1,10 +1,11 @@
 /** The scheduler's loop: PENDING tasks become ASSIGNED to a node, or learn why none fits. */
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { canonicalName, parseImageReference } from "../../common/model/image-reference.ts";
+import { parseImageReference } from "../../common/model/image-reference.ts";
 import type { Node, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState, type TaskStatus } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Loop, LoopContext, LoopDecision } from "../loop.ts";
 import type { Change } from "../store/changes.ts";
+import { loadedImage } from "../store/loaded-image.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { TaskSet } from "../task-set.ts";
@@ -166,7 +167,7 @@ export class Scheduler implements Loop {
     const spec = view.specVersion(serviceId, version)?.spec;
     if (!service || !spec) return undefined;
     const image = parseImageReference(spec.task?.container?.image ?? "");
-    const loaded = image.ok ? view.imageByName(canonicalName(image.reference)) : undefined;
+    const loaded = image.ok ? loadedImage(view, image.reference) : undefined;
     const platforms = loaded?.platform ? [loaded.platform] : [];
     const value = requirementsOf({ serviceId, spec, ports: service.ports, platforms });
     this.#requirements.set(key, { service, value });
