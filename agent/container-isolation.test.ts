@@ -7,6 +7,9 @@ import { readFile } from "node:fs/promises";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, expect, onTestFinished } from "vitest";
+import type { TaskId } from "../common/base/id.ts";
+import { ExecStartSchema } from "../proto/gen/swarm/v1/control_pb.js";
+import { LogSelectorSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import {
   ContainerSpecSchema,
   type PortConfigSchema,
@@ -141,6 +144,37 @@ rootTest("a seccomp profile is what holds its processes, health checks too", asy
   await node.reaches(well, TaskState.RUNNING);
   node.stop(well);
   await node.reaches(well, TaskState.SHUTDOWN);
+});
+
+/** What a command wrote that somebody ran in the task. */
+async function execute(id: TaskId, args: string[]): Promise<string> {
+  const [logged] = node.worker.logged(create(LogSelectorSchema, { taskIds: [id] }));
+  if (logged === undefined) throw new Error("no such task");
+  let text = "";
+  const start = create(ExecStartSchema, { args });
+  for await (const { content } of logged.controller.exec(start, nothing(), new AbortController().signal)) {
+    if (content.case === "stdout" || content.case === "stderr") text += new TextDecoder().decode(content.value);
+  }
+  return text;
+}
+
+async function* nothing(): AsyncGenerator<never> {}
+
+rootTest("commands that are run in a container later have its filter and namespaces", async () => {
+  const seccomp = JSON.stringify({
+    defaultAction: "SCMP_ACT_ALLOW",
+    syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 28 }],
+  });
+  const held = node.assign(shell("sleep 100", { security: { seccomp } }));
+  const open = node.assign(shell("sleep 100", { privileged: true, pidMode: "host" }));
+  for (const id of [held, open]) await node.reaches(id, TaskState.RUNNING);
+  expect(await execute(held, ["mkdir", "/x"])).toBe("mkdir: can't create directory '/x': No space left on device\n");
+  const pid = execFileSync("readlink", ["/proc/self/ns/pid"], { encoding: "utf8" });
+  expect(await execute(open, ["sh", "-c", "grep Seccomp: /proc/self/status; readlink /proc/self/ns/pid"])).toBe(
+    `Seccomp:\t0\n${pid}`,
+  );
+  for (const id of [held, open]) node.stop(id);
+  for (const id of [held, open]) await node.reaches(id, TaskState.SHUTDOWN);
 });
 
 rootTest("security options one by one", async () => {
