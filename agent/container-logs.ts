@@ -42,6 +42,7 @@ export async function* readContainerLog(
   signal: AbortSignal,
 ): AsyncGenerator<LogMessage, void, undefined> {
   let place = await begin(path, options);
+  let next: Place | undefined;
   let rest: Buffer = Buffer.alloc(0);
   try {
     while (!signal.aborted) {
@@ -59,18 +60,22 @@ export async function* readContainerLog(
           continue;
         }
       }
-      const next = await following(path, place);
       if (next) {
         await place?.handle.close();
         place = next;
+        next = undefined;
         rest = Buffer.alloc(0);
         continue;
       }
+      next = await following(path, place);
+      // The file is read once more: between its end and its rotation lines may have come.
+      if (next) continue;
       if (!options.follow || final) return;
       await clock.sleep(FOLLOW_INTERVAL_MS, signal);
     }
   } finally {
     await place?.handle.close();
+    await next?.handle.close();
   }
 }
 
