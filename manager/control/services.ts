@@ -1,8 +1,7 @@
 /** Services: create, update, roll back, remove, list. Writes go straight to the store; the loops see them there. */
 import { create } from "@bufbuild/protobuf";
-import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
+import { invalidFields, SwarmError } from "../../common/base/error.ts";
 import { newId, type ServiceId } from "../../common/base/id.ts";
-import { findCycle } from "../../common/model/dependency-cycle.ts";
 import { toTimestamp } from "../../common/model/duration.ts";
 import { parseImageReference } from "../../common/model/image-reference.ts";
 import { randomServiceName } from "../../common/model/names.ts";
@@ -25,7 +24,7 @@ import { type ContentPin, PullOptionsSchema, type ServiceSpec } from "../../prot
 import { versionId } from "../store/kinds.ts";
 import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal } from "../store/proposal.ts";
-import type { View } from "../store/view.ts";
+import { circleProblems } from "../waiting-circles.ts";
 import { type ResolvedContents, resolveContents } from "./content-references.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { serviceLookup } from "./lookups.ts";
@@ -170,27 +169,13 @@ function check({ store }: ControlDependencies, spec: ServiceSpec, ownId: string 
   const problems = validateServiceSpec(spec);
   if (problems.length > 0) throw invalidFields(problems);
   const resolved = resolveContents(store.view, spec);
-  const conflicts = [...portConflicts(store.view, spec, ownId), ...resolved.problems, ...circles(store.view, spec)];
+  const conflicts = [
+    ...portConflicts(store.view, spec, ownId),
+    ...resolved.problems,
+    ...circleProblems(store.view, [spec]),
+  ];
   if (conflicts.length > 0) throw invalidFields(conflicts);
   return resolved;
-}
-
-/** Services that would wait for one another for ever. */
-function circles(view: View, spec: ServiceSpec): readonly FieldProblem[] {
-  if (spec.dependsOn.length === 0) return [];
-  const waitsFor = new Map<string, readonly string[]>();
-  for (const { id, name, specVersion } of view.services.values()) {
-    waitsFor.set(
-      name,
-      (view.specVersion(id, specVersion)?.spec?.dependsOn ?? []).map(({ service }) => service),
-    );
-  }
-  waitsFor.set(
-    spec.name,
-    spec.dependsOn.map(({ service }) => service),
-  );
-  const circle = findCycle(waitsFor);
-  return circle ? [{ field: "depends_on", problem: `services wait for one another: ${circle.join(" -> ")}` }] : [];
 }
 
 function checkUpdate(

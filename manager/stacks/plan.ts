@@ -32,6 +32,7 @@ import { clashingPort, heldPorts } from "../control/port-conflicts.ts";
 import { withPresentToken } from "../control/services.ts";
 import { effectivePins, samePins } from "../store/pins.ts";
 import type { View } from "../store/view.ts";
+import { circleProblems } from "../waiting-circles.ts";
 import { type FileContext, filesOfStack, planFiles, planGoneFiles, withFiles } from "./files.ts";
 import { diffMessages } from "./message-diff.ts";
 import { NAMESPACE_LABEL, type PresentService, servicesOfStack, stackNameOf } from "./stack-view.ts";
@@ -92,6 +93,10 @@ export function planStack(view: View, request: StackRequest, context: FileContex
     ...services.flatMap((each) => serviceProblems(view, name, each)),
     ...portProblems(view, services, request.prune ? gone : []),
     ...files.problems,
+    ...circleProblems(
+      view,
+      services.map((each) => each.spec),
+    ),
   );
   const volumes = planVolumes(view, spec?.volumes ?? [], problems);
   for (const external of spec?.externalVolumes ?? []) {

@@ -265,3 +265,17 @@ test("ten revisions are kept, and none of a stack that is gone", async () => {
   expect(store.view.versionsOf("stackrevision", kept)).toHaveLength(10);
   expect(store.view.versionsOf("stackrevision", gone)).toEqual([]);
 });
+
+test("services of a stack that would wait for one another for ever are refused", () => {
+  const waits = (...names: readonly string[]) => ({ dependsOn: names.map((each) => ({ service: each })) });
+  const services = [service("shop_web", waits("shop_db")), service("shop_db", waits("shop_cache"))];
+  const fine = planStack(store.view, request([...services, service("shop_cache")]), context);
+  expect(fine.problems).toEqual([]);
+  const circle = planStack(store.view, request([...services, service("shop_cache", waits("shop_web"))]), context);
+  expect(circle.problems).toEqual([
+    {
+      field: "depends_on",
+      problem: "services wait for one another: shop_web -> shop_db -> shop_cache -> shop_web",
+    },
+  ]);
+});
