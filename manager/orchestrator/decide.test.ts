@@ -124,6 +124,20 @@ describe("replicas", () => {
     expect(summary(decideService(situation({ replicas: 2, tasks }))).desired).toEqual(["2#1 REMOVE"]);
   });
 
+  test("a slot that is wanted again waits for the task that is still leaving it", () => {
+    const leaving = (state: TaskState) => task({ slot: 1, state, desired: TaskState.REMOVE });
+    const before = [leaving(TaskState.RUNNING)];
+    expect(summary(decideService(situation({ tasks: before }))).created).toEqual(["1#1 v1 READY"]);
+    expect(summary(decideService(situation({ tasks: before, downNodes: ["n1"] }))).created).toEqual(["1#1 v1 RUNNING"]);
+    expect(summary(decideService(situation({ tasks: [leaving(TaskState.SHUTDOWN)] }))).created).toEqual([
+      "1#1 v1 RUNNING",
+    ]);
+    const next = task({ slot: 1, state: TaskState.READY, desired: TaskState.READY, node: "n2", atMs: NOW });
+    expect(summary(decideService(situation({ tasks: [next, ...before] }))).desired).toEqual([]);
+    const gone = [next, leaving(TaskState.SHUTDOWN)];
+    expect(summary(decideService(situation({ tasks: gone }))).desired).toEqual(["1#1 RUNNING"]);
+  });
+
   test("does nothing when all is as desired", () => {
     const tasks = [task({ slot: 1 }), task({ slot: 2, state: TaskState.PREPARING })];
     expect(summary(decideService(situation({ replicas: 2, tasks })))).toEqual({ created: [], desired: [] });

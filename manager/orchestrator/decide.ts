@@ -8,6 +8,7 @@
  *          current ended / evicted / shut down ── restart policy ── successor (attempt + 1), or leave
  *          current RUNNING ── predecessors still wanted (start-first) ── desired SHUTDOWN
  */
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { replicasOf } from "../../common/model/defaults.ts";
 import { isGlobal, isJob } from "../../common/model/service-mode.ts";
 import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
@@ -15,7 +16,7 @@ import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import { decideJob } from "./jobs.ts";
 import { decideRestart } from "./restart.ts";
 import { DecisionBuilder, newTask, type ServiceDecision, type ServiceSituation } from "./situation.ts";
-import { groupSlots, isActive, observedState, type Slot, type SlotKey } from "./slot.ts";
+import { groupSlots, isActive, leavingTasks, observedState, type Slot, type SlotKey } from "./slot.ts";
 import { decideSlot, hasEnded } from "./slot-decision.ts";
 import { decideUpdate } from "./update.ts";
 
@@ -41,9 +42,17 @@ export function decideService(situation: ServiceSituation): ServiceDecision {
   }
   for (const slot of slots.values()) decideSlot(situation, slot, decision);
   if (situation.held) return decision.build();
-  for (const key of added) decision.created.push(newTask(situation, key, situation.service.taskVersion));
+  const leaving = leavingTasks(situation.tasks);
+  for (const key of added) decision.created.push(taskForSlot(situation, key, leaving.get(key) ?? []));
   decideUpdate(situation, slots, decision);
   return decision.build();
+}
+
+/** A task for a slot that has none; while one of an earlier life of the slot still runs it waits, ready to start. */
+function taskForSlot(situation: ServiceSituation, key: SlotKey, leaving: readonly Task[]): Task {
+  const task = newTask(situation, key, situation.service.taskVersion);
+  if (leaving.every((other) => situation.lost(other))) return task;
+  return { ...task, desiredState: TaskState.READY, startAfter: timestampFromMs(situation.nowMs) };
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Goal: each slot of a job runs to its end once for every iteration, and no more. Method: one decision at a time, as a table. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { ServiceSchema, type Task, TaskSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
@@ -151,4 +152,14 @@ describe("a global job", () => {
       decide({ mode: globalJob, nodes: ["a"], tasks: [task("a", TaskState.COMPLETE), task("b", TaskState.RUNNING)] }),
     ).toEqual(["b@1:SHUTDOWN"]);
   });
+});
+
+test("a task of a new iteration waits until the old one's in its slot has stopped", () => {
+  const old = (state: TaskState) => task(1, state, { desiredState: TaskState.SHUTDOWN, nodeId: "a" });
+  const next = task(1, TaskState.READY, {
+    ...{ attempt: 2n, specVersion: 2n, desiredState: TaskState.READY, nodeId: "b" },
+    meta: { createdAt: timestampFromMs(1_000_000) },
+  });
+  expect(decide({ mode: job(1n), taskVersion: 2n, tasks: [old(TaskState.RUNNING), next] })).toEqual([]);
+  expect(decide({ mode: job(1n), taskVersion: 2n, tasks: [old(TaskState.SHUTDOWN), next] })).toEqual(["1@2:RUNNING"]);
 });

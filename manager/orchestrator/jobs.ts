@@ -32,7 +32,8 @@ export function decideJob(given: ServiceSituation, slots: ReadonlyMap<SlotKey, S
     } else if (done) wanted.delete(slot.key);
     else if (current.length > 0) {
       wanted.delete(slot.key);
-      if (decideRunning(situation, { ...slot, tasks: current }, decision)) underWay += 1;
+      // The whole slot: a task waits for those of the old iteration as well.
+      if (decideRunning(situation, slot, decision)) underWay += 1;
     }
   }
   if (situation.service.stopped || situation.held) return;

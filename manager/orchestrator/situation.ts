@@ -101,7 +101,7 @@ export interface SuccessorOptions {
 /** The slot's next task. It waits at READY (image there, root made) until its predecessors hold nothing any more. */
 export function successor(situation: ServiceSituation, slot: Slot, options: SuccessorOptions): Task {
   const startMs = situation.nowMs + options.delayMs;
-  const clear = slot.tasks.every((task) => isQuiet(task) || situation.lost(task));
+  const clear = [...slot.tasks, ...slot.leaving].every((task) => isQuiet(task) || situation.lost(task));
   const atOnce = options.delayMs === 0 && (options.startFirst || clear);
   return {
     ...newTask(situation, slot.key, options.specVersion),

@@ -96,7 +96,7 @@ export function promote(situation: ServiceSituation, slot: Slot, decision: Decis
   const sinceMs = Math.max(startMs, current.meta?.createdAt ? timestampMs(current.meta.createdAt) : 0);
   const stopWaitMs = leftMs({ sinceMs, waitMs: STOP_WAIT_MS_MAX }, nowMs);
   const stopping = (task: Task) => task.desiredState > TaskState.RUNNING && !isQuiet(task) && !situation.lost(task);
-  const waiting = slot.tasks.some((task) => task !== current && stopping(task));
+  const waiting = [...slot.tasks, ...slot.leaving].some((task) => task !== current && stopping(task));
   if (waiting && stopWaitMs > 0) decision.wakeAfter(stopWaitMs);
   else decision.desire(current, TaskState.RUNNING);
 }

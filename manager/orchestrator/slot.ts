@@ -12,15 +12,33 @@ export interface Slot {
   readonly tasks: readonly Task[];
   /** The task with the highest attempt: it decides what happens next. */
   readonly current: Task;
+  /** Tasks to be removed, from a time when the slot was not wanted, that may still run. */
+  readonly leaving: readonly Task[];
 }
+
+const NONE: readonly Task[] = [];
 
 /** The slot that a task takes. */
 export function slotKeyOf(task: Task): SlotKey {
   return task.slot > 0 ? String(task.slot) : task.nodeId;
 }
 
+/** By slot, the tasks that are to be removed and may still run: a task that takes the slot anew waits for them. */
+export function leavingTasks(tasks: Iterable<Task>): ReadonlyMap<SlotKey, readonly Task[]> {
+  const leaving = new Map<SlotKey, Task[]>();
+  for (const task of tasks) {
+    if (task.desiredState < TaskState.REMOVE || isQuiet(task)) continue;
+    const key = slotKeyOf(task);
+    const group = leaving.get(key);
+    if (group) group.push(task);
+    else leaving.set(key, [task]);
+  }
+  return leaving;
+}
+
 /** Groups a service's tasks into slots; a slot all of whose tasks are to be removed is gone. */
-export function groupSlots(tasks: Iterable<Task>): Map<SlotKey, Slot> {
+export function groupSlots(tasks: readonly Task[]): Map<SlotKey, Slot> {
+  const leaving = leavingTasks(tasks);
   const groups = new Map<SlotKey, Task[]>();
   for (const task of tasks) {
     if (task.desiredState >= TaskState.REMOVE) continue;
@@ -33,7 +51,7 @@ export function groupSlots(tasks: Iterable<Task>): Map<SlotKey, Slot> {
   for (const [key, group] of groups) {
     group.sort((left, right) => Number(left.attempt - right.attempt));
     const current = group.at(-1);
-    if (current) slots.set(key, { key, tasks: group, current });
+    if (current) slots.set(key, { key, tasks: group, current, leaving: leaving.get(key) ?? NONE });
   }
   return slots;
 }

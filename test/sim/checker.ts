@@ -6,10 +6,12 @@
  *   H3 one task per slot should run             H4 what only a leader may write was written behind its fence
  *   H7 a desired state never falls              H8 addresses, ports and reserved resources are never given twice
  *   H10 what the API acknowledged is in the history
+ *   J1 a slot of a job that completed gets no further task in that iteration
  */
 
 import { equals } from "@bufbuild/protobuf";
 import { offeredBy, reservedBy } from "../../common/model/resources.ts";
+import { completionsOf, isJob } from "../../common/model/service-mode.ts";
 import { isTerminal, mayMove } from "../../common/model/task-state.ts";
 import { parseKey } from "../../manager/store/keys.ts";
 import { type Kind, kinds, versionId } from "../../manager/store/kinds.ts";
@@ -147,6 +149,27 @@ export class HistoryChecker {
     this.#everTasks.add(task.id);
     // A service may be removed while its tasks are made; they must then go as well, which `unsettled` asks.
     if (!this.#everServices.has(task.serviceId)) this.#violated("H2", `task ${task.id} was made for no service`);
+    this.#checkIteration(task);
+  }
+
+  /** A job's iteration is its service's task_version: a task made for it must not be one too many. */
+  #checkIteration(task: Task): void {
+    const service = this.#services.get(task.serviceId);
+    if (!service || !isJob(this.#specOf(task.serviceId, service.specVersion))) return;
+    const done = this.#completed(service).get(slotKey(task));
+    if (done !== undefined && task.specVersion >= service.taskVersion) {
+      this.#violated("J1", `task ${task.id} was made for slot ${slotKey(task)}, which ${done} has completed`);
+    }
+  }
+
+  /** The slots of a job that have completed in the present iteration, with the task that did it. */
+  #completed(service: Service): ReadonlyMap<string, string> {
+    const done = new Map<string, string>();
+    for (const task of this.#tasks.values()) {
+      const current = task.serviceId === service.id && task.specVersion >= service.taskVersion;
+      if (current && stateOf(task) === TaskState.COMPLETE) done.set(slotKey(task), task.id);
+    }
+    return done;
   }
 
   #checkMove(before: Task, after: Task): void {
@@ -265,6 +288,7 @@ export class HistoryChecker {
   #unsettledService(service: Service): string[] {
     const problems: string[] = [];
     const spec = this.#specOf(service.id, service.specVersion);
+    if (isJob(spec)) return this.#unsettledJob(service, spec);
     const mode = spec?.mode?.mode;
     const wanted = mode?.case === "replicated" ? Number(mode.value.replicas) : this.#nodes.size;
     const tasks = [...this.#tasks.values()].filter((task) => task.serviceId === service.id);
@@ -290,6 +314,20 @@ export class HistoryChecker {
     }
     for (const [slot, count] of dead) {
       if (count > HISTORY_LIMIT) problems.push(`H5: service ${service.name}: slot ${slot} keeps ${count} dead tasks`);
+    }
+    return problems;
+  }
+
+  /** A job settles when it is done. */
+  #unsettledJob(service: Service, spec: ServiceSpec | undefined): string[] {
+    const done = this.#completed(service);
+    const problems: string[] = [];
+    for (let slot = 1; slot <= completionsOf(spec); slot++) {
+      if (!done.has(String(slot))) problems.push(`H5: job ${service.name}: slot ${slot} has not completed`);
+    }
+    for (const task of this.#tasks.values()) {
+      if (task.serviceId === service.id && !isAtRest(task))
+        problems.push(`H5: job ${service.name}: task ${task.id} ${shown(task)}`);
     }
     return problems;
   }
@@ -337,6 +375,10 @@ function shown(task: Task): string {
   const { status, desiredState, serviceId, specVersion, slot, attempt } = task;
   const place = `${serviceId.slice(0, 5)}.${slot > 0 ? slot : task.nodeId.slice(0, 5)}#${attempt} v${specVersion}`;
   return ` ${place} ${TaskState[stateOf(task)]}→${TaskState[desiredState]} ${status?.error}`.trimEnd();
+}
+
+function slotKey({ slot, nodeId }: Task): string {
+  return slot > 0 ? String(slot) : nodeId;
 }
 
 /** Whether the task holds nothing, and never will: it ended, or was called off before a node had it. */

@@ -6,6 +6,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { SwarmError } from "../../common/base/error.ts";
 import { pick, type Random } from "../../common/base/random.ts";
+import { isJob } from "../../common/model/service-mode.ts";
 import type { Client } from "../../common/rpc/service.ts";
 import type { Control, ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
@@ -61,7 +62,8 @@ export class Workload {
     await this.#tryHard(async (api) => {
       for (const view of (await api.listServices({})).services) {
         if (!view.spec || !needsHelp(view)) continue;
-        await this.#update(api, view, withImage(view.spec, this.#goodImage()));
+        const image = `${this.#goodImage()}${isJob(view.spec) ? "-once" : ""}`;
+        await this.#update(api, view, withImage(view.spec, image));
       }
     }, 100);
   }
@@ -165,6 +167,7 @@ export class Workload {
   #spec(name: string): MessageInitShape<typeof ServiceSpecSchema> & { readonly name: string } {
     const random = this.#random;
     const replicas = BigInt(integerBetween(random, 1, REPLICAS_MAX));
+    if (chance(random, 0.15)) return this.#job(name, replicas);
     const port = { targetPort: 80, publishedPort: chance(random, 0.5) ? 0 : 8_000 + integerBetween(random, 0, 9) };
     return {
       name,
@@ -178,6 +181,19 @@ export class Workload {
       },
       ...(chance(random, 0.4) ? { endpoint: { ports: [port] } } : {}),
       ...this.#updates(),
+    };
+  }
+
+  #job(name: string, totalCompletions: bigint): MessageInitShape<typeof ServiceSpecSchema> & { readonly name: string } {
+    const random = this.#random;
+    const maxConcurrent = BigInt(integerBetween(random, 0, 3));
+    return {
+      name,
+      mode: { mode: { case: "replicatedJob", value: { totalCompletions, maxConcurrent } } },
+      task: {
+        container: { image: chance(random, 0.85) ? `${this.#goodImage()}-once` : this.#image() },
+        restart: { delay: durationFromMs(integerBetween(random, 0, 3_000)) },
+      },
     };
   }
 
@@ -213,10 +229,15 @@ export class Workload {
 function needsHelp({ spec, service }: ServiceView): boolean {
   const state = service?.updateStatus?.state;
   const paused = state === UpdateStatus_State.PAUSED || state === UpdateStatus_State.ROLLBACK_PAUSED;
-  return paused || !/^app:\d+$/.test(spec?.task?.container?.image ?? "");
+  const good = isJob(spec) ? /^app:\d+-once$/ : /^app:\d+$/;
+  return paused || !good.test(spec?.task?.container?.image ?? "");
 }
 
 function withReplicas(spec: ServiceSpec, replicas: number): ServiceSpec {
+  if (spec.mode?.mode.case === "replicatedJob") {
+    const value = { ...spec.mode.mode.value, totalCompletions: BigInt(replicas) };
+    return { ...spec, mode: { ...spec.mode, mode: { case: "replicatedJob", value } } };
+  }
   if (spec.mode?.mode.case !== "replicated") return spec;
   const value = { ...spec.mode.mode.value, replicas: BigInt(replicas) };
   return { ...spec, mode: { ...spec.mode, mode: { case: "replicated", value } } };
