@@ -70,6 +70,7 @@ class ScriptedManager {
         manager.watches += 1;
         yield* manager.assignments.receive(signal);
       },
+      reportVolumes: async () => ({}),
       async updateTaskStatus({ updates }) {
         for (const { status } of updates) manager.statuses.push(TaskState[status?.state ?? TaskState.NEW] ?? "");
         return {};

@@ -8,6 +8,7 @@
  *                        ╠═ logs        ← log publisher
  *                        ╚═ streams     ↔ stream carrier (commands in tasks)
  */
+import { create, equals } from "@bufbuild/protobuf";
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
 import type { Clock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
@@ -15,6 +16,7 @@ import type { NodeId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
+import { type NodeVolumes, NodeVolumesSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { Executor } from "./executor.ts";
 import { LogPublisher } from "./log-publisher.ts";
 import { Reporter } from "./reporter.ts";
@@ -85,9 +87,21 @@ export class Agent {
     await using scope = new Scope(signal);
     scope.spawn("assignments", (inner) => this.#assignments(session, parts.worker, inner));
     scope.spawn("statuses", (inner) => parts.reporter.deliver(session, inner));
+    scope.spawn("volumes", (inner) => this.#volumes(session, inner));
     scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
     scope.spawn("streams", (inner) => parts.streams.serve(session, inner));
     await scope.join();
+  }
+
+  /** Tells the manager of this node's volumes: all of them once, then on change. */
+  async #volumes({ nodeId, sessionId, dispatcher }: Session, signal: AbortSignal): Promise<void> {
+    let told: NodeVolumes | undefined;
+    for await (const list of this.#options.executor.volumes(signal)) {
+      const volumes = create(NodeVolumesSchema, { nodeId, volumes: [...list] });
+      if (told && equals(NodeVolumesSchema, told, volumes)) continue;
+      await dispatcher.reportVolumes({ nodeId, sessionId, volumes: volumes.volumes }, { signal });
+      told = volumes;
+    }
   }
 
   /** Follows the assignments; a broken chain means asking again, a stale leader means another manager. */

@@ -55,6 +55,7 @@ export async function createContainer(
       makeDirectory(directory, settings, network);
       writeContainerRecord(directory, record);
       await ensureMountSources(settings.mounts);
+      if (settings.mounts.some(({ mount }) => mount.kind === "volume")) node.volumes.touch();
       const plan = planOf(assigned.task.id, { settings, image, directory, spec, network }, node);
       const { pid } = await node.runner.create(plan, signal);
       return { record, pid, ops: plan.container };

@@ -16,6 +16,7 @@ import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { hostAddress } from "../common/model/ports.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
+import type { NodeVolume } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
 import { collectContents, removeContents } from "./container-contents.ts";
@@ -34,6 +35,7 @@ import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./n
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
 import { Runner } from "./runtime/runner.ts";
+import { VolumeWatch } from "./volume-watch.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
 const STARTS_PER_CPU = 2;
@@ -84,6 +86,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
       shimPath: options.shimPath,
       detached: this.#detached,
       registries: this.#registries,
+      volumes: new VolumeWatch(clock, directories.volumes),
       starting: new Turnstile(Math.max(2, facts.cpus * STARTS_PER_CPU)),
       scope: this.#scope,
       network: (signal) => abortable(this.#networkReady.promise, signal),
@@ -197,10 +200,15 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     }
   }
 
+  volumes(signal: AbortSignal): AsyncIterable<readonly NodeVolume[]> {
+    return this.#node.volumes.read(signal);
+  }
+
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     await this.#free(live, signal);
     await this.#resumeNetwork(live, signal);
     this.#scope.spawn("collect images", (inner) => this.#collectImages(inner));
+    this.#scope.spawn("measure volumes", (inner) => this.#node.volumes.run(inner));
   }
 
   async #free(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {

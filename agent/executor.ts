@@ -5,7 +5,7 @@
 import type { TaskId } from "../common/base/id.ts";
 import type { ExecRequest, ExecResponse, ExecStart, LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { LogOptions, Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import type { LogOptions, NodeVolume, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ContentSource } from "./content-cache.ts";
 
@@ -92,6 +92,8 @@ export interface Executor {
   publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
   /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */
   portProblems(signal: AbortSignal): AsyncIterable<readonly PortProblem[]>;
+  /** The node's named volumes in full: now, and each time they may have changed, until the signal aborts. One reader. */
+  volumes(signal: AbortSignal): AsyncIterable<readonly NodeVolume[]>;
   /** Called once, before any step: frees what belongs to tasks other than `live`, and takes up what serves those. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

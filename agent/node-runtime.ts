@@ -15,6 +15,7 @@ import type { NetworkManager } from "./network/network-manager.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
 import type { Runner } from "./runtime/runner.ts";
+import type { VolumeWatch } from "./volume-watch.ts";
 
 /**
  * The agent's data directory, every part of it 0700:
@@ -88,6 +89,7 @@ export interface NodeRuntime {
   /** Asked before any registry. */
   readonly clusterImages: ImageSource;
   readonly registries: RegistryClient;
+  readonly volumes: VolumeWatch;
   /** Bounds how many containers are made at a time. */
   readonly starting: Turnstile;
   /** Owns what outlives a single step: health checks. */

@@ -57,6 +57,11 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Outputs the final config file, after doing merges and interpolations",
     load: () => import("./commands/stack-config.ts"),
   },
+  "volume ls": { summary: "List the volumes of all nodes", load: () => import("./commands/volume-ls.ts") },
+  "volume inspect": {
+    summary: "Display which nodes have a volume, since when, and its size there",
+    load: () => import("./commands/volume-inspect.ts"),
+  },
   "config create": {
     summary: "Create a config from a file or STDIN",
     load: () => import("./commands/config-create.ts"),
@@ -155,6 +160,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 export const ALIASES: Readonly<Record<string, string>> = {
   "secret list": "secret ls",
   "secret remove": "secret rm",
+  "volume list": "volume ls",
   "config list": "config ls",
   "config remove": "config rm",
   "service list": "service ls",
@@ -182,6 +188,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   stack: "Manage stacks",
   secret: "Manage secrets",
   config: "Manage configs",
+  volume: "Look at volumes",
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",

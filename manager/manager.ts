@@ -162,6 +162,7 @@ export class Manager {
         heartbeat: async (...call) => dispatcher().heartbeat(...call),
         watchAssignments: (...call) => dispatcher().watchAssignments(...call),
         updateTaskStatus: async (...call) => dispatcher().updateTaskStatus(...call),
+        reportVolumes: async (...call) => dispatcher().reportVolumes(...call),
       },
       logBroker: {
         listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),

@@ -77,6 +77,11 @@ export class FakeExecutor implements Executor {
     }
   }
 
+  async *volumes(signal: AbortSignal) {
+    yield [];
+    await new Wakeup().wait(signal);
+  }
+
   async collect(live: ReadonlySet<TaskId>) {
     for (const id of this.containers.keys()) if (!live.has(id as TaskId)) this.containers.delete(id);
   }

@@ -49,6 +49,10 @@ function setField(mount: Mount, { key, value }: CsvField): string | undefined {
       return setSwitch(key, value, (on) => {
         mount.volumeNoCopy = on;
       });
+    case "volume-sticky":
+      return setSwitch(key, value, (on) => {
+        mount.volumeSticky = on;
+      });
     case "bind-create-src":
       return setSwitch(key, value, (on) => {
         mount.createSource = on;

@@ -223,6 +223,7 @@ function mountJson(mount: Mount): Record<string, unknown> {
       NoCopy: mount.volumeNoCopy,
       Labels: labelsJson(mount.volumeLabels),
       Subpath: mount.volumeSubpath,
+      ...(mount.volumeSticky === undefined ? {} : { Sticky: String(mount.volumeSticky) }),
       DriverConfig: filled({ Name: mount.volumeDriver, Options: labelsJson(mount.volumeOptions) }),
     }),
     TmpfsOptions: filled({ SizeBytes: Number(mount.tmpfsSizeBytes), Mode: mount.tmpfsMode }),

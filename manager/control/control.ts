@@ -29,6 +29,7 @@ import { createService, listServices, removeService, updateService } from "./ser
 import { applyStack, listStackRevisions, listStacks, planOnly, removeStack, rollbackStack } from "./stacks.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
+import { listVolumes } from "./volumes.ts";
 import { watchServices } from "./watch.ts";
 
 /** The service to be served on the manager's local socket and, to clients with a certificate, on its port. */
@@ -62,6 +63,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
     listStacks: async () => ({ stacks: listStacks(dependencies) }),
     listStackRevisions: async ({ name }) => listStackRevisions(dependencies, name),
     removeStack: (request, { signal }) => removeStack(dependencies, request, signal),
+    listVolumes: async ({ names }) => ({ volumes: listVolumes(view, names) }),
     listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
     listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
     updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),

@@ -47,9 +47,11 @@ export async function removeNode(
     throw new SwarmError("failed_precondition", `node ${node.id} is not down and can't be removed`);
   }
   const session = store.view.sessions.get(node.id);
+  const volumes = store.view.nodeVolumes.has(node.id);
   const group: readonly Proposal[] = [
     { type: "delete", kind: "node", id: node.id },
     ...(session ? [{ type: "delete" as const, kind: "session" as const, id: node.id }] : []),
+    ...(volumes ? [{ type: "delete" as const, kind: "nodevolumes" as const, id: node.id }] : []),
   ];
   await store.commit([group], { signal });
 }

@@ -21,6 +21,7 @@ import {
   AssignmentsMessage_Type,
   type Dispatcher as DispatcherService,
   type OpenSessionRequest,
+  type ReportVolumesRequest,
   type UpdateTaskStatusRequest,
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
@@ -32,6 +33,7 @@ import type { LeaseId } from "../store/kv.ts";
 import type { Store } from "../store/store.ts";
 import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
 import { batches, completeBatches } from "./batches.ts";
+import { storeNodeVolumes } from "./node-volumes.ts";
 import { forgetSession, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
 import { StatusWriter } from "./status-writer.ts";
@@ -95,6 +97,7 @@ export class Dispatcher {
       },
       watchAssignments: (request, context) => this.#watchAssignments(request, context),
       updateTaskStatus: (request, context) => this.#updateTaskStatus(request, context),
+      reportVolumes: (request, context) => this.#reportVolumes(request, context),
     };
   }
 
@@ -239,6 +242,13 @@ export class Dispatcher {
       "task statuses",
     );
     return { refused };
+  }
+
+  async #reportVolumes({ nodeId, sessionId, volumes }: ReportVolumesRequest, context: CallContext) {
+    requireIdentity(nodeId, context);
+    const session = this.#sessions.require(nodeId, sessionId);
+    await storeNodeVolumes(this.#options, nodeId, volumes, AbortSignal.any([context.signal, session.signal]));
+    return {};
   }
 
   /** Passes a change on to the streams and sessions that it concerns. */

@@ -43,6 +43,11 @@ export class Explanation {
     this.#counts.set(reason, (this.#counts.get(reason) ?? 0) + 1);
   }
 
+  /** What stands against one node, in words. */
+  static clause(reason: Reason): string {
+    return REASONS[reason][0].replace(/ on 1 node$/, "");
+  }
+
   toString(): string {
     const clauses: string[] = [];
     for (const [reason, [one, several]] of Object.entries(REASONS) as [Reason, readonly [string, string]][]) {

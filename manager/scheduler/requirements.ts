@@ -9,6 +9,7 @@ import {
   PortConfig_PublishMode,
   type ServiceSpec,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import { stickySources } from "./sticky.ts";
 
 export interface Requirements {
   readonly serviceId: string;
@@ -23,6 +24,11 @@ export interface Requirements {
   readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
   /** Labels to spread over, outermost first: "node.labels.zone". */
   readonly spreadOver: readonly string[];
+  /** Names of volumes, or templates of names, whose data a task follows. */
+  readonly stickyVolumes: readonly string[];
+  /** What those templates may name. */
+  readonly serviceName: string;
+  readonly serviceLabels: Readonly<Record<string, string>>;
 }
 
 const PROTOCOLS = {
@@ -56,5 +62,8 @@ export function requirementsOf({ serviceId, spec, ports, platforms }: Requiremen
     maxPerNode: replicasMaxPerNode(task),
     platforms: platforms.map(({ os, architecture: name }) => ({ os, architecture: architecture(name) })),
     spreadOver: task?.placement?.preferences.map((preference) => preference.spread) ?? [],
+    stickyVolumes: stickySources(spec),
+    serviceName: spec.name,
+    serviceLabels: spec.labels,
   };
 }

@@ -13,6 +13,7 @@ import { ClusterState } from "./cluster-state.ts";
 import { occupancyOf } from "./occupancy.ts";
 import { fitsOn, placeGroup } from "./place.ts";
 import { type Requirements, requirementsOf } from "./requirements.ts";
+import { type HeldVolume, heldVolumes, placeWithVolumes, VolumeIndex } from "./sticky.ts";
 
 /** How many tasks one pass places: more holds the event loop (and the leader's lease) longer than 50 ms. */
 const TASKS_PER_PASS = 5_000;
@@ -21,6 +22,7 @@ export class Scheduler implements Loop {
   readonly name = "scheduler";
   readonly #context: Pick<LoopContext, "clock">;
   readonly #cluster = new ClusterState();
+  readonly #volumes = new VolumeIndex();
   readonly #pending = new TaskSet();
   /** Services with tasks that fit nowhere: looked at again when a node changes or something ends. */
   readonly #blocked = new Set<string>();
@@ -32,6 +34,7 @@ export class Scheduler implements Loop {
 
   *begin(view: View): Iterable<string> {
     for (const node of view.nodes.values()) this.#cluster.setNode(node);
+    for (const volumes of view.nodeVolumes.values()) this.#volumes.replace(undefined, volumes);
     for (const task of view.tasks.values()) this.#indexTask(view, undefined, task);
     yield* this.#pending.services();
   }
@@ -41,7 +44,12 @@ export class Scheduler implements Loop {
       case "node":
         if (change.after) this.#cluster.setNode(change.after);
         else this.#cluster.removeNode(change.id);
-        if (offersMore(change.before, change.after)) yield* this.#unblock();
+        // What waits for the data of a node that is removed waits no longer.
+        if (!change.after || offersMore(change.before, change.after)) yield* this.#unblock();
+        break;
+      case "nodevolumes":
+        this.#volumes.replace(change.before, change.after);
+        yield* this.#unblock();
         break;
       case "task": {
         const freed = this.#indexTask(view, change.before, change.after);
@@ -87,8 +95,12 @@ export class Scheduler implements Loop {
     for (const taskId of taskIds) {
       const task = view.tasks.get(taskId);
       if (!task || !isPending(task)) continue;
-      if (task.nodeId === "") free.push(taskId);
-      else this.#placeBound(task, requirements, groups);
+      if (task.nodeId !== "") this.#placeBound(task, requirements, groups);
+      else {
+        const held = this.#heldVolumes(task, requirements);
+        if (held.length === 0) free.push(taskId);
+        else this.#placeWithVolumes(task, held, requirements, groups);
+      }
     }
     if (free.length === 0) return;
     const result = placeGroup(this.#cluster, { requirements, taskIds: free }, this.#context.clock.nowMs());
@@ -111,6 +123,26 @@ export class Scheduler implements Loop {
     }
     this.#cluster.setTask(task.id, { nodeId: task.nodeId, requirements, counted: true });
     groups.push(this.#assign(task, task.nodeId));
+  }
+
+  #heldVolumes(task: Task, requirements: Requirements): readonly HeldVolume[] {
+    if (requirements.stickyVolumes.length === 0) return [];
+    return heldVolumes(task, requirements, this.#volumes, this.#cluster);
+  }
+
+  #placeWithVolumes(
+    task: Task,
+    held: readonly HeldVolume[],
+    requirements: Requirements,
+    groups: ProposalGroup[],
+  ): void {
+    const { info, explanation } = placeWithVolumes(held, requirements, this.#context.clock.nowMs());
+    if (!info) {
+      this.#explain(task, explanation, groups);
+      return;
+    }
+    this.#cluster.setTask(task.id, { nodeId: info.id, requirements, counted: true });
+    groups.push(this.#assign(task, info.id));
   }
 
   #assign(task: Task, nodeId: string): Proposal {

@@ -112,6 +112,10 @@ export class SimHost {
         }, signal),
       // Nobody else is on a simulated host.
       async *portProblems() {},
+      // Simulated containers write nothing.
+      async *volumes() {
+        yield [];
+      },
       collect: (live, signal) =>
         step(async () => {
           await takes(1, 50);

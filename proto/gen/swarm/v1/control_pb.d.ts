@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, Secret, Service, SpecVersion, Stack, StackRevision, Task } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -652,6 +652,96 @@ export declare type ConfigView = Message<"swarm.v1.ConfigView"> & {
  * Use `create(ConfigViewSchema)` to create a new message.
  */
 export declare const ConfigViewSchema: GenMessage<ConfigView>;
+
+/**
+ * @generated from message swarm.v1.ListVolumesRequest
+ */
+export declare type ListVolumesRequest = Message<"swarm.v1.ListVolumesRequest"> & {
+  /**
+   * Names; empty: all. NOT_FOUND for one that no node has.
+   *
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ListVolumesRequest.
+ * Use `create(ListVolumesRequestSchema)` to create a new message.
+ */
+export declare const ListVolumesRequestSchema: GenMessage<ListVolumesRequest>;
+
+/**
+ * @generated from message swarm.v1.ListVolumesResponse
+ */
+export declare type ListVolumesResponse = Message<"swarm.v1.ListVolumesResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.VolumeView volumes = 1;
+   */
+  volumes: VolumeView[];
+};
+
+/**
+ * Describes the message swarm.v1.ListVolumesResponse.
+ * Use `create(ListVolumesResponseSchema)` to create a new message.
+ */
+export declare const ListVolumesResponseSchema: GenMessage<ListVolumesResponse>;
+
+/**
+ * A volume and every copy of it: volumes of one name on two nodes hold data of their own.
+ *
+ * @generated from message swarm.v1.VolumeView
+ */
+export declare type VolumeView = Message<"swarm.v1.VolumeView"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.VolumeCopy copies = 2;
+   */
+  copies: VolumeCopy[];
+
+  /**
+   * Services whose newest spec mounts it by this very name.
+   *
+   * @generated from field: repeated string service_names = 3;
+   */
+  serviceNames: string[];
+};
+
+/**
+ * Describes the message swarm.v1.VolumeView.
+ * Use `create(VolumeViewSchema)` to create a new message.
+ */
+export declare const VolumeViewSchema: GenMessage<VolumeView>;
+
+/**
+ * @generated from message swarm.v1.VolumeCopy
+ */
+export declare type VolumeCopy = Message<"swarm.v1.VolumeCopy"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string hostname = 2;
+   */
+  hostname: string;
+
+  /**
+   * @generated from field: swarm.v1.NodeVolume volume = 3;
+   */
+  volume?: NodeVolume | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.VolumeCopy.
+ * Use `create(VolumeCopySchema)` to create a new message.
+ */
+export declare const VolumeCopySchema: GenMessage<VolumeCopy>;
 
 /**
  * Empty lists mean no restriction; several restrictions are joined by AND.
@@ -2320,6 +2410,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof RemoveStackRequestSchema;
     output: typeof RemoveStackResponseSchema;
+  },
+  /**
+   * The named volumes that nodes have, with the nodes that have them.
+   *
+   * @generated from rpc swarm.v1.Control.ListVolumes
+   */
+  listVolumes: {
+    methodKind: "unary";
+    input: typeof ListVolumesRequestSchema;
+    output: typeof ListVolumesResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

@@ -8,7 +8,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus } from "./types_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import type { LogSubscription, ManagerInfo, StreamRequest, Task } from "./objects_pb.js";
+import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
 import type { ExecRequest, ExecResponse, LogMessage } from "./control_pb.js";
 
 /**
@@ -494,6 +494,44 @@ export declare type RefusedUpdate = Message<"swarm.v1.RefusedUpdate"> & {
 export declare const RefusedUpdateSchema: GenMessage<RefusedUpdate>;
 
 /**
+ * @generated from message swarm.v1.ReportVolumesRequest
+ */
+export declare type ReportVolumesRequest = Message<"swarm.v1.ReportVolumesRequest"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.NodeVolume volumes = 3;
+   */
+  volumes: NodeVolume[];
+};
+
+/**
+ * Describes the message swarm.v1.ReportVolumesRequest.
+ * Use `create(ReportVolumesRequestSchema)` to create a new message.
+ */
+export declare const ReportVolumesRequestSchema: GenMessage<ReportVolumesRequest>;
+
+/**
+ * @generated from message swarm.v1.ReportVolumesResponse
+ */
+export declare type ReportVolumesResponse = Message<"swarm.v1.ReportVolumesResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.ReportVolumesResponse.
+ * Use `create(ReportVolumesResponseSchema)` to create a new message.
+ */
+export declare const ReportVolumesResponseSchema: GenMessage<ReportVolumesResponse>;
+
+/**
  * @generated from message swarm.v1.ResolveImageRequest
  */
 export declare type ResolveImageRequest = Message<"swarm.v1.ResolveImageRequest"> & {
@@ -871,6 +909,16 @@ export declare const Dispatcher: GenService<{
     methodKind: "unary";
     input: typeof UpdateTaskStatusRequestSchema;
     output: typeof UpdateTaskStatusResponseSchema;
+  },
+  /**
+   * The named volumes that the node has, in full: whenever that changes, and once per session.
+   *
+   * @generated from rpc swarm.v1.Dispatcher.ReportVolumes
+   */
+  reportVolumes: {
+    methodKind: "unary";
+    input: typeof ReportVolumesRequestSchema;
+    output: typeof ReportVolumesResponseSchema;
   },
 }>;
 

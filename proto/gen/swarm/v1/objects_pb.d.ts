@@ -538,21 +538,16 @@ export declare type NodeVolume = Message<"swarm.v1.NodeVolume"> & {
   name: string;
 
   /**
-   * @generated from field: uint64 size_bytes = 2;
+   * What its files take on the node's disk; absent: not measured yet, or too many files to measure.
+   *
+   * @generated from field: optional uint64 size_bytes = 2;
    */
-  sizeBytes: bigint;
+  sizeBytes?: bigint | undefined;
 
   /**
    * @generated from field: google.protobuf.Timestamp created_at = 3;
    */
   createdAt?: Timestamp | undefined;
-
-  /**
-   * Tasks on the node that mount it.
-   *
-   * @generated from field: uint32 tasks = 4;
-   */
-  tasks: number;
 };
 
 /**
