@@ -100,6 +100,7 @@ export function busyboxFiles(): readonly TarItem[] {
   const programs = [
     "sh",
     "cat",
+    "chown",
     "echo",
     "env",
     "false",
@@ -117,6 +118,7 @@ export function busyboxFiles(): readonly TarItem[] {
     "ps",
     "sleep",
     "stat",
+    "su",
     "tail",
     "touch",
     "true",

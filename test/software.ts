@@ -29,8 +29,13 @@ http { access_log /dev/stdout; include /etc/nginx/conf.d/*.conf; server { listen
 `;
 
 const POSTGRES_ENTRYPOINT = `#!/bin/sh
-# As the well-known image: PGDATA, POSTGRES_DB, POSTGRES_PASSWORD_FILE; a new data directory is filled once.
+# As the well-known image: it gives the data directory to postgres and goes on as postgres; a new one is filled once.
+# PGDATA, POSTGRES_DB, POSTGRES_PASSWORD_FILE.
 set -e
+if [ "$(id -u)" = 0 ]; then
+  chown postgres:postgres "$PGDATA"
+  exec su -s /bin/sh postgres -c "exec /bin/docker-entrypoint.sh"
+fi
 export PATH=/usr/lib/postgresql/15/bin:/bin
 : "\${PGDATA:=/var/lib/postgresql/data}" "\${POSTGRES_DB:=postgres}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -145,7 +150,6 @@ export class SoftwareImages {
         { files: [...baseFiles({ redis: USERS.redis }), { ...directory("data"), uid: USERS.redis, gid: USERS.redis }] },
       ],
       config: {
-        User: "redis",
         WorkingDir: "/data",
         Env: ["PATH=/usr/bin:/bin"],
         Cmd: ["redis-server", "--protected-mode", "no"],
@@ -173,7 +177,6 @@ export class SoftwareImages {
         },
       ],
       config: {
-        User: "postgres",
         Env: ["PATH=/usr/lib/postgresql/15/bin:/bin", "PGDATA=/var/lib/postgresql/data"],
         Entrypoint: ["docker-entrypoint.sh"],
         StopSignal: "SIGINT",
