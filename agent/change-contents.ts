@@ -19,7 +19,7 @@ export async function changeContents(
 ): Promise<void> {
   const { task, contents } = assigned;
   const container = containerDirectory(node.directories, task.id as TaskId);
-  const settings = containerSettings(assigned, node.names, { volumes: node.directories.volumes, container });
+  const settings = containerSettings(assigned, node.names, { ...node.directories, container });
   if (settings.contents.files.length === 0) return;
   const directory = contentsOf(node.directories, task.id as TaskId);
   const { clock, logger } = node;

@@ -8,7 +8,6 @@ import { firstSource } from "../common/registry/source.ts";
 import { PullPolicy } from "../proto/gen/swarm/v1/types_pb.js";
 import { recordContents, writeContents } from "./container-contents.ts";
 import { containerDevices } from "./container-devices.ts";
-import { ensureMountSources } from "./container-mounts.ts";
 import { type ContainerRecord, writeContainerRecord } from "./container-record.ts";
 import { compiledSeccomp } from "./container-seccomp.ts";
 import { type ContainerSettings, containerSettings, type LifeSettings, lifeSettings } from "./container-settings.ts";
@@ -22,6 +21,7 @@ import type { ContainerOp, HostPath } from "./runtime/op.ts";
 import type { LogTarget, Plan } from "./runtime/plan.ts";
 import type { ContainerDevice } from "./runtime/privileges.ts";
 import { planContainer } from "./runtime/spec-plan.ts";
+import { volumeUse } from "./volumes.ts";
 
 /** A container that stands ready. */
 export interface CreatedContainer {
@@ -42,10 +42,13 @@ export async function createContainer(
   signal: AbortSignal,
 ): Promise<CreatedContainer> {
   const directory = containerDirectory(node.directories, assigned.task.id as TaskId);
-  const settings = containerSettings(assigned, node.names, { volumes: node.directories.volumes, container: directory });
+  const settings = containerSettings(assigned, node.names, { ...node.directories, container: directory });
   const image = await ensureImage(settings, node, signal);
   const life = lifeSettings(settings, image.config);
   await provideContents(assigned, settings, node, signal);
+  const layers = { layers: layersOf(image) };
+  // Not in line with others: a file system of another host may take its time.
+  await node.volumes.provide(assigned.task.id as TaskId, settings.mounts, layers, signal);
   return node.starting.run(async () => {
     try {
       const network = await attach(assigned, settings, node, signal);
@@ -54,8 +57,7 @@ export async function createContainer(
       const record = recordOf(settings, image, life, spec);
       makeDirectory(directory, settings, network);
       writeContainerRecord(directory, record);
-      await ensureMountSources(settings.mounts);
-      if (settings.mounts.some(({ mount }) => mount.kind === "volume")) node.volumes.touch();
+      await node.volumes.provideAnonymous(settings.mounts, layers, signal);
       const plan = planOf(assigned.task.id, { settings, image, directory, spec, network }, node);
       const { pid } = await node.runner.create(plan, signal);
       return { record, pid, ops: plan.container };
@@ -112,16 +114,23 @@ function contentMounts({ task }: AssignedTask, { contents }: ContainerSettings, 
   });
 }
 
+/** Uppermost first. */
+function layersOf({ layerDirs }: ImageInfo): readonly HostPath[] {
+  return layerDirs.toReversed() as readonly string[] as readonly HostPath[];
+}
+
 /** The profile is kept where it cannot be told from the process: commands run in the container are held by it too. */
 function recordOf(
-  { spec: { privileged, security } }: ContainerSettings,
+  { spec: { privileged, security }, mounts }: ContainerSettings,
   image: ImageInfo,
   life: LifeSettings,
   { process, linux }: OciSpec,
 ): ContainerRecord {
   const isDefault = !privileged && (security?.seccomp ?? "") === "";
   const seccomp = isDefault ? {} : { seccomp: linux.seccomp ?? ("unconfined" as const) };
-  return { image: image.manifestDigest, life, process, ...seccomp };
+  const volumes = volumeUse(mounts);
+  const holds = volumes.roots.length > 0 || volumes.parts.length > 0;
+  return { image: image.manifestDigest, life, process, ...seccomp, ...(holds && { volumes }) };
 }
 
 function specOf(
@@ -189,7 +198,7 @@ function planOf(
     rootDirectory: node.directories.root,
     root: {
       kind: "overlay",
-      lowers: image.layerDirs.toReversed() as readonly string[] as readonly HostPath[],
+      lowers: layersOf(image),
       writable: { upper: `${directory}/upper` as HostPath, work: `${directory}/work` as HostPath },
     },
     log: logTarget(settings, directory),

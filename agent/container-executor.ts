@@ -35,7 +35,7 @@ import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./n
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
 import { Runner } from "./runtime/runner.ts";
-import { VolumeWatch } from "./volume-watch.ts";
+import { Volumes } from "./volumes.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
 const STARTS_PER_CPU = 2;
@@ -86,7 +86,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
       shimPath: options.shimPath,
       detached: this.#detached,
       registries: this.#registries,
-      volumes: new VolumeWatch(clock, directories.volumes),
+      volumes: new Volumes({ clock, logger, runner: this.#runner, directories }),
       starting: new Turnstile(Math.max(2, facts.cpus * STARTS_PER_CPU)),
       scope: this.#scope,
       network: (signal) => abortable(this.#networkReady.promise, signal),
@@ -97,7 +97,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   /** Opens the image store and makes the directories. Throws a SwarmError that says what this host lacks. */
   static async open(options: ContainerExecutorOptions, platform: { os: string; architecture: string }) {
     const { clock, random, logger, directories, shimPath } = options;
-    for (const directory of [directories.containers, directories.volumes, directories.root]) {
+    const { containers, volumes, volumeLabels, mounts, root } = directories;
+    for (const directory of [containers, volumes, volumeLabels, mounts, root]) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     const log = logger.child({ part: "images" });
@@ -204,11 +205,16 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     return this.#node.volumes.read(signal);
   }
 
+  purgeVolume(name: string, createdMs: number, signal: AbortSignal): Promise<void> {
+    return this.#node.volumes.purge(name, createdMs, signal);
+  }
+
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
+    await this.#node.volumes.recover(live, signal);
     await this.#free(live, signal);
     await this.#resumeNetwork(live, signal);
     this.#scope.spawn("collect images", (inner) => this.#collectImages(inner));
-    this.#scope.spawn("measure volumes", (inner) => this.#node.volumes.run(inner));
+    this.#scope.spawn("measure volumes", (inner) => this.#node.volumes.measure(inner));
   }
 
   async #free(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
@@ -231,6 +237,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   /** Ends every container and frees all that the node's tasks held on the host: for leaving a cluster for good. */
   async purge(signal: AbortSignal): Promise<void> {
     await this.#free(new Set(), signal);
+    await this.#node.volumes.unmountAll(signal);
     if (this.#options.directories.contents !== undefined) removeContents(this.#options.directories.contents);
     const network = this.#network ?? this.#networkOf(parsePrefix(ADDRESS_POOL_DEFAULT));
     await network.removeAll(signal);

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { errnoOf } from "../common/base/error.ts";
 import type { LifeSettings } from "./container-settings.ts";
 import type { OciProcess, OciSeccomp } from "./runtime/oci.ts";
+import type { VolumeUse } from "./volumes.ts";
 
 const VERSION = 1;
 
@@ -15,6 +16,8 @@ export interface ContainerRecord {
   readonly process: OciProcess;
   /** Its seccomp profile where that is not the default one for its capabilities. */
   readonly seccomp?: OciSeccomp | "unconfined";
+  /** What it holds of volumes, if anything. */
+  readonly volumes?: VolumeUse;
 }
 
 /** Writes the record, in place: before there is a container nobody reads it, and afterwards it never changes. */

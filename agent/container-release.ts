@@ -6,7 +6,7 @@ import { containerDirectory, contentsOf, type NodeRuntime } from "./node-runtime
 import type { HostPath } from "./runtime/op.ts";
 
 /**
- * Frees what a container held: whatever still runs in its cgroup, the cgroup, its link, its secrets and configs, and its writable layer. Logs and
+ * Frees what a container held: whatever still runs in its cgroup, the cgroup, its link, its secrets and configs, its hold on volumes, and its writable layer. Logs and
  * the exit record stay until the directory is removed. Repeating it is harmless. The end of `prepare` is not awaited: call
  * it only when nothing makes the container.
  */
@@ -18,6 +18,7 @@ export async function releaseContainer({ task }: AssignedTask, node: NodeRuntime
     await network.detach(taskId, { kind: "bridge", address: parsePrefix(task.address) }, signal);
   }
   if (node.directories.contents !== undefined) removeContents(contentsOf(node.directories, taskId));
+  await node.volumes.release(taskId, signal);
   const directory = containerDirectory(node.directories, taskId);
   for (const part of ["upper", "work"]) await node.runner.removeTree(`${directory}/${part}` as HostPath, signal);
 }

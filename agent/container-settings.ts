@@ -5,6 +5,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { invalidFields, SwarmError } from "../common/base/error.ts";
+import type { TaskId } from "../common/base/id.ts";
 import { STOP_SIGNAL_DEFAULT, stopGracePeriodMs } from "../common/model/defaults.ts";
 import { type LogRetention, readLogDriver } from "../common/model/log-driver.ts";
 import type { ImageConfig } from "../common/model/oci-image.ts";
@@ -72,7 +73,7 @@ export function containerSettings(
     spec: { ...spec, env: [...identityVariables(assigned, node), ...spec.env] },
     hostname: hostnameOf(spec, task.id, node),
     attachment: attachmentOf(assigned),
-    mounts: planMounts(spec.mounts, directories),
+    mounts: planMounts(spec.mounts, { taskId: task.id as TaskId, directories, definitions: template.volumes }),
     log: logging.retention,
     gracePeriodMs: stopGracePeriodMs(template.spec),
   };

@@ -94,6 +94,11 @@ export interface Executor {
   portProblems(signal: AbortSignal): AsyncIterable<readonly PortProblem[]>;
   /** The node's named volumes in full: now, and each time they may have changed, until the signal aborts. One reader. */
   volumes(signal: AbortSignal): AsyncIterable<readonly NodeVolume[]>;
+  /**
+   * Deletes the data of a volume that was made at `createdMs`; another one of that name, or none, is left alone.
+   * Throws `failed_precondition` while a task uses it.
+   */
+  purgeVolume(name: string, createdMs: number, signal: AbortSignal): Promise<void>;
   /** Called once, before any step: frees what belongs to tasks other than `live`, and takes up what serves those. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

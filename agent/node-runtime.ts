@@ -15,7 +15,7 @@ import type { NetworkManager } from "./network/network-manager.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
 import type { Runner } from "./runtime/runner.ts";
-import type { VolumeWatch } from "./volume-watch.ts";
+import type { Volumes } from "./volumes.ts";
 
 /**
  * The agent's data directory, every part of it 0700:
@@ -24,7 +24,7 @@ import type { VolumeWatch } from "./volume-watch.ts";
  *   tasks/<task id>.pb
  *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
  *   root/                   empty: where every container mounts its root, in its own mount namespace
- *   images/  volumes/<name>/
+ *   images/  volumes/<name>/  volume-labels/<name>.json  mounts/…   see volumes.ts
  */
 export interface AgentDirectories {
   readonly tasks: string;
@@ -35,6 +35,8 @@ export interface AgentDirectories {
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
+  readonly volumeLabels: string;
+  readonly mounts: string;
   readonly root: HostPath;
   /** Outside the data directory, on a tmpfs: secrets and configs of each task. Undefined: this host has no tmpfs. */
   readonly contents: string | undefined;
@@ -49,6 +51,8 @@ export function agentDirectories(dataDirectory: string, contents: string | undef
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,
+    volumeLabels: `${dataDirectory}/volume-labels`,
+    mounts: `${dataDirectory}/mounts`,
     root: `${dataDirectory}/root` as HostPath,
     contents,
   };
@@ -89,7 +93,7 @@ export interface NodeRuntime {
   /** Asked before any registry. */
   readonly clusterImages: ImageSource;
   readonly registries: RegistryClient;
-  readonly volumes: VolumeWatch;
+  readonly volumes: Volumes;
   /** Bounds how many containers are made at a time. */
   readonly starting: Turnstile;
   /** Owns what outlives a single step: health checks. */

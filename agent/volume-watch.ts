@@ -2,7 +2,8 @@
  * The named volumes of this node and what they take on its disk. Names are told at once, sizes when there is time: measuring
  * reads every inode, so it is bounded, and done seldom.
  */
-import { lstat, opendir, readdir } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { lstat, opendir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
@@ -18,16 +19,18 @@ const FILES_MAX = 100_000;
 /** The unit of `st_blocks` (stat(2)). */
 const BLOCK_BYTES = 512;
 
-/** Lists the volumes below one directory. */
+/** Lists the volumes below one directory; a name that begins with a dot is none. */
 export class VolumeWatch {
   readonly #clock: Clock;
   readonly #directory: string;
+  readonly #labels: string;
   readonly #changed = new Wakeup();
   readonly #sizes = new Map<string, bigint | undefined>();
 
-  constructor(clock: Clock, directory: string) {
+  constructor(clock: Clock, directories: { readonly volumes: string; readonly volumeLabels: string }) {
     this.#clock = clock;
-    this.#directory = directory;
+    this.#directory = directories.volumes;
+    this.#labels = directories.volumeLabels;
   }
 
   /** A volume may have come. */
@@ -60,15 +63,35 @@ export class VolumeWatch {
       const stats = await present(lstat(join(this.#directory, name)));
       if (!stats) continue;
       const sizeBytes = this.#sizes.get(name);
-      const createdAt = timestampFromMs(Math.floor(stats.birthtimeMs));
-      volumes.push(create(NodeVolumeSchema, { name, createdAt, ...(sizeBytes === undefined ? {} : { sizeBytes }) }));
+      const createdAt = timestampFromMs(birthMs(stats));
+      const labels = await this.#labelsOf(name);
+      volumes.push(
+        create(NodeVolumeSchema, { name, createdAt, labels, ...(sizeBytes === undefined ? {} : { sizeBytes }) }),
+      );
     }
     return volumes;
   }
 
   async #names(): Promise<string[]> {
-    return (await readdir(this.#directory)).sort();
+    return (await readdir(this.#directory)).filter((name) => !name.startsWith(".")).sort();
   }
+
+  /** Those it was made with. A damaged file is as none: labels are for people. */
+  async #labelsOf(name: string): Promise<Record<string, string>> {
+    const text = await present(readFile(join(this.#labels, `${name}.json`), "utf8"));
+    if (text === undefined) return {};
+    try {
+      return Object.fromEntries(Object.entries(JSON.parse(text) as object).map(([key, value]) => [key, String(value)]));
+    } catch (reason) {
+      if (reason instanceof SyntaxError) return {};
+      throw reason;
+    }
+  }
+}
+
+/** When a directory was made, in whole ms: what tells a volume from one of the same name that was made later. */
+export function birthMs({ birthtimeMs }: Stats): number {
+  return Math.floor(birthtimeMs);
 }
 
 /**

@@ -29,6 +29,7 @@ import type { Reporter } from "./reporter.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { TaskManager } from "./task-manager.ts";
 import { adopt, recover, type TaskOutcome } from "./task-step.ts";
+import { VolumePurger } from "./volume-purger.ts";
 
 /** What a worker needs. */
 export interface WorkerOptions {
@@ -62,6 +63,7 @@ export class Worker {
   readonly #endpoints = new Map<ServiceId, ServiceEndpoint>();
   readonly #contents = new ContentCache();
   readonly #publisher: EndpointPublisher;
+  readonly #purger: VolumePurger;
   #portProblems: readonly PortProblem[] = [];
   readonly #taskListeners = new Set<(manager: TaskManager) => void>();
   #sequence = "";
@@ -74,6 +76,7 @@ export class Worker {
   constructor(options: WorkerOptions, scope: Scope) {
     this.#options = options;
     this.#scope = scope;
+    this.#purger = new VolumePurger(options, scope);
     this.#publisher = new EndpointPublisher({ ...options, endpoints: () => this.#published() });
   }
 
@@ -179,6 +182,8 @@ export class Worker {
         else this.#contents.put(item.value);
         return;
       case "volume":
+        if (removed) this.#purger.purge(item.value);
+        return;
       case undefined:
         return;
     }

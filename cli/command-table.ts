@@ -57,10 +57,22 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Outputs the final config file, after doing merges and interpolations",
     load: () => import("./commands/stack-config.ts"),
   },
+  "volume create": {
+    summary: "Create a volume; a node makes it when a task there mounts it",
+    load: () => import("./commands/volume-create.ts"),
+  },
   "volume ls": { summary: "List the volumes of all nodes", load: () => import("./commands/volume-ls.ts") },
   "volume inspect": {
     summary: "Display which nodes have a volume, since when, and its size there",
     load: () => import("./commands/volume-inspect.ts"),
+  },
+  "volume prune": {
+    summary: "Remove unused volumes, with their data on every node",
+    load: () => import("./commands/volume-prune.ts"),
+  },
+  "volume rm": {
+    summary: "Remove one or more volumes, with their data on every node",
+    load: () => import("./commands/volume-rm.ts"),
   },
   "config create": {
     summary: "Create a config from a file or STDIN",
@@ -161,6 +173,7 @@ export const ALIASES: Readonly<Record<string, string>> = {
   "secret list": "secret ls",
   "secret remove": "secret rm",
   "volume list": "volume ls",
+  "volume remove": "volume rm",
   "config list": "config ls",
   "config remove": "config rm",
   "service list": "service ls",
@@ -188,7 +201,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   stack: "Manage stacks",
   secret: "Manage secrets",
   config: "Manage configs",
-  volume: "Look at volumes",
+  volume: "Manage volumes",
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",

@@ -23,6 +23,22 @@ export const SWARM_UPDATE_REFUSED = refused({
   "snapshot-interval": ["text", OWN_ETCD],
 });
 
+const NO_CSI = "cluster volumes (CSI) do not exist: volumes are local to nodes, or NFS and the like by --opt";
+
+/** `volume create`. */
+export const VOLUME_CREATE_REFUSED = refused({
+  availability: ["text", NO_CSI],
+  group: ["text", NO_CSI],
+  "limit-bytes": ["text", NO_CSI],
+  "required-bytes": ["text", NO_CSI],
+  scope: ["text", NO_CSI],
+  secret: ["text", NO_CSI],
+  sharing: ["text", NO_CSI],
+  "topology-preferred": ["text", NO_CSI],
+  "topology-required": ["text", NO_CSI],
+  type: ["text", NO_CSI],
+});
+
 /** Throws `unimplemented` that names every refused flag which is given. */
 export function refuseFlags(given: Flags, { reasons }: RefusedFlags): void {
   const clauses = Object.entries(reasons).flatMap(([name, reason]) =>
@@ -89,6 +105,7 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
   "network *": NO_NETWORKS,
   "plugin *": "there are no plugins: what an agent can do is built in",
+  "volume update": NO_CSI,
   "container *": PER_NODE,
   ...Object.fromEntries([...CONTAINER_WORDS, ...MORE_CONTAINER_WORDS].map((word) => [word, OF_SERVICES])),
   ...Object.fromEntries(BUILD_WORDS.map((word) => [word, BUILT_ELSEWHERE])),

@@ -78,6 +78,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     runElection({ kv, ...shared, managerId }, (fence) => runLeader({ store, fence, ...shared }, fence.signal), signal),
   );
   scope.spawn("nodes", (signal) => playNodes(store, signal));
+  scope.spawn("volumes", (signal) => playVolumes(store, signal));
   const server = new GrpcServer({ logger: silentLogger });
   const remotes: GrpcServer[] = [];
   const control = createControl({
@@ -180,6 +181,22 @@ async function playNodes(store: Store, signal: AbortSignal): Promise<void> {
       moved.map((object) => ({ type: "update" as const, kind: "task" as const, object })),
       { signal },
     );
+  }
+}
+
+/** Nodes that are there delete the volumes that were removed. */
+async function playVolumes(store: Store, signal: AbortSignal): Promise<void> {
+  for await (const changes of store.view.changes(signal)) {
+    for (const { kind, id } of changes) {
+      const copies = kind === "nodevolumes" ? store.view.nodeVolumes.get(id) : undefined;
+      const isReady = store.view.nodes.get(id)?.status?.state === NodeStatus_State.READY;
+      if (!copies?.volumes.some(({ removing }) => removing) || !isReady) continue;
+      const volumes = copies.volumes.filter(({ removing }) => !removing);
+      const version = store.view.version("nodevolumes", id) ?? 0n;
+      await store.commit([{ type: "update", kind: "nodevolumes", object: { ...copies, volumes }, version }], {
+        signal,
+      });
+    }
   }
 }
 

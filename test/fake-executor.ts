@@ -82,6 +82,11 @@ export class FakeExecutor implements Executor {
     await new Wakeup().wait(signal);
   }
 
+  async purgeVolume(name: string, createdMs: number, signal: AbortSignal) {
+    this.calls.push(`purge ${name} of ${createdMs}`);
+    await this.#step("purge", signal);
+  }
+
   async collect(live: ReadonlySet<TaskId>) {
     for (const id of this.containers.keys()) if (!live.has(id as TaskId)) this.containers.delete(id);
   }

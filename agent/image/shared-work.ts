@@ -46,11 +46,18 @@ export class SharedWork<T> {
 
 /** Lets at most `limit` pieces of work run at a time; the others wait in line. */
 export class Turnstile {
+  readonly #limit: number;
   #free: number;
   readonly #line: (() => void)[] = [];
 
   constructor(limit: number) {
+    this.#limit = limit;
     this.#free = limit;
+  }
+
+  /** Whether nothing runs and nothing waits. */
+  get idle(): boolean {
+    return this.#free === this.#limit;
   }
 
   async run<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {

@@ -115,7 +115,8 @@ function namespaceFlags(namespaces: readonly Namespace[]): number {
   return namespaces.reduce((flags, namespace) => flags | NAMESPACES[namespace], 0);
 }
 
-function attributeFlags(attributes: readonly MountAttribute[]): number {
+/** The bits of mount_setattr(2). */
+export function attributeFlags(attributes: readonly MountAttribute[]): number {
   return attributes.reduce((flags, attribute) => flags | MOUNT_ATTRIBUTES[attribute], 0);
 }
 
@@ -206,11 +207,7 @@ function encodeFilesystemOp(op: FilesystemOp, writer: Writer): Writer {
       return writer.string(op.source).string(op.target);
     case "mount-filesystem":
       writer.string(op.type).string(op.source).string(op.target).u32(attributeFlags(op.attributes));
-      return writer.list(op.options, (option) => {
-        const equals = option.indexOf("=");
-        writer.string(equals < 0 ? option : option.slice(0, equals));
-        writer.string(equals < 0 ? "" : option.slice(equals + 1));
-      });
+      return encodeOptions(op.options, writer);
     case "bind-mount":
       writer.string(op.source).string(op.target).boolean(op.recursive).u32(attributeFlags(op.attributes));
       return writer.u32(PROPAGATIONS[op.propagation ?? "private"]);
@@ -237,6 +234,15 @@ function encodeFilesystemOp(op: FilesystemOp, writer: Writer): Writer {
     default:
       return unreachable(op);
   }
+}
+
+/** Options of a file system, for fsconfig(2): a value that is empty means a flag. */
+export function encodeOptions(options: readonly string[], writer: Writer): Writer {
+  return writer.list(options, (option) => {
+    const equals = option.indexOf("=");
+    writer.string(equals < 0 ? option : option.slice(0, equals));
+    writer.string(equals < 0 ? "" : option.slice(equals + 1));
+  });
 }
 
 function encodeCredentials(op: Extract<Op, { op: "set-credentials" }>, writer: Writer): Writer {

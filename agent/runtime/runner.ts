@@ -7,12 +7,31 @@ import { abortable, abortReason } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import { type Answer, Channel, errnoError, type Failure } from "./channel.ts";
 import type { Writer } from "./encode.ts";
-import type { ContainerPath, HostPath } from "./op.ts";
-import { describeOp, encodeOverlay, encodePlan, type Plan } from "./plan.ts";
+import type { ContainerPath, HostPath, MountAttribute } from "./op.ts";
+import { attributeFlags, describeOp, encodeOptions, encodeOverlay, encodePlan, type Plan } from "./plan.ts";
 import { Supervisor } from "./supervisor.ts";
 
 /** Request kinds: enum runner_request of runner.c. */
-const REQUEST = { create: 1, netlink: 2, readFile: 3, removeTree: 4 } as const;
+const REQUEST = {
+  create: 1,
+  netlink: 2,
+  readFile: 3,
+  removeTree: 4,
+  mount: 5,
+  bindBelow: 6,
+  unmount: 7,
+  copyUp: 8,
+} as const;
+
+/** A file system to mount on the host. */
+export interface HostFilesystem {
+  /** `tmpfs`, `nfs`, `ext4`, … */
+  readonly type: string;
+  readonly source: string;
+  /** The file system's own, each `key` or `key=value`. */
+  readonly options: readonly string[];
+  readonly attributes: readonly MountAttribute[];
+}
 
 /** A container that stands ready: its first process waits for `Supervisor.start`. Both pids are the host's. */
 export interface Created {
@@ -74,21 +93,59 @@ export class Runner implements AsyncDisposable {
     options: { readonly layers: readonly HostPath[]; readonly path: ContainerPath; readonly maxBytes: number },
     signal: AbortSignal,
   ): Promise<Buffer> {
-    const [first, ...others] = options.layers;
-    if (!first) return Promise.reject(new SwarmError("not_found", `read ${options.path}: no layers`));
+    const { layers, path, maxBytes } = options;
+    const [first] = layers;
+    if (!first) return Promise.reject(new SwarmError("not_found", `read ${path}: no layers`));
     const write = (writer: Writer) => {
-      writer.string(first).string(options.path).u32(options.maxBytes);
-      writer.part(() => {
-        if (others.length === 0) return;
-        encodeOverlay({ op: "mount-overlay", lowers: options.layers, target: first, options: [] }, writer);
-      });
+      writer.string(first).string(path).u32(maxBytes);
+      encodeLayers(layers, writer);
     };
-    return this.#request(REQUEST.readFile, write, `read ${options.path}`, signal);
+    return this.#request(REQUEST.readFile, write, `read ${path}`, signal);
   }
 
-  /** Deletes a directory and all below it, never through a link nor onto another file system. A missing one is fine. */
+  /** Deletes a directory and all below it, never through a link nor onto another mount. A missing one is fine. */
   async removeTree(path: HostPath, signal: AbortSignal): Promise<void> {
     await this.#request(REQUEST.removeTree, (writer) => writer.string(path), `remove ${path}`, signal);
+  }
+
+  /** Mounts a file system at an existing directory, in the host's mount namespace. Throws with mount(2)'s errno. */
+  async mount(filesystem: HostFilesystem, target: HostPath, signal: AbortSignal): Promise<void> {
+    const { type, source, options, attributes } = filesystem;
+    const write = (writer: Writer) =>
+      encodeOptions(options, writer.string(type).string(source).string(target).u32(attributeFlags(attributes)));
+    await this.#request(REQUEST.mount, write, `mount ${type} ${source}`, signal);
+  }
+
+  /**
+   * Binds what `path` names below `directory` at `target`, which is made. No link leads out of the directory, whoever wrote
+   * it. Throws `not_found` when there is no such path.
+   */
+  async bindBelow(directory: HostPath, path: string, target: HostPath, signal: AbortSignal): Promise<void> {
+    const write = (writer: Writer) => writer.string(directory).string(path).string(target);
+    await this.#request(REQUEST.bindBelow, write, `bind ${path}`, signal);
+  }
+
+  /** Takes a mount of `mount` or `bindBelow` away, and its place; containers that have it keep it. None there is fine. */
+  async unmount(target: HostPath, signal: AbortSignal): Promise<void> {
+    await this.#request(REQUEST.unmount, (writer) => writer.string(target), `unmount ${target}`, signal);
+  }
+
+  /**
+   * Copies what an image, given its layers (uppermost first), has in directory `path` into the empty directory `target`:
+   * owners, modes, extended attributes and times too, of `target` itself as well. An image without that directory is fine.
+   */
+  async copyUp(
+    image: { readonly layers: readonly HostPath[]; readonly path: ContainerPath },
+    target: HostPath,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const [first] = image.layers;
+    if (!first) return;
+    const write = (writer: Writer) => {
+      writer.string(first).string(image.path).string(target);
+      encodeLayers(image.layers, writer);
+    };
+    await this.#request(REQUEST.copyUp, write, `copy ${image.path} of the image`, signal);
   }
 
   /** Ends the runner; containers go on. */
@@ -115,6 +172,14 @@ export class Runner implements AsyncDisposable {
     this.#channel = channel;
     return channel;
   }
+}
+
+/** More than one layer is an overlay. */
+function encodeLayers(layers: readonly HostPath[], writer: Writer): void {
+  const [first, second] = layers;
+  writer.part(() => {
+    if (first && second) encodeOverlay({ op: "mount-overlay", lowers: layers, target: first, options: [] }, writer);
+  });
 }
 
 async function killLate(stateDirectory: HostPath): Promise<void> {

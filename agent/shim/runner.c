@@ -4,6 +4,7 @@
  * a lock keeps their frames apart. End of input ends it; supervisors go on.
  */
 #include "shim.h"
+#include <linux/openat2.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <sys/wait.h>
 
 enum runner_request { REQUEST_CREATE = 1, REQUEST_NETLINK, REQUEST_READ_FILE, REQUEST_REMOVE_TREE };
+enum volume_request { REQUEST_MOUNT = 5, REQUEST_BIND_BELOW, REQUEST_UNMOUNT, REQUEST_COPY_UP };
 enum { NETLINK_ANSWER_MAX = 4 << 20, READ_FILE_MAX = 16 << 20, DEPTH_MAX = 32 };
 /* Requests at work and containers of this runner; more than a host holds. A further request is refused with EAGAIN. */
 enum { CHILDREN_MAX = 8192 };
@@ -42,7 +44,16 @@ static int do_netlink(struct reader *request, uint8_t **payload) {
   return netlink_transact((int)protocol, message, length, *payload, NETLINK_ANSWER_MAX);
 }
 
-/* Reads a regular file of an image: its one directory, or its layers as an overlay in a mount namespace of our own. */
+/* Makes an image the root of paths: its one directory, or its layers as an overlay in a mount namespace of our own. */
+int enter_image(const char *directory, struct reader overlay) {
+  if (overlay.at == overlay.end) return root_fd = CHECK(open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  static const uint8_t private[] = {0, 0, 4, 0}; /* MS_PRIVATE */
+  TRY(CHECK(unshare(CLONE_NEWNS)));
+  TRY(op_set_propagation(&(struct reader){private, private + sizeof private, false}));
+  return op_mount_overlay(&overlay);
+}
+
+/* Reads a regular file of an image. */
 static int do_read_file(struct reader *request, uint8_t **payload) {
   struct stat status;
   const char *directory = get_string(request), *path = get_string(request);
@@ -50,14 +61,7 @@ static int do_read_file(struct reader *request, uint8_t **payload) {
   struct reader overlay = get_reader(request);
   if (request->bad) return -EBADMSG;
   if (limit > READ_FILE_MAX) return -E2BIG;
-  if (overlay.at < overlay.end) {
-    static const uint8_t private[] = {0, 0, 4, 0}; /* MS_PRIVATE */
-    TRY(CHECK(unshare(CLONE_NEWNS)));
-    TRY(op_set_propagation(&(struct reader){private, private + sizeof private, false}));
-    TRY(op_mount_overlay(&overlay));
-  } else {
-    root_fd = TRY(CHECK(open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)));
-  }
+  TRY(enter_image(directory, overlay));
   /* Not blocking, and nothing but a regular file: the image may hold a FIFO or an endless device there. */
   cleanup_close int fd = TRY(open_in_root(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
   TRY(CHECK(fstat(fd, &status)));
@@ -89,22 +93,26 @@ static int move_up(int directory, const char *name, int top) {
   }
 }
 
-static int empty_directory(int directory, int top, dev_t device, int depth);
+/* A mount point is refused (EXDEV), be it a bind mount of the same file system: what lies there is somebody else's. */
+static int open_same_mount(int directory, const char *name) {
+  struct open_how how = {
+      .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_NO_XDEV | RESOLVE_BENEATH};
+  return CHECK(syscall(SYS_openat2, directory, name, &how, sizeof how));
+}
 
-static int remove_entry(int directory, const char *name, int top, dev_t device, int depth) {
-  struct stat status;
+static int empty_directory(int directory, int top, int depth);
+
+static int remove_entry(int directory, const char *name, int top, int depth) {
   int result = CHECK(unlinkat(directory, name, 0));
   if (result != -EISDIR) return result == -ENOENT ? 0 : result;
-  cleanup_close int child = TRY(CHECK(openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)));
-  TRY(CHECK(fstat(child, &status)));
-  if (status.st_dev != device) return -EXDEV;
+  cleanup_close int child = TRY(open_same_mount(directory, name));
   if (depth == DEPTH_MAX) return move_up(directory, name, top);
-  TRY(empty_directory(child, top, device, depth + 1));
+  TRY(empty_directory(child, top, depth + 1));
   return CHECK(unlinkat(directory, name, AT_REMOVEDIR));
 }
 
-/* By descriptor, never through a link, never onto another file system. */
-static int empty_directory(int directory, int top, dev_t device, int depth) {
+/* By descriptor, never through a link, never onto another mount. */
+static int empty_directory(int directory, int top, int depth) {
   uint8_t buffer[4096] __attribute__((aligned(8)));
   bool found = true; /* removing while reading may skip entries: read again until a pass found none */
   while (found) {
@@ -117,7 +125,7 @@ static int empty_directory(int directory, int top, dev_t device, int depth) {
         entry = (struct entry *)(buffer + at);
         if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0) continue;
         found = true;
-        TRY(remove_entry(directory, entry->name, top, device, depth));
+        TRY(remove_entry(directory, entry->name, top, depth));
       }
     }
   }
@@ -125,14 +133,12 @@ static int empty_directory(int directory, int top, dev_t device, int depth) {
 }
 
 static int do_remove_tree(struct reader *request) {
-  struct stat status;
   const char *path = get_string(request);
   if (request->bad) return -EBADMSG;
   int opened = CHECK(open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (opened == -ENOENT) return 0;
   cleanup_close int top = TRY(opened);
-  TRY(CHECK(fstat(top, &status)));
-  TRY(empty_directory(top, top, status.st_dev, 0));
+  TRY(empty_directory(top, top, 0));
   return CHECK(rmdir(path));
 }
 
@@ -143,6 +149,10 @@ static void serve(int answer_fd, int lock_fd, uint32_t id, uint32_t kind, struct
   else if (kind == REQUEST_NETLINK) result = do_netlink(&request, &payload);
   else if (kind == REQUEST_READ_FILE) result = do_read_file(&request, &payload);
   else if (kind == REQUEST_REMOVE_TREE) result = do_remove_tree(&request);
+  else if (kind == REQUEST_MOUNT) result = do_mount(&request);
+  else if (kind == REQUEST_BIND_BELOW) result = do_bind_below(&request);
+  else if (kind == REQUEST_UNMOUNT) result = do_unmount(&request);
+  else if (kind == REQUEST_COPY_UP) result = do_copy_up(&request);
   struct failure failure = {STAGE_SUPERVISOR, 0, (uint32_t)-result};
   if (result < 0) answer(answer_fd, lock_fd, id, ANSWER_ERROR, &failure, sizeof failure);
   else answer(answer_fd, lock_fd, id, ANSWER_OK, payload, payload ? (size_t)result : 0);

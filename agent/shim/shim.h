@@ -85,7 +85,7 @@ int log_open(struct reader *plan);
 /* Reads what the pipe holds and writes its lines; 0 = end of file, -EAGAIN = drained, else more may be there. */
 int log_pump(int fd, unsigned stream);
 
-/* ---- supervisor.c, control.c, runner.c ---- */
+/* ---- supervisor.c, control.c, runner.c, volume.c ---- */
 enum { PROCESS_MAX_OUTPUT = 4096 };
 struct process {
   int pidfd, sync_fd, input, output[2];
@@ -112,6 +112,8 @@ int control_listen(const char *state_directory);
 void control_unlink(void);
 void control_loop(struct process *container) __attribute__((noreturn));
 int runner_main(void);
+int enter_image(const char *directory, struct reader overlay);
+int do_mount(struct reader *), do_bind_below(struct reader *), do_unmount(struct reader *), do_copy_up(struct reader *);
 int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length);
 int unpack_main(int argc, char **argv);
 int session_main(void);

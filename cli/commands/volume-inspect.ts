@@ -3,6 +3,7 @@ import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
 import { renderObjects } from "../output/format.ts";
+import { labelsOf } from "../output/volume-words.ts";
 
 export const command: Command = {
   usage: "volume inspect [OPTIONS] VOLUME [VOLUME...]",
@@ -17,10 +18,15 @@ export const command: Command = {
 };
 
 /** Docker's object with a list of copies in place of one mount point; a size that is not known is -1, as Docker has it. */
-function jsonOf({ name, copies, serviceNames }: VolumeView): unknown {
+function jsonOf(view: VolumeView): unknown {
+  const { name, copies, serviceNames, volume: made } = view;
+  const createdAt = made?.meta?.createdAt;
   return {
-    Name: name,
+    ...(createdAt && { CreatedAt: timestampDate(createdAt).toISOString() }),
     Driver: "local",
+    Labels: labelsOf(view),
+    Name: name,
+    Options: made?.spec?.options ?? {},
     Scope: "local",
     Services: serviceNames,
     Nodes: copies.map(({ nodeId, hostname, volume }) => ({

@@ -1,11 +1,12 @@
 import { formatBytesDecimal } from "../../common/model/units.ts";
 import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
-import { type Filters, filterFlag, parseFilters, passes } from "../filters.ts";
+import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
+import { labelsOf } from "../output/volume-words.ts";
 
-const FILTERS = ["dangling", "driver", "name", "node"];
+const FILTERS = ["dangling", "driver", "label", "name", "node"];
 
 /** Docker's columns, then ours: where the data is, and how much. */
 const LISTING: Listing = {
@@ -27,17 +28,20 @@ export const command: Command = {
   },
 };
 
-function isWanted({ name, copies, serviceNames }: VolumeView, filters: Filters): boolean {
+function isWanted(view: VolumeView, filters: Filters): boolean {
+  const { name, copies, serviceNames } = view;
   const isDangling = serviceNames.length === 0;
   return (
     passes(filters, "dangling", (value) => (value === "true" || value === "1") === isDangling) &&
     passes(filters, "driver", (value) => value === "local") &&
+    passesLabels(filters, "label", labelsOf(view)) &&
     passes(filters, "name", (value) => name.includes(value)) &&
     passes(filters, "node", (value) => copies.some(({ nodeId, hostname }) => hostname === value || nodeId === value))
   );
 }
 
-function rowOf({ name, copies, serviceNames }: VolumeView): Row {
+function rowOf(view: VolumeView): Row {
+  const { name, copies, serviceNames } = view;
   const sizes = copies.map(({ volume }) => volume?.sizeBytes);
   const known = sizes.filter((size) => size !== undefined);
   const total = known.reduce((sum, size) => sum + Number(size), 0);
@@ -47,6 +51,9 @@ function rowOf({ name, copies, serviceNames }: VolumeView): Row {
     Nodes: copies.map(({ nodeId, hostname }) => hostname || nodeId).join(","),
     // As Docker says of a size that it does not know.
     Size: known.length < sizes.length ? "N/A" : formatBytesDecimal(total),
+    Labels: Object.entries(labelsOf(view))
+      .map(([key, value]) => `${key}=${value}`)
+      .join(","),
     Services: serviceNames.join(","),
     Scope: "local",
   };

@@ -104,7 +104,8 @@ function volumeOf(site: ServiceSite, item: Tree, path: string): MountInit {
   }
   if (isNull(declared)) return { ...ofMount, source: scopedName(stack, key, undefined) };
   const name = scopedName(stack, key, textOf(child(declared, "name")));
-  if (flagOf(child(declared, "external")) === true) return { ...ofMount, source: name };
+  // The stack makes it, as it is declared; one whose name each task makes up is made by the tasks.
+  if (flagOf(child(declared, "external")) === true || !name.includes("{{")) return { ...ofMount, source: name };
   return {
     ...ofMount,
     source: name,

@@ -1,6 +1,7 @@
 /** A merged file → StackSpec, as docker/cli converts it (cli/compose/convert). What cannot be done is refused here, by name. */
 import { create } from "@bufbuild/protobuf";
 import { validateServiceSpec } from "../../common/model/validate.ts";
+import { readVolumeOptions } from "../../common/model/volume-options.ts";
 import { type StackSpec, StackSpecSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import { type ServiceSpec, ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { convertContainer, NAMESPACE_LABEL, recordOf } from "./convert-container.ts";
@@ -133,7 +134,12 @@ function convertVolumes(context: ConvertContext): Pick<StackSpec, "externalVolum
       );
     }
     const labels = { ...recordOf(child(node, "labels")), [NAMESPACE_LABEL]: context.stack };
-    volumes.push({ name, labels, driver: named, options: recordOf(child(node, "driver_opts")) });
+    const options = child(node, "driver_opts");
+    if (name.includes("{{")) continue;
+    const source = readVolumeOptions(recordOf(options));
+    if (!source.ok && options)
+      context.findings.problem(options.place, `${under("volumes", key)}.driver_opts`, source.problem);
+    volumes.push({ name, labels, driver: named, options: recordOf(options) });
   }
   return { volumes, externalVolumes };
 }

@@ -10,6 +10,7 @@ import { quoted } from "./units.ts";
 import { checkIsolation } from "./validate-isolation.ts";
 import { HEALTH_TIME_MS_MIN, type Problems } from "./validate-parts.ts";
 import { checkReferences } from "./validate-references.ts";
+import { checkVolumeDriver, isVolumeName } from "./validate-volume.ts";
 
 /** Lengths beyond what Linux lets a process have (ARG_MAX is 2 MiB for all together) are mistakes. */
 const ARGUMENT_LENGTH_MAX = 128 * 1024;
@@ -17,12 +18,12 @@ const ARGUMENTS_MAX = 4096;
 const NAME_LENGTH_MAX = 255;
 const PATH_LENGTH_MAX = 4096;
 const MOUNTS_MAX = 256;
+const SUBPATH_LENGTH_MAX = 4096;
 
 const ULIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split(
   " ",
 );
 const PROPAGATIONS = ["", "rprivate", "private", "rshared", "shared", "rslave", "slave"];
-const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/;
 const HOSTNAME = /^[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*$/;
 /** Settings that belong to a container's own namespaces (runc's list); any other would change the whole host. */
 const SYSCTL =
@@ -103,20 +104,13 @@ function checkMountSource(mount: Mount, field: string, problems: Problems): void
       }
       return;
     case Mount_Type.VOLUME:
-      if (mount.source !== "" && !template && !VOLUME_NAME.test(mount.source)) {
+      if (mount.source !== "" && !template && !isVolumeName(mount.source)) {
         problems.add(
           `${field}.source`,
           `invalid volume mount source ${quoted(mount.source)}: letters, digits and _.- (a path needs type=bind)`,
         );
       }
-      if (mount.volumeDriver !== "" && mount.volumeDriver !== "local") {
-        problems.add(`${field}.volume-driver`, `${quoted(mount.volumeDriver)}: volume drivers are not supported`);
-      }
-      if (mount.volumeSubpath !== "") problems.add(`${field}.volume-subpath`, "is not supported yet");
-      if (Object.keys(mount.volumeLabels).length > 0) problems.add(`${field}.volume-label`, "is not supported yet");
-      if (Object.keys(mount.volumeOptions).length > 0) {
-        problems.add(`${field}.volume-opt`, "volume options need a volume driver, which is not supported");
-      }
+      checkVolume(mount, field, problems);
       return;
     case Mount_Type.TMPFS:
       if (mount.source !== "") problems.add(`${field}.source`, "a tmpfs mount has no source");
@@ -126,6 +120,26 @@ function checkMountSource(mount: Mount, field: string, problems: Problems): void
     default:
       problems.add(`${field}.type`, `unknown mount type ${mount.type satisfies never}`);
   }
+}
+
+function checkVolume(mount: Mount, field: string, problems: Problems): void {
+  const { volumeDriver: driver, volumeOptions: options, volumeLabels: labels, volumeSubpath: subpath } = mount;
+  const values = Object.values(options);
+  for (const value of [...values, ...Object.values(labels)]) problems.text(field, templateProblem(value));
+  const fields = { driver: `${field}.volume-driver`, options: `${field}.volume-opt` };
+  // What a template becomes is known on the node only.
+  checkVolumeDriver(fields, { driver, options: values.some(isTemplate) ? {} : options }, problems);
+  problems.labels(`${field}.volume-label`, labels);
+  if (subpath === "") return;
+  problems.text(`${field}.volume-subpath`, lineProblem(subpath, SUBPATH_LENGTH_MAX));
+  const names = subpath.split("/");
+  if (names.includes("..")) problems.add(`${field}.volume-subpath`, `${quoted(subpath)} must not contain ..`);
+  if (subpath.startsWith("/")) problems.add(`${field}.volume-subpath`, `${quoted(subpath)} must be a relative path`);
+  if (mount.source === "") problems.add(`${field}.volume-subpath`, "needs a volume with a name");
+}
+
+function isTemplate(text: string): boolean {
+  return text.includes("{{");
 }
 
 function checkHealth(health: HealthConfig | undefined, problems: Problems): void {

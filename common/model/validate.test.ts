@@ -149,8 +149,8 @@ describe("each bad field is named", () => {
     ],
     [
       "subpath",
-      container({ mounts: [{ source: "a", target: "/a", volumeSubpath: "b" }] }),
-      "mounts[0].volume-subpath: is not supported yet",
+      container({ mounts: [{ source: "a", target: "/a", volumeSubpath: "b/../../c" }] }),
+      'mounts[0].volume-subpath: "b/../../c" must not contain ..',
     ],
     [
       "overlay",
@@ -280,7 +280,17 @@ describe("each bad field is named", () => {
     [
       "volume driver",
       container({ mounts: [{ source: "a", target: "/a", volumeDriver: "nfs" }] }),
-      'mounts[0].volume-driver: "nfs": volume drivers are not supported',
+      'mounts[0].volume-driver: "nfs": volume drivers are not supported, only local is',
+    ],
+    [
+      "volume option",
+      container({ mounts: [{ source: "a", target: "/a", volumeOptions: { type: "nfs", o: "addr=10.0.0.1" } }] }),
+      'mounts[0].volume-opt: missing required option: "device"',
+    ],
+    [
+      "subpath of an anonymous volume",
+      container({ mounts: [{ target: "/a", volumeSubpath: "b" }] }),
+      "mounts[0].volume-subpath: needs a volume with a name",
     ],
     ["capability", container({ capAdd: ["FLY"] }), 'cap_add[0]: unknown capability "FLY"'],
     [

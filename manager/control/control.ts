@@ -29,7 +29,7 @@ import { createService, listServices, removeService, updateService } from "./ser
 import { applyStack, listStackRevisions, listStacks, planOnly, removeStack, rollbackStack } from "./stacks.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
-import { listVolumes } from "./volumes.ts";
+import { createVolume, listVolumes, removeVolume } from "./volumes.ts";
 import { watchServices } from "./watch.ts";
 
 /** The service to be served on the manager's local socket and, to clients with a certificate, on its port. */
@@ -64,6 +64,11 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
     listStackRevisions: async ({ name }) => listStackRevisions(dependencies, name),
     removeStack: (request, { signal }) => removeStack(dependencies, request, signal),
     listVolumes: async ({ names }) => ({ volumes: listVolumes(view, names) }),
+    createVolume: async (request, { signal }) => ({ volume: await createVolume(dependencies, request, signal) }),
+    removeVolume: async (request, { signal }) => {
+      await removeVolume(dependencies, request, signal);
+      return {};
+    },
     listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
     listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
     updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),

@@ -9,14 +9,26 @@ import {
   TaskTemplateSchema,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { ContentVersion, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { type ContentPin, type PortConfig, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { type ContentPin, type PortConfig, TaskState, type VolumeSpec } from "../../proto/gen/swarm/v1/types_pb.js";
 import { effectivePins, pinKey, samePins } from "../store/pins.ts";
 import type { View } from "../store/view.ts";
+import { mayBecome, volumeSources } from "../volume-names.ts";
+import { PurgeSet, sameDefinitions, volumeDefinitions } from "./volume-assignments.ts";
 
 /** The parts of a view that assignments are made from. */
 export type AssignmentView = Pick<
   View,
-  "tasks" | "services" | "specVersion" | "specVersions" | "versionOf" | "secrets" | "configs" | "tasksOfNode"
+  | "tasks"
+  | "services"
+  | "specVersion"
+  | "specVersions"
+  | "versionOf"
+  | "secrets"
+  | "configs"
+  | "tasksOfNode"
+  | "volumes"
+  | "byName"
+  | "nodeVolumes"
 >;
 
 /** Opens what is sealed in the store. Throws `data_loss` when it cannot. */
@@ -26,6 +38,7 @@ export type OpenContent = (content: ContentVersion) => Uint8Array;
 export interface Touched {
   readonly taskIds: Iterable<string>;
   readonly serviceIds: Iterable<string>;
+  readonly volumeNames: Iterable<string>;
 }
 
 /** A port configuration as plain values: two services' ports are equal when these are. */
@@ -81,12 +94,13 @@ interface ToldTemplate {
   readonly told: Told;
   readonly taskIds: Set<string>;
   pins: readonly ContentPin[];
+  volumes: readonly VolumeSpec[];
 }
 
 /**
  * The set of tasks, templates, contents and endpoints that an agent holds. Contents come before the first template that pins
  * them, templates and endpoints before the first task that needs them, and each goes with the last: so a secret reaches the
- * nodes that run a task with it, and no others.
+ * nodes that run a task with it, and no others. Volumes that were removed are said once per stream.
  */
 export class AssignmentSet {
   readonly #nodeId: string;
@@ -96,6 +110,7 @@ export class AssignmentSet {
   readonly #tasks = new Map<string, Told>();
   readonly #templates = new Map<string, ToldTemplate>();
   readonly #services = new Map<string, ToldService>();
+  readonly #purges = new PurgeSet();
 
   constructor(nodeId: string, open: OpenContent) {
     this.#nodeId = nodeId;
@@ -104,7 +119,10 @@ export class AssignmentSet {
 
   /** Everything, for an agent that knows nothing yet. Called once, first. */
   complete(view: AssignmentView): AssignmentChange[] {
-    return this.update(view, { taskIds: [...view.tasksOfNode(this.#nodeId)].map(({ id }) => id), serviceIds: [] });
+    const taskIds = [...view.tasksOfNode(this.#nodeId)].map(({ id }) => id);
+    // First: a task of this very set may mount a volume that was removed while the node was away.
+    const purges = this.#purges.update(view.nodeVolumes.get(this.#nodeId));
+    return [...purges, ...this.update(view, { taskIds, serviceIds: [], volumeNames: [] })];
   }
 
   /** What must be said of the touched tasks and services: in an order that never names what is not there yet. */
@@ -132,6 +150,10 @@ export class AssignmentSet {
     for (const serviceId of touched.serviceIds) {
       needs.push(...this.#endpoint(view, serviceId), ...this.#repin(view, serviceId, dropped));
     }
+    const volumeNames = [...touched.volumeNames];
+    if (volumeNames.length > 0) {
+      needs.push(...this.#purges.update(view.nodeVolumes.get(this.#nodeId)), ...this.#redefine(view, volumeNames));
+    }
     for (const told of left) tasks.push(...this.#release(told, dropped));
     return [...needs, ...tasks, ...dropped.flatMap((pin) => this.#unpin(pin))];
   }
@@ -151,8 +173,10 @@ export class AssignmentSet {
     if (template) template.taskIds.add(task.id);
     else {
       const pins = effectivePins(view, task.serviceId, task.specVersion);
-      this.#templates.set(key, { told: toldOf(task), taskIds: new Set([task.id]), pins });
-      changes.push(...this.#pin(view, pins), templateChange(view, task, pins));
+      const volumes = volumeDefinitions(view, view.specVersion(task.serviceId, task.specVersion)?.spec);
+      const made = { told: toldOf(task), taskIds: new Set([task.id]), pins, volumes };
+      this.#templates.set(key, made);
+      changes.push(...this.#pin(view, pins), templateChange(view, made));
     }
     const service = this.#services.get(task.serviceId);
     if (service) service.taskIds.add(task.id);
@@ -182,9 +206,24 @@ export class AssignmentSet {
       const pins = effectivePins(view, serviceId, template.told.specVersion);
       // A service that is gone has no pins; its tasks keep what they have until they end.
       if (!view.services.has(serviceId) || samePins(pins, template.pins)) continue;
-      changes.push(...this.#pin(view, pins), templateChange(view, template.told, pins));
       dropped.push(...template.pins);
       template.pins = pins;
+      changes.push(...this.#pin(view, pins), templateChange(view, template));
+    }
+    return changes;
+  }
+
+  /** Volumes that were made or removed: the templates that name them are told anew. */
+  #redefine(view: AssignmentView, names: readonly string[]): AssignmentChange[] {
+    const changes: AssignmentChange[] = [];
+    for (const template of this.#templates.values()) {
+      const spec = view.specVersion(template.told.serviceId, template.told.specVersion)?.spec;
+      const sources = volumeSources(spec);
+      if (!sources.some((source) => names.some((name) => mayBecome(source, name)))) continue;
+      const volumes = volumeDefinitions(view, spec);
+      if (sameDefinitions(volumes, template.volumes)) continue;
+      template.volumes = volumes;
+      changes.push(templateChange(view, template));
     }
     return changes;
   }
@@ -243,8 +282,7 @@ function change(action: AssignmentChange_Action, item: Item): AssignmentChange {
 /** A service that is gone has an empty template: its tasks are only stopped any more. */
 function templateChange(
   view: AssignmentView,
-  { serviceId, specVersion }: Pick<Told, "serviceId" | "specVersion">,
-  pins: readonly ContentPin[],
+  { told: { serviceId, specVersion }, pins, volumes }: Pick<ToldTemplate, "told" | "pins" | "volumes">,
 ): AssignmentChange {
   const spec = view.specVersion(serviceId, specVersion)?.spec;
   const value = create(TaskTemplateSchema, {
@@ -254,6 +292,7 @@ function templateChange(
     serviceLabels: spec?.labels ?? {},
     spec: spec?.task ?? {},
     pins: [...pins],
+    volumes: [...volumes],
   });
   return change(AssignmentChange_Action.UPDATE, { case: "template", value });
 }

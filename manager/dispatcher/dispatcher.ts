@@ -25,7 +25,7 @@ import {
   type UpdateTaskStatusRequest,
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { ContentVersion } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ContentVersion, NodeVolumes, Volume } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Change } from "../store/changes.ts";
 import { versionId } from "../store/kinds.ts";
@@ -38,6 +38,7 @@ import { forgetSession, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TouchedSet } from "./touched-set.ts";
+import { hasOptions } from "./volume-assignments.ts";
 
 /** What the dispatcher stands on. */
 export interface DispatcherOptions {
@@ -274,6 +275,12 @@ export class Dispatcher {
         if (session) this.#verify(session);
         return;
       }
+      case "volume":
+        this.#touchVolume(change.before, change.after);
+        return;
+      case "nodevolumes":
+        this.#touchRemoved(change.id, change.after);
+        return;
       case "spec":
       case "image":
       case "logs":
@@ -281,8 +288,6 @@ export class Dispatcher {
       case "secret":
       case "config":
       case "content":
-      case "volume":
-      case "nodevolumes":
       case "stack":
       case "stackrevision":
         return;
@@ -300,6 +305,20 @@ export class Dispatcher {
     for (const { nodeId } of this.#options.store.view.tasksOfService(serviceId)) nodeIds.add(nodeId);
     for (const nodeId of nodeIds) {
       for (const { touched } of this.#streams.get(nodeId) ?? []) touched.touchService(serviceId);
+    }
+  }
+
+  #touchRemoved(nodeId: string, copies: NodeVolumes | undefined): void {
+    for (const { name, removing } of copies?.volumes ?? []) {
+      if (removing) for (const { touched } of this.#streams.get(nodeId) ?? []) touched.touchVolume(name);
+    }
+  }
+
+  #touchVolume(before: Volume | undefined, after: Volume | undefined): void {
+    const changed = [before, after].flatMap((volume) => (volume?.spec && hasOptions(volume.spec) ? [volume.name] : []));
+    if (changed.length === 0) return;
+    for (const streams of this.#streams.values()) {
+      for (const { touched } of streams) for (const name of changed) touched.touchVolume(name);
     }
   }
 

@@ -23,9 +23,10 @@ export async function storeNodeVolumes(
   volumes: readonly NodeVolume[],
   signal: AbortSignal,
 ): Promise<void> {
-  const object = create(NodeVolumesSchema, { nodeId, volumes: checked(volumes) });
+  const told = checked(volumes);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const known = store.view.nodeVolumes.get(nodeId);
+    const object = create(NodeVolumesSchema, { nodeId, volumes: told.map((volume) => marked(volume, known)) });
     if (known ? equals(NodeVolumesSchema, known, object) : volumes.length === 0) return;
     const proposal = proposalOf(object, store.view.version("nodevolumes", nodeId));
     const { conflicts } = await store.commit([proposal], { signal });
@@ -33,6 +34,20 @@ export async function storeNodeVolumes(
     await clock.sleep(RETRY_MS, signal);
   }
   throw new SwarmError("aborted", `volumes of node ${nodeId}: the store keeps changing`);
+}
+
+/** Whether a volume was removed is not the node's to say; one that was made since under its name was not. */
+function marked(volume: NodeVolume, known: NodeVolumes | undefined): NodeVolume {
+  const { createdAt } = volume;
+  const removing =
+    known?.volumes.some(
+      (other) =>
+        other.removing &&
+        other.name === volume.name &&
+        other.createdAt?.seconds === createdAt?.seconds &&
+        other.createdAt?.nanos === createdAt?.nanos,
+    ) ?? false;
+  return { ...volume, removing };
 }
 
 function proposalOf(object: NodeVolumes, version: bigint | undefined): Proposal {

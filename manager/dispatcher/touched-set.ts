@@ -10,7 +10,7 @@ const WAIT_MS_MAX = 50;
 const ENOUGH = 100;
 
 /**
- * The tasks and services that one stream has not looked at since they changed: bounded by what there is, however slow
+ * The tasks, services and volumes that one stream has not looked at since they changed: bounded by what there is, however slow
  * its reader.
  */
 export class TouchedSet {
@@ -18,6 +18,7 @@ export class TouchedSet {
   readonly #wakeup = new Wakeup();
   #taskIds = new Set<string>();
   #serviceIds = new Set<string>();
+  #volumeNames = new Set<string>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -33,6 +34,12 @@ export class TouchedSet {
     this.#wakeup.wake();
   }
 
+  /** A volume was made or removed: as such, or what the node has of it. */
+  touchVolume(name: string): void {
+    this.#volumeNames.add(name);
+    this.#wakeup.wake();
+  }
+
   /** Waits for a change and a little longer for its neighbours; takes all. Throws the abort reason. */
   async take(signal: AbortSignal): Promise<Touched> {
     await this.#wakeup.wait(signal);
@@ -42,13 +49,14 @@ export class TouchedSet {
       seen = this.#size;
       await this.#clock.sleep(GAP_MS, signal);
     }
-    const touched = { taskIds: this.#taskIds, serviceIds: this.#serviceIds };
+    const touched = { taskIds: this.#taskIds, serviceIds: this.#serviceIds, volumeNames: this.#volumeNames };
     this.#taskIds = new Set();
     this.#serviceIds = new Set();
+    this.#volumeNames = new Set();
     return touched;
   }
 
   get #size(): number {
-    return this.#taskIds.size + this.#serviceIds.size;
+    return this.#taskIds.size + this.#serviceIds.size + this.#volumeNames.size;
   }
 }

@@ -38,7 +38,9 @@ export class VolumeIndex {
       nodeIds?.delete(before?.nodeId ?? "");
       if (nodeIds?.size === 0) this.#nodeIds.delete(name);
     }
-    for (const { name } of after?.volumes ?? []) {
+    for (const { name, removing } of after?.volumes ?? []) {
+      // On its way out: no task is to find it again.
+      if (removing) continue;
       const nodeIds = this.#nodeIds.get(name) ?? new Set();
       this.#nodeIds.set(name, nodeIds.add(after?.nodeId ?? ""));
     }

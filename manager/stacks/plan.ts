@@ -11,6 +11,7 @@ import type { FieldProblem } from "../../common/base/error.ts";
 import { sameServiceSpec, taskSpecChanged } from "../../common/model/task-diff.ts";
 import { quoted } from "../../common/model/units.ts";
 import { validateServiceSpec } from "../../common/model/validate.ts";
+import { volumeProblems } from "../../common/model/validate-volume.ts";
 import {
   FieldChangeSchema,
   type ObjectPlan,
@@ -286,6 +287,9 @@ function portProblems(
 function planVolumes(view: View, volumes: readonly VolumeSpec[], problems: FieldProblem[]): ObjectPlan[] {
   return volumes.map((spec) => {
     const { name } = spec;
+    for (const { field, problem } of volumeProblems(spec)) {
+      problems.push({ field: `volumes.${name}.${field}`, problem });
+    }
     const before = view.byName("volume", name)?.spec;
     if (before === undefined) {
       const changes = diffMessages(VolumeSpecSchema, create(VolumeSpecSchema, { name }), spec);

@@ -116,6 +116,7 @@ export class SimHost {
       async *volumes() {
         yield [];
       },
+      purgeVolume: async () => {},
       collect: (live, signal) =>
         step(async () => {
           await takes(1, 50);

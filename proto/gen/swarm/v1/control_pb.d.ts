@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, Volume } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -704,11 +704,18 @@ export declare type VolumeView = Message<"swarm.v1.VolumeView"> & {
   copies: VolumeCopy[];
 
   /**
-   * Services whose newest spec mounts it by this very name.
+   * Services whose spec may mount it: by this very name, or by a template that can become it.
    *
    * @generated from field: repeated string service_names = 3;
    */
   serviceNames: string[];
+
+  /**
+   * What it was made as; absent for one that came to be because a task mounted it.
+   *
+   * @generated from field: swarm.v1.Volume volume = 4;
+   */
+  volume?: Volume | undefined;
 };
 
 /**
@@ -716,6 +723,71 @@ export declare type VolumeView = Message<"swarm.v1.VolumeView"> & {
  * Use `create(VolumeViewSchema)` to create a new message.
  */
 export declare const VolumeViewSchema: GenMessage<VolumeView>;
+
+/**
+ * @generated from message swarm.v1.CreateVolumeRequest
+ */
+export declare type CreateVolumeRequest = Message<"swarm.v1.CreateVolumeRequest"> & {
+  /**
+   * @generated from field: swarm.v1.VolumeSpec spec = 1;
+   */
+  spec?: VolumeSpec | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.CreateVolumeRequest.
+ * Use `create(CreateVolumeRequestSchema)` to create a new message.
+ */
+export declare const CreateVolumeRequestSchema: GenMessage<CreateVolumeRequest>;
+
+/**
+ * @generated from message swarm.v1.CreateVolumeResponse
+ */
+export declare type CreateVolumeResponse = Message<"swarm.v1.CreateVolumeResponse"> & {
+  /**
+   * @generated from field: swarm.v1.Volume volume = 1;
+   */
+  volume?: Volume | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.CreateVolumeResponse.
+ * Use `create(CreateVolumeResponseSchema)` to create a new message.
+ */
+export declare const CreateVolumeResponseSchema: GenMessage<CreateVolumeResponse>;
+
+/**
+ * @generated from message swarm.v1.RemoveVolumeRequest
+ */
+export declare type RemoveVolumeRequest = Message<"swarm.v1.RemoveVolumeRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.RemoveVolumeRequest.
+ * Use `create(RemoveVolumeRequestSchema)` to create a new message.
+ */
+export declare const RemoveVolumeRequestSchema: GenMessage<RemoveVolumeRequest>;
+
+/**
+ * @generated from message swarm.v1.RemoveVolumeResponse
+ */
+export declare type RemoveVolumeResponse = Message<"swarm.v1.RemoveVolumeResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.RemoveVolumeResponse.
+ * Use `create(RemoveVolumeResponseSchema)` to create a new message.
+ */
+export declare const RemoveVolumeResponseSchema: GenMessage<RemoveVolumeResponse>;
 
 /**
  * @generated from message swarm.v1.VolumeCopy
@@ -2420,6 +2492,29 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof ListVolumesRequestSchema;
     output: typeof ListVolumesResponseSchema;
+  },
+  /**
+   * Makes a volume known by name; a node makes it when a task there mounts it. One that exists with the same definition is
+   * fine; ALREADY_EXISTS for another. Without a name it gets a random one.
+   *
+   * @generated from rpc swarm.v1.Control.CreateVolume
+   */
+  createVolume: {
+    methodKind: "unary";
+    input: typeof CreateVolumeRequestSchema;
+    output: typeof CreateVolumeResponseSchema;
+  },
+  /**
+   * Removes a volume, and its data on every node: answers when that is deleted. FAILED_PRECONDITION while a service or
+   * task uses it, or when a node that has data of it is down and `force` is not set: with it, that is deleted once the node
+   * is back. DEADLINE_EXCEEDED when a node does not tell that it deleted it: it is deleted all the same.
+   *
+   * @generated from rpc swarm.v1.Control.RemoveVolume
+   */
+  removeVolume: {
+    methodKind: "unary";
+    input: typeof RemoveVolumeRequestSchema;
+    output: typeof RemoveVolumeResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

@@ -6,8 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus } from "./types_pb.js";
-import type { Duration } from "@bufbuild/protobuf/wkt";
+import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
 import type { ExecRequest, ExecResponse, LogMessage } from "./control_pb.js";
 
@@ -271,7 +271,7 @@ export enum AssignmentChange_Action {
 export declare const AssignmentChange_ActionSchema: GenEnum<AssignmentChange_Action>;
 
 /**
- * A volume by name that a task on the node mounts: its definition. REMOVE with `purge` set asks the node to delete its data.
+ * ACTION_REMOVE asks the node to delete the data of a volume, unless it has been made anew since.
  *
  * @generated from message swarm.v1.VolumeAssignment
  */
@@ -282,19 +282,9 @@ export declare type VolumeAssignment = Message<"swarm.v1.VolumeAssignment"> & {
   name: string;
 
   /**
-   * @generated from field: string driver = 2;
+   * @generated from field: google.protobuf.Timestamp created_at = 2;
    */
-  driver: string;
-
-  /**
-   * @generated from field: map<string, string> options = 3;
-   */
-  options: { [key: string]: string };
-
-  /**
-   * @generated from field: bool purge = 4;
-   */
-  purge: boolean;
+  createdAt?: Timestamp | undefined;
 };
 
 /**
@@ -340,6 +330,14 @@ export declare type TaskTemplate = Message<"swarm.v1.TaskTemplate"> & {
    * @generated from field: repeated swarm.v1.ContentPin pins = 6;
    */
   pins: ContentPin[];
+
+  /**
+   * Definitions of the volumes that its mounts name, or may name once they are expanded; those without options are left out.
+   * Sent again when one is made.
+   *
+   * @generated from field: repeated swarm.v1.VolumeSpec volumes = 7;
+   */
+  volumes: VolumeSpec[];
 };
 
 /**

@@ -548,6 +548,20 @@ export declare type NodeVolume = Message<"swarm.v1.NodeVolume"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 3;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * Labels that the mount gave it which it was made for.
+   *
+   * @generated from field: map<string, string> labels = 4;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * It was removed: the node is to delete its data. Kept until the node has, also over the node's absence.
+   *
+   * @generated from field: bool removing = 5;
+   */
+  removing: boolean;
 };
 
 /**
