@@ -1,5 +1,5 @@
 /** What both cgroup versions do with a cgroup's directory: name it, read its files, signal its processes, remove it. */
-import { constants } from "node:fs";
+import { constants, readFileSync } from "node:fs";
 import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Clock } from "../../common/base/clock.ts";
@@ -37,17 +37,30 @@ export async function readKnob(directory: string, file: string): Promise<string 
   return await unlessGone(readFile(join(directory, file), "utf8"));
 }
 
+/**
+ * `readKnob` without the thread pool, for what is counted: the kernel makes such a file up as it is read, which takes 15 µs,
+ * and the way through the pool five times that; 200 containers have 1,600 of them.
+ */
+export function readCounter(directory: string, file: string): string | undefined {
+  try {
+    return readFileSync(join(directory, file), "utf8");
+  } catch (reason) {
+    if (isGone(reason)) return undefined;
+    throw reason;
+  }
+}
+
 /** A file's number; `max` and "as good as infinite" are undefined, as is a file that is gone. */
-export async function readNumber(directory: string, file: string): Promise<number | undefined> {
-  const text = (await readKnob(directory, file))?.trim();
+export function readNumber(directory: string, file: string): number | undefined {
+  const text = readCounter(directory, file)?.trim();
   // v1 says "no limit" with the largest multiple of a page below 2^63.
   if (text === undefined || text === "max" || Number(text) >= 2 ** 62) return undefined;
   return Number(text);
 }
 
 /** A flat-keyed file (`key value` a line) as a map; empty when the file is gone. */
-export async function readTable(directory: string, file: string): Promise<ReadonlyMap<string, number>> {
-  const lines = (await readKnob(directory, file))?.split("\n") ?? [];
+export function readTable(directory: string, file: string): ReadonlyMap<string, number> {
+  const lines = readCounter(directory, file)?.split("\n") ?? [];
   return new Map(
     lines.flatMap((line) => {
       const [key, value] = line.split(" ");
@@ -154,13 +167,17 @@ export function rootErrno(reason: unknown): string | undefined {
   return errnoOf(reason) ?? rootErrno(reason.cause);
 }
 
-/** ENODEV is what the kernel says of an open file whose cgroup has been removed. */
 async function unlessGone<T>(promise: Promise<T>): Promise<T | undefined> {
   try {
     return await promise;
   } catch (reason) {
-    const errno = errnoOf(reason);
-    if (errno === "ENOENT" || errno === "ENODEV") return undefined;
+    if (isGone(reason)) return undefined;
     throw reason;
   }
+}
+
+/** ENODEV is what the kernel says of an open file whose cgroup has been removed. */
+function isGone(reason: unknown): boolean {
+  const errno = errnoOf(reason);
+  return errno === "ENOENT" || errno === "ENODEV";
 }

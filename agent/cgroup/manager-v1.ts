@@ -5,6 +5,7 @@ import type { Clock } from "../../common/base/clock.ts";
 import { invalidFields, SwarmError } from "../../common/base/error.ts";
 import type { OciResources } from "../runtime/oci.ts";
 import type { HostOp, HostPath } from "../runtime/op.ts";
+import { type BlockBytes, blockBytesV1 } from "./blkio.ts";
 import { cpuKnobsV1 } from "./cpu.ts";
 import { cpusetKnobs } from "./cpuset.ts";
 import { deviceKnobsV1 } from "./devices.ts";
@@ -12,6 +13,7 @@ import {
   containerDirectory,
   containerIds,
   processesOf,
+  readCounter,
   readKnob,
   readNumber,
   readTable,
@@ -28,7 +30,7 @@ import { pidsKnobs } from "./pids.ts";
 
 /** Every container has these; cpuset only when it is pinned, since an empty cpuset admits no process. */
 const CONTROLLERS = ["memory", "cpu", "cpuacct", "pids", "devices", "freezer"] as const;
-type Controller = (typeof CONTROLLERS)[number] | "cpuset";
+type Controller = (typeof CONTROLLERS)[number] | "blkio" | "cpuset";
 
 /** How often `kill` looks whether the freezer has stopped every process before it signals them all the same. */
 const FREEZE_CHECKS_MAX = 20;
@@ -40,11 +42,14 @@ export class CgroupsV1 implements CgroupManager {
   readonly #clock: Clock;
   readonly #mounts: ReadonlyMap<string, string>;
   readonly #parent: string;
+  /** Those of every container on this host: blkio, which only counts here, where there is one. */
+  readonly #controllers: readonly Controller[];
 
   constructor(clock: Clock, hierarchy: CgroupHierarchy & { readonly version: 1 }, parent: string) {
     this.#clock = clock;
     this.#mounts = hierarchy.mounts;
     this.#parent = parent;
+    this.#controllers = hierarchy.mounts.has("blkio") ? [...CONTROLLERS, "blkio"] : CONTROLLERS;
   }
 
   get hierarchies(): readonly string[] {
@@ -74,13 +79,14 @@ export class CgroupsV1 implements CgroupManager {
       pids: resources.pids === undefined ? [] : pidsKnobs(resources.pids),
       devices: deviceKnobsV1(resources.devices ?? []),
       freezer: [],
+      blkio: [],
       cpuset: cpusetKnobs(resources.cpu ?? {}),
     };
     const pinned = knobs.cpuset.length > 0;
     if (pinned && !this.#mounts.has("cpuset")) {
       throw invalidFields([{ field: "linux.resources.cpu.cpus", problem: "this host has no cpuset controller" }]);
     }
-    const controllers: readonly Controller[] = pinned ? [...CONTROLLERS, "cpuset"] : CONTROLLERS;
+    const controllers = pinned ? [...this.#controllers, "cpuset" as const] : this.#controllers;
     const directories = [...new Set(controllers.map((controller) => this.#directory(controller, id)))];
     const writes = controllers.flatMap((controller): HostOp[] =>
       knobs[controller].map(({ file, value, optional }) => ({
@@ -101,31 +107,33 @@ export class CgroupsV1 implements CgroupManager {
     };
   }
 
-  async stats(id: string): Promise<CgroupStats | undefined> {
+  stats(id: string): CgroupStats | undefined {
     const memory = this.#directory("memory", id);
     const pids = this.#directory("pids", id);
-    const [cpuNanos, throttling, usage, details, memoryLimitBytes, count, pidsLimit] = await Promise.all([
-      readNumber(this.#directory("cpuacct", id), "cpuacct.usage"),
-      readTable(this.#directory("cpu", id), "cpu.stat"),
-      readNumber(memory, "memory.usage_in_bytes"),
-      readTable(memory, "memory.stat"),
-      readNumber(memory, "memory.limit_in_bytes"),
-      readNumber(pids, "pids.current"),
-      readNumber(pids, "pids.max"),
-    ]);
+    const cpuNanos = readNumber(this.#directory("cpuacct", id), "cpuacct.usage");
+    const usage = readNumber(memory, "memory.usage_in_bytes");
+    const count = readNumber(pids, "pids.current");
     if (cpuNanos === undefined || usage === undefined || count === undefined) return undefined;
+    const droppable = readTable(memory, "memory.stat").get("total_inactive_file") ?? 0;
     return {
       cpuNanos,
-      throttledNanos: throttling.get("throttled_time") ?? 0,
-      memoryBytes: Math.max(0, usage - (details.get("total_inactive_file") ?? 0)),
-      memoryLimitBytes,
+      throttledNanos: readTable(this.#directory("cpu", id), "cpu.stat").get("throttled_time") ?? 0,
+      memoryBytes: Math.max(0, usage - droppable),
+      memoryLimitBytes: readNumber(memory, "memory.limit_in_bytes"),
       pids: count,
-      pidsLimit,
+      pidsLimit: readNumber(pids, "pids.max"),
+      block: this.#blockBytes(id),
     };
   }
 
+  #blockBytes(id: string): BlockBytes | undefined {
+    if (!this.#mounts.has("blkio")) return undefined;
+    const text = readCounter(this.#directory("blkio", id), "blkio.throttle.io_service_bytes_recursive");
+    return text === undefined ? undefined : blockBytesV1(text);
+  }
+
   async oomKilled(id: string): Promise<boolean> {
-    const table = await readTable(this.#directory("memory", id), "memory.oom_control");
+    const table = readTable(this.#directory("memory", id), "memory.oom_control");
     return (table.get("oom_kill") ?? 0) > 0;
   }
 
@@ -187,7 +195,7 @@ export class CgroupsV1 implements CgroupManager {
   }
 
   #ownMounts(): readonly string[] {
-    return [...new Set(CONTROLLERS.map((controller) => this.#mount(controller)))];
+    return [...new Set(this.#controllers.map((controller) => this.#mount(controller)))];
   }
 
   /** Those of every container and the cpuset's, which only pinned ones use. */

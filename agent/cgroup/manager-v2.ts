@@ -5,6 +5,7 @@ import type { Clock } from "../../common/base/clock.ts";
 import { invalidFields, SwarmError } from "../../common/base/error.ts";
 import type { OciResources } from "../runtime/oci.ts";
 import type { HostOp, HostPath } from "../runtime/op.ts";
+import { blockBytesV2 } from "./blkio.ts";
 import { cpuKnobsV2 } from "./cpu.ts";
 import { cpusetKnobs } from "./cpuset.ts";
 import { deviceProgram } from "./device-program.ts";
@@ -14,6 +15,7 @@ import {
   containerIds,
   ownProcesses,
   processesOf,
+  readCounter,
   readNumber,
   readTable,
   removeDirectories,
@@ -92,29 +94,27 @@ export class CgroupsV2 implements CgroupManager {
     };
   }
 
-  async stats(id: string): Promise<CgroupStats | undefined> {
+  stats(id: string): CgroupStats | undefined {
     const directory = this.#directory(id);
-    const [cpu, usage, details, memoryLimitBytes, pids, pidsLimit] = await Promise.all([
-      readTable(directory, "cpu.stat"),
-      readNumber(directory, "memory.current"),
-      readTable(directory, "memory.stat"),
-      readNumber(directory, "memory.max"),
-      readNumber(directory, "pids.current"),
-      readNumber(directory, "pids.max"),
-    ]);
+    const usage = readNumber(directory, "memory.current");
+    const pids = readNumber(directory, "pids.current");
     if (usage === undefined || pids === undefined) return undefined;
+    const cpu = readTable(directory, "cpu.stat");
+    const droppable = readTable(directory, "memory.stat").get("inactive_file") ?? 0;
+    const block = readCounter(directory, "io.stat");
     return {
       cpuNanos: (cpu.get("usage_usec") ?? 0) * 1000,
       throttledNanos: (cpu.get("throttled_usec") ?? 0) * 1000,
-      memoryBytes: Math.max(0, usage - (details.get("inactive_file") ?? 0)),
-      memoryLimitBytes,
+      memoryBytes: Math.max(0, usage - droppable),
+      memoryLimitBytes: readNumber(directory, "memory.max"),
       pids,
-      pidsLimit,
+      pidsLimit: readNumber(directory, "pids.max"),
+      block: block === undefined ? undefined : blockBytesV2(block),
     };
   }
 
   async oomKilled(id: string): Promise<boolean> {
-    const events = await readTable(this.#directory(id), "memory.events");
+    const events = readTable(this.#directory(id), "memory.events");
     return (events.get("oom_kill") ?? 0) > 0;
   }
 

@@ -54,7 +54,7 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
 
   beforeEach(async () => {
     root = await mkdtemp(join(tmpdir(), "cgroup-"));
-    const names = ["memory", "cpu", "cpuacct", "pids", "devices", "freezer"];
+    const names = ["memory", "cpu", "cpuacct", "pids", "devices", "freezer", "blkio"];
     const at = (name: string) => join(root, name.startsWith("cpu") ? "cpu,cpuacct" : name);
     const hierarchy: CgroupHierarchy =
       version === 2
@@ -77,6 +77,7 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
         "mkdir /pids/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m",
         "mkdir /devices/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m",
         "mkdir /freezer/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m",
+        "mkdir /blkio/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m",
         "write /memory/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m/memory.limit_in_bytes 67108864",
         "write /memory/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m/memory.memsw.limit_in_bytes 67108864 ?",
         "write /cpu,cpuacct/swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m/cpu.cfs_period_us 100000",
@@ -105,8 +106,10 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
         "attach /swarm/node1/container-a1b2c3d4e5f6g7h8i9j0k1l2m",
       ]
     `);
-    expect(directoriesOf(plan.membership).length).toBe(version === 1 ? 5 : 1);
-    expect(manager.hierarchies).toEqual(version === 1 ? ["memory", "cpu,cpuacct", "pids", "devices", "freezer"] : []);
+    expect(directoriesOf(plan.membership).length).toBe(version === 1 ? 6 : 1);
+    expect(manager.hierarchies).toEqual(
+      version === 1 ? ["memory", "cpu,cpuacct", "pids", "devices", "freezer", "blkio"] : [],
+    );
   });
 
   test("lists containers alone, and forgets removed ones", async () => {
@@ -143,7 +146,7 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
   });
 
   test("a cgroup that is gone has no stats, no processes and no complaint", async () => {
-    expect(await manager.stats(ID)).toBeUndefined();
+    expect(manager.stats(ID)).toBeUndefined();
     expect(await manager.oomKilled(ID)).toBe(false);
     expect(await manager.processes(ID)).toEqual([]);
     await manager.kill(ID, "SIGKILL");
@@ -165,6 +168,10 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
               "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
             },
             pids: { "pids.current": "3\n", "pids.max": "2048\n" },
+            blkio: {
+              "blkio.throttle.io_service_bytes_recursive":
+                "8:0 Read 4096\n8:0 Write 100\n8:0 Sync 4196\n8:0 Total 4196\n8:16 Read 1\n8:16 Write 2\nTotal 4199\n",
+            },
           }
         : {
             "": {
@@ -175,6 +182,8 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
               "memory.events": "low 0\noom 1\noom_kill 1\n",
               "pids.current": "3\n",
               "pids.max": "2048\n",
+              "io.stat":
+                "8:0 rbytes=4096 wbytes=100 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2 rios=1 wios=1\n",
             },
           };
     const plan = manager.plan(ID, {});
@@ -184,13 +193,14 @@ describe.each<1 | 2>([1, 2])("over v%i directories", (version) => {
       for (const [name, text] of Object.entries(contents)) await writeFile(join(directory, name), text);
     }
     expect(await manager.oomKilled(ID)).toBe(true);
-    expect(await manager.stats(ID)).toEqual({
+    expect(manager.stats(ID)).toEqual({
       cpuNanos: version === 1 ? 1_234_567 : 1_234_000,
       throttledNanos: 5000,
       memoryBytes: 6000,
       memoryLimitBytes: undefined,
       pids: 3,
       pidsLimit: 2048,
+      block: { readBytes: 4097, writeBytes: 102 },
     });
   });
 });
@@ -281,10 +291,11 @@ describe.each([
     });
     expect(pids).toContain(child.pid);
     expect(await cgroups.list()).toEqual([ID]);
-    const stats = await cgroups.stats(ID);
+    const stats = cgroups.stats(ID);
     if (limited) {
       expect(stats).toMatchObject({ memoryLimitBytes: 64 * MiB, pids: 3, pidsLimit: 16 });
       expect(stats?.cpuNanos).toBeGreaterThan(0);
+      expect(stats?.block?.readBytes).toBeGreaterThanOrEqual(0);
     }
     const exited = once(child, "exit");
     await cgroups.kill(ID, "SIGKILL");

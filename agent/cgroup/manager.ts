@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import type { Clock } from "../../common/base/clock.ts";
 import type { OciResources } from "../runtime/oci.ts";
 import type { CgroupMembership, HostOp } from "../runtime/op.ts";
+import type { BlockBytes } from "./blkio.ts";
 import { checkParent } from "./directory.ts";
 import { type CgroupHierarchy, detectCgroups } from "./hierarchy.ts";
 import { CgroupsV1 } from "./manager-v1.ts";
@@ -30,6 +31,7 @@ export interface CgroupStats {
   /** Number of processes and threads. */
   readonly pids: number;
   readonly pidsLimit: number | undefined;
+  readonly block: BlockBytes | undefined;
 }
 
 /** The cgroups of one agent's containers, the same over v1 and v2. An id that has no cgroup is as one that has stopped. */
@@ -44,8 +46,8 @@ export interface CgroupManager {
   ensureParent(): Promise<void>;
   /** What makes the container's cgroup with these resources. Pure. Throws `invalid_argument` for what v1 or v2 lacks. */
   plan(id: string, resources: OciResources): CgroupPlan;
-  /** Undefined once the cgroup is gone. */
-  stats(id: string): Promise<CgroupStats | undefined>;
+  /** Undefined once the cgroup is gone. Takes 0.1 ms, and the event loop with it. */
+  stats(id: string): CgroupStats | undefined;
   /** Whether the kernel killed a process of it for want of memory; ask before `remove`. */
   oomKilled(id: string): Promise<boolean>;
   /** Process ids as this host sees them. */
