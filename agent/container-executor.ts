@@ -16,6 +16,7 @@ import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { hostAddress } from "../common/model/ports.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
+import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { NodeVolume } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
@@ -35,6 +36,7 @@ import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./n
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
 import { Runner } from "./runtime/runner.ts";
+import { readTaskUsage } from "./task-usage.ts";
 import { Volumes } from "./volumes.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
@@ -207,6 +209,11 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
 
   purgeVolume(name: string, createdMs: number, signal: AbortSignal): Promise<void> {
     return this.#node.volumes.purge(name, createdMs, signal);
+  }
+
+  usage(taskIds: readonly TaskId[], signal: AbortSignal): Promise<readonly TaskUsage[]> {
+    const { clock, cgroups, facts } = this.#options;
+    return readTaskUsage({ clock, cgroups, memoryBytes: facts.memoryBytes }, taskIds, signal);
   }
 
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {

@@ -3,7 +3,7 @@
  * through these steps; the container executor does them for real, the simulator's in virtual time.
  */
 import type { TaskId } from "../common/base/id.ts";
-import type { ExecRequest, ExecResponse, ExecStart, LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ExecRequest, ExecResponse, ExecStart, LogMessage, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, NodeVolume, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
@@ -99,6 +99,8 @@ export interface Executor {
    * Throws `failed_precondition` while a task uses it.
    */
   purgeVolume(name: string, createdMs: number, signal: AbortSignal): Promise<void>;
+  /** What the containers of these tasks use now; nothing of a task that has none. */
+  usage(taskIds: readonly TaskId[], signal: AbortSignal): Promise<readonly TaskUsage[]>;
   /** Called once, before any step: frees what belongs to tasks other than `live`, and takes up what serves those. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

@@ -1,10 +1,10 @@
 /**
- * Carries the streams that managers want from this node, such as a command's in a task: a manager says that it wants one,
- * the agent opens it to the manager that asked and hears there what it is for.
+ * Carries the streams that managers want from this node: a command's in a task, the usage of the node's tasks. A manager says
+ * that it wants one, the agent opens it to the manager that asked and hears there what it is for.
  *
  *   offer ──▶ carry: CarryStream to the manager that asked
- *               ├─ wire ──▶ requests (one waits) ──▶ controller.exec
- *               └─ wire ◀──────────────────────────── its responses, at the wire's pace
+ *               ├─ wire ──▶ requests (a few wait) ──▶ controller.exec │ worker.usage
+ *               └─ wire ◀──────────────────────────── the responses, at the wire's pace
  */
 
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -22,6 +22,7 @@ import {
   type AgentFrame,
   AgentFrameSchema,
   type ManagerFrame,
+  type StatsQuestion,
   StreamBroker,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { StreamRequest } from "../proto/gen/swarm/v1/objects_pb.js";
@@ -31,6 +32,10 @@ import type { Worker } from "./worker.ts";
 const LISTEN_RETRY: BackoffOptions = { delayMsMin: 1_000, delayMsMax: 30_000 };
 /** Streams at once: each may stand for a process on this host and a connection, so a crowd must not starve the tasks. */
 const STREAMS_MAX = 32;
+/** Of those, for who watches what tasks use: however many watch, commands can still be run. */
+const STATS_STREAMS_MAX = 16;
+/** Tasks in one question: more than a host runs. Each takes 0.1 ms to answer. */
+const STATS_TASKS_MAX = 4_096;
 /** How long the manager that asked may take to say what it wants. */
 const OPENING_MS_MAX = 10_000;
 /** Requests that wait for the command: with 64 KiB each, all that a reader who stopped costs beyond the wire's windows. */
@@ -42,7 +47,7 @@ export interface StreamCarrierOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly connect: Connect;
-  readonly worker: Pick<Worker, "controllerOf">;
+  readonly worker: Pick<Worker, "controllerOf" | "usage">;
   /** Owns the streams: they outlive the session in which they were asked for. */
   readonly scope: Scope;
 }
@@ -50,6 +55,7 @@ export interface StreamCarrierOptions {
 export class StreamCarrier {
   readonly #options: StreamCarrierOptions;
   readonly #active = new Set<string>();
+  #statsStreams = 0;
 
   constructor(options: StreamCarrierOptions) {
     this.#options = options;
@@ -156,14 +162,56 @@ export class StreamCarrier {
     if (this.#active.size > STREAMS_MAX) {
       throw new SwarmError("resource_exhausted", `${STREAMS_MAX} streams at once on this node, try again later`);
     }
+    switch (content.case) {
+      case "exec":
+        return yield* this.#exec(taskId, content.value, incoming, signal);
+      case "stats":
+        return yield* this.#tellStats(content.value, incoming, signal);
+      case undefined:
+        throw new SwarmError("unimplemented", "a stream of a kind that this agent does not know");
+    }
+  }
+
+  async *#exec(
+    taskId: string,
+    { content: first }: ExecRequest,
+    incoming: Pipe<ManagerFrame>,
+    signal: AbortSignal,
+  ): AsyncGenerator<AgentFrame> {
     const controller = this.#options.worker.controllerOf(taskId);
     if (!controller) throw new SwarmError("not_found", `task ${taskId} is not on this node`);
-    const first = content.value?.content;
-    if (first?.case !== "start")
-      throw new SwarmError("unimplemented", "a stream of a kind that this agent does not know");
+    if (first.case !== "start") throw new SwarmError("invalid_argument", "start: must be the first request");
     for await (const response of controller.exec(first.value, execRequests(incoming, signal), signal)) {
       yield create(AgentFrameSchema, { content: { case: "exec", value: response } });
     }
+  }
+
+  /** One answer for each question, until there are no more. */
+  async *#tellStats(
+    first: StatsQuestion,
+    incoming: Pipe<ManagerFrame>,
+    signal: AbortSignal,
+  ): AsyncGenerator<AgentFrame> {
+    if (this.#statsStreams >= STATS_STREAMS_MAX) {
+      throw new SwarmError("resource_exhausted", `${STATS_STREAMS_MAX} watch this node's stats already`);
+    }
+    this.#statsStreams += 1;
+    try {
+      yield await this.#statsAnswer(first, signal);
+      for await (const { content } of incoming.read(signal)) {
+        if (content.case === "stats") yield await this.#statsAnswer(content.value, signal);
+      }
+    } finally {
+      this.#statsStreams -= 1;
+    }
+  }
+
+  async #statsAnswer({ taskIds }: StatsQuestion, signal: AbortSignal): Promise<AgentFrame> {
+    if (taskIds.length > STATS_TASKS_MAX) {
+      throw new SwarmError("invalid_argument", `task_ids: at most ${STATS_TASKS_MAX} at a time`);
+    }
+    const tasks = [...(await this.#options.worker.usage(taskIds, signal))];
+    return create(AgentFrameSchema, { content: { case: "stats", value: { tasks } } });
   }
 }
 

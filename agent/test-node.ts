@@ -68,7 +68,8 @@ export class TestNode implements AsyncDisposable {
   readonly source: MemorySource;
   readonly bridge = `swt${process.pid % 100_000}x${nodes++}`;
   readonly #cgroups: CgroupManager;
-  readonly #pool = `10.${200 + (nodes % 50)}.0.0/16`;
+  /** By process, too: on this host's network others may run the same test. */
+  readonly #pool = `10.${130 + ((process.pid + nodes) % 90)}.0.0/16`;
   #scope = new Scope();
   #executor: ContainerExecutor | undefined;
   #worker: Worker | undefined;

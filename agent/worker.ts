@@ -12,6 +12,7 @@ import type { Random } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { hostAddress } from "../common/model/ports.ts";
 import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import {
   type AssignmentChange,
   AssignmentChange_Action,
@@ -123,6 +124,12 @@ export class Worker {
   /** The controller of a task of this node; undefined: it has none of that id. */
   controllerOf(taskId: string): TaskController | undefined {
     return this.#managers.get(taskId as TaskId)?.controller;
+  }
+
+  /** What those of these tasks use now that are this node's. */
+  usage(taskIds: readonly string[], signal: AbortSignal): Promise<readonly TaskUsage[]> {
+    const own = taskIds.filter((taskId) => this.#managers.has(taskId as TaskId));
+    return this.#options.executor.usage(own as readonly string[] as readonly TaskId[], signal);
   }
 
   /** The tasks on this node that a reader of logs asks for. */

@@ -38,6 +38,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Run the tasks of stopped services again",
     load: () => import("./commands/service-start.ts"),
   },
+  "service stats": {
+    summary: "Display a live stream of what the tasks of services use",
+    load: () => import("./commands/service-stats.ts"),
+  },
   "service stop": {
     summary: "End the tasks of one or more services, which stay",
     load: () => import("./commands/service-stop.ts"),
@@ -45,6 +49,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "service update": { summary: "Update a service", load: () => import("./commands/service-update.ts") },
   "task exec": { summary: "Execute a command in a running task", load: () => import("./commands/task-exec.ts") },
   "task logs": { summary: "Fetch the logs of one or more tasks", load: () => import("./commands/task-logs.ts") },
+  "task stats": {
+    summary: "Display a live stream of what tasks use",
+    load: () => import("./commands/task-stats.ts"),
+  },
   "node inspect": {
     summary: "Display detailed information on one or more nodes",
     load: () => import("./commands/node-inspect.ts"),
@@ -52,6 +60,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "node ls": { summary: "List nodes in the swarm", load: () => import("./commands/node-ls.ts") },
   "node ps": { summary: "List tasks running on one or more nodes", load: () => import("./commands/node-ps.ts") },
   "node rm": { summary: "Remove one or more nodes from the swarm", load: () => import("./commands/node-rm.ts") },
+  "node stats": {
+    summary: "Display a live stream of what the tasks of nodes use",
+    load: () => import("./commands/node-stats.ts"),
+  },
   "node update": { summary: "Update a node", load: () => import("./commands/node-update.ts") },
   "stack config": {
     summary: "Outputs the final config file, after doing merges and interpolations",

@@ -76,7 +76,7 @@ const CONTAINER_WORDS = [
   "port",
   "rename",
 ];
-const MORE_CONTAINER_WORDS = ["restart", "rm", "start", "stats", "stop", "top", "unpause", "update"];
+const MORE_CONTAINER_WORDS = ["restart", "rm", "start", "stop", "unpause", "update"];
 const BUILD_WORDS = [
   "build",
   "builder",
@@ -112,6 +112,8 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   run: "use swarmctl service create: everything that runs is a service's task",
   ps: "use swarmctl service ps SERVICE or swarmctl node ps NODE",
   logs: "use swarmctl service logs or swarmctl task logs",
+  stats: "use swarmctl service stats SERVICE, swarmctl task stats TASK or swarmctl node stats [NODE]",
+  top: "use swarmctl service stats SERVICE for what tasks use, swarmctl service exec SERVICE ps for their processes",
   login: "swarmctl reads what docker login left in ~/.docker/config.json, for --with-registry-auth",
   logout: "swarmctl reads ~/.docker/config.json and never writes it",
   pull: "nodes pull what they run by themselves, or swarmctl image load FILE",

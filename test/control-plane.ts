@@ -37,6 +37,7 @@ import {
   LogMessage_Stream,
   LogMessageSchema,
   LogMessagesSchema,
+  TaskUsageSchema,
 } from "../proto/gen/swarm/v1/control_pb.js";
 import { type AgentFrame, AgentFrameSchema, type ManagerFrame } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
@@ -88,7 +89,9 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
       digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
     },
     logs: { subscribe: () => sayHello(store) },
-    streams: { open: (_, outgoing) => playCommand(outgoing) },
+    streams: {
+      open: ({ taskId }, outgoing) => (taskId === undefined ? playStats(store, outgoing) : playCommand(outgoing)),
+    },
     sealer: new Sealer(new Uint8Array(KEY_BYTES), systemEntropy),
     managerId,
     version: "0.0.0-test",
@@ -122,7 +125,7 @@ async function* playCommand(outgoing: AsyncIterable<ManagerFrame>): AsyncGenerat
   const end = (exitCode: number, error = "") =>
     say({ case: "ended", value: create(ExecEndedSchema, { exitCode, error }) });
   for await (const { content } of outgoing) {
-    const request = content.value?.content;
+    const request = content.case === "exec" ? content.value.content : undefined;
     if (request?.case === "stdin") yield say({ case: "stdout", value: request.value });
     if (request?.case === "stdinEnd") yield end(0);
     if (request?.case === "stdinEnd") return;
@@ -139,6 +142,27 @@ async function* playCommand(outgoing: AsyncIterable<ManagerFrame>): AsyncGenerat
     else yield say({ case: "stdout", value: Buffer.from(`${told.join(" ").trim()}\n`) });
     yield end(program === "exit" ? Number(words[0]) : 0);
     return;
+  }
+}
+
+/** Every task uses half a processor and 12 of 64 MiB; one on the host's network has no link of its own. */
+async function* playStats(
+  store: Store,
+  outgoing: AsyncIterable<ManagerFrame>,
+): AsyncGenerator<AgentFrame, void, undefined> {
+  for await (const { content } of outgoing) {
+    const taskIds = content.case === "stats" ? content.value.taskIds : [];
+    const monotonicNanos = BigInt(Math.round(systemClock.monotonicMs() * 1e6));
+    const tasks = taskIds.map((taskId) => {
+      const { serviceId = "", specVersion = 0n } = store.view.tasks.get(taskId) ?? {};
+      const networks = store.view.specVersion(serviceId, specVersion)?.spec?.task?.networks ?? [];
+      return create(TaskUsageSchema, {
+        ...{ taskId, monotonicNanos, cpuNanos: monotonicNanos / 2n, pids: 3n },
+        ...{ memoryBytes: 12n << 20n, memoryLimitBytes: 64n << 20n, block: { in: 4_100_000n, out: 0n } },
+        ...(networks[0]?.target !== "host" && { network: { in: 1_430n, out: 850n } }),
+      });
+    });
+    yield create(AgentFrameSchema, { content: { case: "stats", value: { tasks } } });
   }
 }
 

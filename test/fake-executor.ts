@@ -7,7 +7,7 @@ import type {
   PublishedEndpoint,
   TaskController,
 } from "../agent/executor.ts";
-import { abortable } from "../common/base/clock.ts";
+import { abortable, systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import { Wakeup } from "../common/base/wakeup.ts";
@@ -18,6 +18,7 @@ import {
   type LogMessage,
   LogMessage_Stream,
   LogMessageSchema,
+  TaskUsageSchema,
 } from "../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeDescriptionSchema } from "../proto/gen/swarm/v1/types_pb.js";
@@ -85,6 +86,15 @@ export class FakeExecutor implements Executor {
   async purgeVolume(name: string, createdMs: number, signal: AbortSignal) {
     this.calls.push(`purge ${name} of ${createdMs}`);
     await this.#step("purge", signal);
+  }
+
+  /** Every container that runs uses one CPU, whole. */
+  async usage(taskIds: readonly TaskId[]) {
+    this.calls.push(`usage ${taskIds.length}`);
+    const monotonicNanos = BigInt(Math.round(systemClock.monotonicMs() * 1e6));
+    return taskIds
+      .filter((taskId) => this.containers.get(taskId)?.running)
+      .map((taskId) => create(TaskUsageSchema, { taskId, monotonicNanos, cpuNanos: monotonicNanos, pids: 1n }));
   }
 
   async collect(live: ReadonlySet<TaskId>) {

@@ -19,6 +19,8 @@ export interface SwarmctlOptions {
   readonly signal?: AbortSignal;
   readonly terminal?: boolean;
   readonly stdin?: string;
+  /** Told all of stdout so far each time something was written: for commands that end when they are told to. */
+  readonly onOut?: (out: string) => void;
 }
 
 export async function runSwarmctl(argv: readonly string[], options: SwarmctlOptions = {}): Promise<SwarmctlResult> {
@@ -26,6 +28,7 @@ export async function runSwarmctl(argv: readonly string[], options: SwarmctlOpti
   const io = {
     out: (text: string) => {
       out += text;
+      options.onOut?.(out);
     },
     err: (text: string) => {
       err += text;

@@ -7,11 +7,11 @@ export const command: Command = {
   summary: "Fetch the logs of a service or task",
   flags: LOG_FLAGS,
   words: { min: 1, max: 1 },
-  run: (invocation) => showLogs(invocation, (client) => select(client, invocation.words[0] ?? "")),
+  run: (invocation) => showLogs(invocation, (client) => selectServiceOrTask(client, invocation.words[0] ?? "")),
 };
 
 /** A service by that name, else a task. */
-async function select(client: ControlClient, reference: string): Promise<LogSelection> {
+export async function selectServiceOrTask(client: ControlClient, reference: string): Promise<LogSelection> {
   try {
     const { services } = await client.listServices({ references: [reference], withoutSpecs: true });
     return { serviceIds: services.map(({ service }) => service?.id ?? ""), taskIds: [] };

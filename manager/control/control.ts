@@ -27,6 +27,7 @@ import { resolveImages } from "./resolve-images.ts";
 import { setServiceStopped } from "./service-stop.ts";
 import { createService, listServices, removeService, updateService } from "./services.ts";
 import { applyStack, listStackRevisions, listStacks, planOnly, removeStack, rollbackStack } from "./stacks.ts";
+import { watchTaskStats } from "./stats.ts";
 import { listTasks } from "./tasks.ts";
 import { redacted } from "./views.ts";
 import { createVolume, listVolumes, removeVolume } from "./volumes.ts";
@@ -95,6 +96,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       return dependencies.logs.subscribe(resolved, options ?? create(LogOptionsSchema, { tail: -1n }), signal);
     },
     exec: (requests, { signal }) => execInTask(dependencies, requests, signal),
+    watchTaskStats: (request, { signal }) => watchTaskStats(dependencies, request, signal),
   };
 }
 

@@ -31,10 +31,10 @@ export interface LogSource {
   subscribe(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessages>;
 }
 
-/** Streams to the agents that have what is asked for. */
+/** Streams to the agents that have what is asked for: of one task, or of the node. */
 export interface StreamSource {
   open(
-    place: { readonly nodeId: string; readonly taskId: string },
+    place: { readonly nodeId: string; readonly taskId?: string },
     outgoing: AsyncIterable<ManagerFrame>,
     signal: AbortSignal,
   ): AsyncIterable<AgentFrame>;

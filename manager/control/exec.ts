@@ -5,6 +5,7 @@ import { taskStateName } from "../../common/model/task-state.ts";
 import { checkExec } from "../../common/model/validate-exec.ts";
 import type { ExecRequest, ExecResponse } from "../../proto/gen/swarm/v1/control_pb.js";
 import { type ManagerFrame, ManagerFrameSchema } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
 import { requireId } from "./references.ts";
@@ -28,14 +29,18 @@ export async function* execInTask(
   if (!first || !start) throw new SwarmError("invalid_argument", "start: must be the first request");
   checkExec(start);
   const task = requireId(store.view.tasks, "task", start.taskId);
-  const state = task.status?.state ?? TaskState.NEW;
-  if (state !== TaskState.RUNNING) {
-    throw new SwarmError("failed_precondition", `task ${task.id} is not running: it is ${taskStateName(state)}`);
-  }
+  requireRunning(task);
   const place = { nodeId: task.nodeId, taskId: task.id };
   for await (const { content } of streams.open(place, framesOf(first, incoming), signal)) {
     if (content.case === "exec") yield content.value;
   }
+}
+
+/** Throws `failed_precondition` that says what the task is instead. */
+export function requireRunning({ id, status }: Task): void {
+  const state = status?.state ?? TaskState.NEW;
+  if (state === TaskState.RUNNING) return;
+  throw new SwarmError("failed_precondition", `task ${id} is not running: it is ${taskStateName(state)}`);
 }
 
 async function* framesOf(

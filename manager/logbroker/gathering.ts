@@ -8,8 +8,8 @@ import type { Scope } from "../../common/base/scope.ts";
 import { Wakeup } from "../../common/base/wakeup.ts";
 import { type LogMessage, type LogMessages, LogMessagesSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { LogSubscription } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
+import { whyUnreachable } from "../why-unreachable.ts";
 import { HandOver } from "./hand-over.ts";
 import { nodesOf, selects } from "./selection.ts";
 
@@ -186,14 +186,6 @@ export class Gathering {
     this.#delivered.set(taskId, timestamp);
     return true;
   }
-}
-
-/** Why a node cannot be asked now; undefined when it can. */
-function whyUnreachable(view: View, nodeId: string): string | undefined {
-  if (view.sessions.has(nodeId)) return undefined;
-  const node = view.nodes.get(nodeId);
-  if (!node) return "removed";
-  return node.status?.state === NodeStatus_State.DOWN ? "down" : "not connected";
 }
 
 function compareTimes(left: Timestamp, right: Timestamp): number {

@@ -29,15 +29,19 @@ export interface StreamHubOptions {
   readonly isSession: (nodeId: string, sessionId: string) => boolean;
 }
 
-/** Streams at once through this manager. Each holds two calls and what their windows buffer, about 1 MiB at worst. */
-const STREAMS_MAX = 128;
+/**
+ * Streams at once through this manager, by what they are about. Each holds two calls; one about a task also what their windows
+ * buffer, about 1 MiB at worst, while what is said about a node is small. Either kind leaves the other its room.
+ */
+const STREAMS_MAX = { task: 128, node: 256 } as const;
 /** How long an agent may take to open its stream. */
 const ANSWER_MS_MAX = 5_000;
 
 /** Where a stream leads. */
 export interface StreamPlace {
   readonly nodeId: string;
-  readonly taskId: string;
+  /** Absent: it is about the node. */
+  readonly taskId?: string;
 }
 
 /** A stream that is wanted, until its agent comes and takes it. */
@@ -66,7 +70,7 @@ export class StreamHub {
   /** Requests that are over, to be taken out of the store. */
   readonly #ended: WorkQueue<string>;
   readonly #stop = new AbortController();
-  #open = 0;
+  readonly #open = { task: 0, node: 0 };
 
   constructor(options: StreamHubOptions) {
     this.#options = options;
@@ -91,9 +95,9 @@ export class StreamHub {
   }
 
   /**
-   * A stream to the agent of a task's node: sends `outgoing` at the agent's pace, gives what the agent sends at the pace of
+   * A stream to the agent of a node: sends `outgoing` at the agent's pace, gives what the agent sends at the pace of
    * who iterates, and reads neither ahead. Ends when the agent has sent all; leaving it, or `caller`, ends it at once.
-   * @throws unavailable: the node cannot be asked, does not answer within 5 s, or was lost. resource_exhausted: the 129th.
+   * @throws unavailable: the node cannot be asked, does not answer within 5 s, or was lost. resource_exhausted: one too many.
    */
   async *open(
     place: StreamPlace,
@@ -102,19 +106,18 @@ export class StreamHub {
   ): AsyncGenerator<AgentFrame, void, undefined> {
     const signal = AbortSignal.any([caller, this.#stop.signal]);
     const { store, clock, random, managerId, lease } = this.#options;
-    const { nodeId, taskId } = place;
+    const { nodeId, taskId = "" } = place;
+    const kind = taskId === "" ? "node" : "task";
     const hostname = store.view.nodes.get(nodeId)?.description?.hostname || nodeId;
     if (!store.view.sessions.has(nodeId)) throw new SwarmError("unavailable", `node ${hostname} is not connected`);
-    if (this.#open >= STREAMS_MAX) {
-      throw new SwarmError(
-        "resource_exhausted",
-        `${STREAMS_MAX} streams at once through this manager, try again later`,
-      );
+    if (this.#open[kind] >= STREAMS_MAX[kind]) {
+      const count = `${STREAMS_MAX[kind]} streams to ${kind}s at once`;
+      throw new SwarmError("resource_exhausted", `${count} through this manager, try again later`);
     }
     const id = newId(random);
     const over = new AbortController();
     const arrival = Promise.withResolvers<AsyncIterable<AgentFrame>>();
-    this.#open++;
+    this.#open[kind]++;
     this.#wanted.set(id, { ...place, outgoing, over: over.signal, came: arrival.resolve });
     try {
       const request = create(StreamRequestSchema, { id, managerId, nodeId, taskId });
@@ -127,7 +130,7 @@ export class StreamHub {
       over.abort(COMPLETE);
     } finally {
       over.abort(new SwarmError("canceled", "whoever wanted the stream has gone"));
-      this.#open--;
+      this.#open[kind]--;
       this.#wanted.delete(id);
       this.#ended.add(id);
     }

@@ -32,6 +32,8 @@ test.each([
   "container ls",
   "exec -it web sh",
   "stop web",
+  "stats --no-stream",
+  "top web",
   "build .",
 ])("%s", async (line) => {
   const { code, out, err } = await swarmctl(...line.split(" "));

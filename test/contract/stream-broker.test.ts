@@ -9,19 +9,26 @@ import type { Session } from "../../agent/session.ts";
 import { StreamCarrier } from "../../agent/stream-carrier.ts";
 import { abortable, systemClock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
-import type { NodeId, SessionId } from "../../common/base/id.ts";
+import type { NodeId, SessionId, TaskId } from "../../common/base/id.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { GrpcServer } from "../../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../../common/rpc/grpc-transport.ts";
+import { Pipe } from "../../common/rpc/pipe.ts";
 import { createClient } from "../../common/rpc/service.ts";
 import { execInTask } from "../../manager/control/exec.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { openStore } from "../../manager/store/open-store.ts";
 import { StreamHub } from "../../manager/streambroker/stream-hub.ts";
 import { type ExecRequest, ExecRequestSchema, type ExecStartSchema } from "../../proto/gen/swarm/v1/control_pb.js";
-import { Dispatcher, LogBroker, StreamBroker } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
+import {
+  Dispatcher,
+  LogBroker,
+  type ManagerFrame,
+  ManagerFrameSchema,
+  StreamBroker,
+} from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ManagerInfoSchema, NodeSchema, SessionSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../eventually.ts";
@@ -73,7 +80,10 @@ async function world() {
     random: seededRandom(9),
     logger,
     connect: (address) => openGrpcTransport({ address }),
-    worker: { controllerOf: (id) => (id === task.id ? controller : undefined) },
+    worker: {
+      controllerOf: (id) => (id === task.id ? controller : undefined),
+      usage: (ids) => executor.usage(ids as readonly string[] as readonly TaskId[]),
+    },
     scope: agent,
   });
   const session: Session = {
@@ -252,6 +262,67 @@ test("who stops reading stops the command, and nobody's memory grows", async () 
   expect(produced).toBeLessThan(150);
   expect(fed).toBeLessThan(150);
   await reading.return?.(undefined);
+});
+
+/** Questions about the node's tasks, each once `ask` is called. */
+function watchStats(hub: StreamHub, until: AbortSignal = signal) {
+  const questions = new Pipe<ManagerFrame>(1);
+  const answers = hub.open({ nodeId: NODE }, questions.read(until), until)[Symbol.asyncIterator]();
+  return {
+    async ask(...taskIds: readonly string[]) {
+      const question = create(ManagerFrameSchema, { content: { case: "stats", value: { taskIds: [...taskIds] } } });
+      await questions.write(question, until);
+      const { value } = await answers.next();
+      return value?.content.case === "stats" ? value.content.value.tasks : [];
+    },
+    leave: () => answers.return?.(undefined),
+  };
+}
+
+test("a node's stats are asked for again and again over one stream", async () => {
+  it.executor.container(it.task.id).running = true;
+  for (const { hub } of [it.connected, it.asked]) {
+    it.executor.calls.length = 0;
+    const watch = watchStats(hub);
+    const first = await watch.ask(it.task.id, testId());
+    const second = await watch.ask(it.task.id);
+    expect([first.length, second.length]).toEqual([1, 1]);
+    expect(second[0]?.monotonicNanos).toBeGreaterThan(first[0]?.monotonicNanos ?? 0n);
+    expect(it.store.view.streamRequests.size).toBe(1);
+    expect(it.store.view.streamRequests.values().next().value).toMatchObject({ nodeId: NODE, taskId: "" });
+    await watch.leave();
+    await nothingLeft();
+    expect(it.executor.calls).toEqual(["usage 2", "usage 1"]);
+  }
+});
+
+test("however many watch a node's stats, commands can be run", async () => {
+  const stop = new AbortController();
+  const watches = Array.from({ length: 16 }, () => watchStats(it.asked.hub, stop.signal));
+  for (const watch of watches) await watch.ask(it.task.id);
+  await expect(watchStats(it.asked.hub, stop.signal).ask(it.task.id)).rejects.toMatchObject({
+    code: "resource_exhausted",
+    message: "16 watch this node's stats already",
+  });
+  const responses = await Array.fromAsync(it.exec(it.asked.hub, typed({ args: ["true"] })));
+  expect(responses.at(-1)?.content).toMatchObject({ case: "ended" });
+  await watches.pop()?.leave();
+  await eventually(async () => {
+    const watch = watchStats(it.asked.hub, stop.signal);
+    await watch.ask(it.task.id);
+    watches.push(watch);
+  });
+  stop.abort();
+  for (const watch of watches) await watch.leave();
+  await nothingLeft();
+});
+
+test("a question that is too long is refused by its field", async () => {
+  const many = Array.from({ length: 4_097 }, () => it.task.id);
+  await expect(watchStats(it.asked.hub).ask(...many)).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: "task_ids: at most 4096 at a time",
+  });
 });
 
 test("a node carries at most 32 streams at once", async () => {

@@ -117,6 +117,8 @@ export class SimHost {
         yield [];
       },
       purgeVolume: async () => {},
+      // Nobody asks what they use.
+      usage: async () => [],
       collect: (live, signal) =>
         step(async () => {
           await takes(1, 50);

@@ -8,7 +8,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, Volume } from "./objects_pb.js";
 import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file swarm/v1/control.proto.
@@ -1665,6 +1665,226 @@ export declare type ExecEnded = Message<"swarm.v1.ExecEnded"> & {
 export declare const ExecEndedSchema: GenMessage<ExecEnded>;
 
 /**
+ * Services, tasks and nodes by any name: the running tasks of any of them; all when nothing is named.
+ *
+ * @generated from message swarm.v1.WatchTaskStatsRequest
+ */
+export declare type WatchTaskStatsRequest = Message<"swarm.v1.WatchTaskStatsRequest"> & {
+  /**
+   * @generated from field: repeated string services = 1;
+   */
+  services: string[];
+
+  /**
+   * FAILED_PRECONDITION for one that does not run; one that ends later is no longer told of.
+   *
+   * @generated from field: repeated string tasks = 2;
+   */
+  tasks: string[];
+
+  /**
+   * @generated from field: repeated string nodes = 3;
+   */
+  nodes: string[];
+
+  /**
+   * Between two messages; absent: 1 s.
+   *
+   * @generated from field: google.protobuf.Duration period = 4;
+   */
+  period?: Duration | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.WatchTaskStatsRequest.
+ * Use `create(WatchTaskStatsRequestSchema)` to create a new message.
+ */
+export declare const WatchTaskStatsRequestSchema: GenMessage<WatchTaskStatsRequest>;
+
+/**
+ * The running tasks at this moment.
+ *
+ * @generated from message swarm.v1.WatchTaskStatsResponse
+ */
+export declare type WatchTaskStatsResponse = Message<"swarm.v1.WatchTaskStatsResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.TaskStats tasks = 1;
+   */
+  tasks: TaskStats[];
+
+  /**
+   * Nodes that cannot be asked now: their tasks are not in `tasks`.
+   *
+   * @generated from field: repeated swarm.v1.UnreachableNode unreachable = 2;
+   */
+  unreachable: UnreachableNode[];
+};
+
+/**
+ * Describes the message swarm.v1.WatchTaskStatsResponse.
+ * Use `create(WatchTaskStatsResponseSchema)` to create a new message.
+ */
+export declare const WatchTaskStatsResponseSchema: GenMessage<WatchTaskStatsResponse>;
+
+/**
+ * @generated from message swarm.v1.TaskStats
+ */
+export declare type TaskStats = Message<"swarm.v1.TaskStats"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * "web.1".
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string node_id = 3;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string node_hostname = 4;
+   */
+  nodeHostname: string;
+
+  /**
+   * Absent: the node did not tell in time, or the task has just ended there.
+   *
+   * @generated from field: swarm.v1.TaskUsage usage = 5;
+   */
+  usage?: TaskUsage | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.TaskStats.
+ * Use `create(TaskStatsSchema)` to create a new message.
+ */
+export declare const TaskStatsSchema: GenMessage<TaskStats>;
+
+/**
+ * @generated from message swarm.v1.UnreachableNode
+ */
+export declare type UnreachableNode = Message<"swarm.v1.UnreachableNode"> & {
+  /**
+   * @generated from field: string hostname = 1;
+   */
+  hostname: string;
+
+  /**
+   * "down".
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * "web.1": the tasks that are not told of.
+   *
+   * @generated from field: repeated string task_names = 3;
+   */
+  taskNames: string[];
+};
+
+/**
+ * Describes the message swarm.v1.UnreachableNode.
+ * Use `create(UnreachableNodeSchema)` to create a new message.
+ */
+export declare const UnreachableNodeSchema: GenMessage<UnreachableNode>;
+
+/**
+ * What a container uses, as the kernel counts it. Counters begin with the container.
+ *
+ * @generated from message swarm.v1.TaskUsage
+ */
+export declare type TaskUsage = Message<"swarm.v1.TaskUsage"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * When it was read, by a clock of the node's that never jumps: what counters are divided by.
+   *
+   * @generated from field: uint64 monotonic_nanos = 2;
+   */
+  monotonicNanos: bigint;
+
+  /**
+   * @generated from field: uint64 cpu_nanos = 3;
+   */
+  cpuNanos: bigint;
+
+  /**
+   * Without page cache that could be dropped at once.
+   *
+   * @generated from field: uint64 memory_bytes = 4;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * The container's limit; the node's memory where that is less, or where there is none.
+   *
+   * @generated from field: uint64 memory_limit_bytes = 5;
+   */
+  memoryLimitBytes: bigint;
+
+  /**
+   * @generated from field: uint64 pids = 6;
+   */
+  pids: bigint;
+
+  /**
+   * As the container sees it; absent for a task without a link of its own.
+   *
+   * @generated from field: swarm.v1.TransferredBytes network = 7;
+   */
+  network?: TransferredBytes | undefined;
+
+  /**
+   * Disks; absent where the kernel does not tell.
+   *
+   * @generated from field: swarm.v1.TransferredBytes block = 8;
+   */
+  block?: TransferredBytes | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.TaskUsage.
+ * Use `create(TaskUsageSchema)` to create a new message.
+ */
+export declare const TaskUsageSchema: GenMessage<TaskUsage>;
+
+/**
+ * @generated from message swarm.v1.TransferredBytes
+ */
+export declare type TransferredBytes = Message<"swarm.v1.TransferredBytes"> & {
+  /**
+   * Received, or read.
+   *
+   * @generated from field: uint64 in = 1;
+   */
+  in: bigint;
+
+  /**
+   * Sent, or written.
+   *
+   * @generated from field: uint64 out = 2;
+   */
+  out: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.TransferredBytes.
+ * Use `create(TransferredBytesSchema)` to create a new message.
+ */
+export declare const TransferredBytesSchema: GenMessage<TransferredBytes>;
+
+/**
  * A stack as its file says it, after conversion: what `stack deploy` asks for. Names carry the stack's prefix.
  *
  * @generated from message swarm.v1.StackSpec
@@ -2632,6 +2852,16 @@ export declare const Control: GenService<{
     methodKind: "bidi_streaming";
     input: typeof ExecRequestSchema;
     output: typeof ExecResponseSchema;
+  },
+  /**
+   * What running tasks use: a message each period, until the caller ends it.
+   *
+   * @generated from rpc swarm.v1.Control.WatchTaskStats
+   */
+  watchTaskStats: {
+    methodKind: "server_streaming";
+    input: typeof WatchTaskStatsRequestSchema;
+    output: typeof WatchTaskStatsResponseSchema;
   },
 }>;
 

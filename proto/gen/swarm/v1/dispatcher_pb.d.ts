@@ -9,7 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
-import type { ExecRequest, ExecResponse, LogMessage } from "./control_pb.js";
+import type { ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
 
 /**
  * Describes the file swarm/v1/dispatcher.proto.
@@ -791,6 +791,12 @@ export declare type AgentFrame = Message<"swarm.v1.AgentFrame"> & {
      */
     value: ExecResponse;
     case: "exec";
+  } | {
+    /**
+     * @generated from field: swarm.v1.StatsAnswer stats = 4;
+     */
+    value: StatsAnswer;
+    case: "stats";
   } | { case: undefined; value?: undefined };
 };
 
@@ -857,6 +863,14 @@ export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
      */
     value: ExecRequest;
     case: "exec";
+  } | {
+    /**
+     * Each is answered by one StatsAnswer, in turn.
+     *
+     * @generated from field: swarm.v1.StatsQuestion stats = 2;
+     */
+    value: StatsQuestion;
+    case: "stats";
   } | { case: undefined; value?: undefined };
 };
 
@@ -865,6 +879,42 @@ export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
  * Use `create(ManagerFrameSchema)` to create a new message.
  */
 export declare const ManagerFrameSchema: GenMessage<ManagerFrame>;
+
+/**
+ * What do these tasks use now? A stream of such is the node's, not a task's.
+ *
+ * @generated from message swarm.v1.StatsQuestion
+ */
+export declare type StatsQuestion = Message<"swarm.v1.StatsQuestion"> & {
+  /**
+   * @generated from field: repeated string task_ids = 1;
+   */
+  taskIds: string[];
+};
+
+/**
+ * Describes the message swarm.v1.StatsQuestion.
+ * Use `create(StatsQuestionSchema)` to create a new message.
+ */
+export declare const StatsQuestionSchema: GenMessage<StatsQuestion>;
+
+/**
+ * @generated from message swarm.v1.StatsAnswer
+ */
+export declare type StatsAnswer = Message<"swarm.v1.StatsAnswer"> & {
+  /**
+   * Of the tasks that were asked for and have a container here.
+   *
+   * @generated from field: repeated swarm.v1.TaskUsage tasks = 1;
+   */
+  tasks: TaskUsage[];
+};
+
+/**
+ * Describes the message swarm.v1.StatsAnswer.
+ * Use `create(StatsAnswerSchema)` to create a new message.
+ */
+export declare const StatsAnswerSchema: GenMessage<StatsAnswer>;
 
 /**
  * @generated from service swarm.v1.Dispatcher

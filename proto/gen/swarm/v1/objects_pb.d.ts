@@ -985,6 +985,8 @@ export declare type StreamRequest = Message<"swarm.v1.StreamRequest"> & {
   nodeId: string;
 
   /**
+   * Empty: the stream is about the node.
+   *
    * @generated from field: string task_id = 4;
    */
   taskId: string;
