@@ -10,6 +10,7 @@ export type TaskId = Branded<"task">;
 export type NodeId = Branded<"node">;
 export type ManagerId = Branded<"manager">;
 export type SessionId = Branded<"session">;
+export type ClusterId = Branded<"cluster">;
 
 const ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz";
 const ID_LENGTH = 25;

@@ -28,6 +28,9 @@ function openSystemRandom(): Random {
   };
 }
 
+/** Where the bytes of keys and nonces come from: the kernel, or a seed. */
+export type Entropy = (count: number) => Uint8Array;
+
 /** Bytes for keys and nonces, from the kernel. */
 export function systemEntropy(count: number): Uint8Array {
   return randomBytes(count);

@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { type Branded, newId } from "../../common/base/id.ts";
+import { sameBytes } from "../../common/base/same-bytes.ts";
 import { toTimestamp } from "../../common/model/duration.ts";
 import { contentProblems } from "../../common/model/validate-content.ts";
 import {
@@ -29,7 +30,6 @@ import {
   SpecVersionSchema,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type ContentPin, ContentPinSchema } from "../../proto/gen/swarm/v1/types_pb.js";
-import { sameFingerprint } from "../sealing/cluster-key.ts";
 import { versionId } from "../store/kinds.ts";
 import { effectivePins } from "../store/pins.ts";
 import type { Proposal } from "../store/proposal.ts";
@@ -199,7 +199,7 @@ export function isContent(
   stored: ContentVersion,
   data: Uint8Array,
 ): boolean {
-  return sameFingerprint(stored.fingerprint, fingerprint(sealer, kind, data));
+  return sameBytes(stored.fingerprint, fingerprint(sealer, kind, data));
 }
 
 function fingerprint(sealer: ControlDependencies["sealer"], kind: ContentKind, data: Uint8Array): Uint8Array {

@@ -2,7 +2,7 @@
  * The key that seals the cluster's secrets: 32 random bytes in a file of each manager, never in the store. Whoever has the
  * store's data without this file has no secrets.
  */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import { SwarmError } from "../../common/base/error.ts";
 
 /** As text: one line, so that it can be copied by hand or put into a secret store. */
@@ -35,9 +35,4 @@ export function parseKey(text: string, place: string): Uint8Array {
 /** Tells keys apart without telling them: the first 16 digits of a hash. */
 export function keyId(key: Uint8Array): string {
   return createHash("sha256").update("swarm cluster key\n").update(key).digest("hex").slice(0, 16);
-}
-
-/** Whether two fingerprints are equal, in time that does not depend on where they differ. */
-export function sameFingerprint(left: Uint8Array, right: Uint8Array): boolean {
-  return left.length === right.length && timingSafeEqual(left, right);
 }

@@ -1,7 +1,7 @@
 import { readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import type { Entropy } from "../../common/base/random.ts";
 import { type ClusterKeys, formatKey, KEY_BYTES, parseKey } from "./cluster-key.ts";
-import type { Entropy } from "./sealer.ts";
 
 /** The key in a file of this manager's, 0600. */
 export function keyFile(path: string, entropy: Entropy): ClusterKeys {

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { systemEntropy } from "../../common/base/random.ts";
-import { KEY_BYTES, keyId, sameFingerprint } from "./cluster-key.ts";
+import { sameBytes } from "../../common/base/same-bytes.ts";
+import { KEY_BYTES, keyId } from "./cluster-key.ts";
 import { keyFile } from "./key-file.ts";
 import { Sealer } from "./sealer.ts";
 
@@ -39,9 +40,9 @@ describe("sealing", () => {
 
   test("fingerprints tell equal content, and nothing without the key", () => {
     const other = new Sealer(systemEntropy(KEY_BYTES), systemEntropy);
-    expect(sameFingerprint(sealer.fingerprint(secret), sealer.fingerprint(Buffer.from(secret)))).toBe(true);
-    expect(sameFingerprint(sealer.fingerprint(secret), sealer.fingerprint(Buffer.from("other")))).toBe(false);
-    expect(sameFingerprint(sealer.fingerprint(secret), other.fingerprint(secret))).toBe(false);
+    expect(sameBytes(sealer.fingerprint(secret), sealer.fingerprint(Buffer.from(secret)))).toBe(true);
+    expect(sameBytes(sealer.fingerprint(secret), sealer.fingerprint(Buffer.from("other")))).toBe(false);
+    expect(sameBytes(sealer.fingerprint(secret), other.fingerprint(secret))).toBe(false);
     expect(other.keyId).not.toBe(sealer.keyId);
     expect(keyId(key)).toBe(sealer.keyId);
   });

@@ -6,14 +6,12 @@
  */
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from "node:crypto";
 import { assert, SwarmError } from "../../common/base/error.ts";
+import type { Entropy } from "../../common/base/random.ts";
 import { KEY_BYTES, keyId } from "./cluster-key.ts";
 
 const VERSION = 1;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
-
-/** Where random bytes come from: the kernel, or a seed. */
-export type Entropy = (count: number) => Uint8Array;
 
 export class Sealer {
   /** Of the cluster's key. */
