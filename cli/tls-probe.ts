@@ -3,8 +3,9 @@ import type { X509Certificate } from "node:crypto";
 import { isIP, connect as openSocket, type Socket } from "node:net";
 import { connect as openTls, type TLSSocket } from "node:tls";
 import { SwarmError } from "../common/base/error.ts";
+import { certificatesOf, describeCertificate, validityProblem } from "../common/pki/certificates.ts";
 import { type ClientTls, clientTlsOptions } from "../common/rpc/tls.ts";
-import { certificatesOf, describeCertificate, type TlsFiles, validityProblem } from "../common/rpc/tls-files.ts";
+import type { TlsFiles } from "../common/rpc/tls-files.ts";
 
 /** What TLS is done with. */
 export interface ProbeTls {

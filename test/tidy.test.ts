@@ -51,11 +51,12 @@ function places(files: readonly Source[], pattern: RegExp): string[] {
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "common/base": [],
   "common/model": ["common/base", "proto/gen"],
-  "common/rpc": ["common/base", "common/model", "proto/gen"],
+  "common/pki": ["common/base"],
+  "common/rpc": ["common/base", "common/model", "common/pki", "proto/gen"],
   "common/registry": ["common/base", "common/model", "proto/gen"],
-  manager: ["common/base", "common/model", "common/registry", "common/rpc", "proto/gen"],
-  agent: ["common/base", "common/model", "common/registry", "common/rpc", "proto/gen"],
-  cli: ["common/base", "common/model", "common/rpc", "proto/gen"],
+  manager: ["common/base", "common/model", "common/pki", "common/registry", "common/rpc", "proto/gen"],
+  agent: ["common/base", "common/model", "common/pki", "common/registry", "common/rpc", "proto/gen"],
+  cli: ["common/base", "common/model", "common/pki", "common/rpc", "proto/gen"],
 };
 
 /** The loops of the manager, which meet in the store and never call one another. */
@@ -102,6 +103,7 @@ describe("layers", () => {
   test.each([
     ["etcd3", /^etcd3/, /^manager\/store\//],
     ["grpc-js", /^@grpc\/grpc-js/, /^common\/rpc\//],
+    ["@peculiar/x509", /^(@peculiar\/|reflect-metadata)/, /^common\/pki\/x509\.ts$/],
     ["yaml", /^yaml$/, /^cli\/stack\/read-yaml\.ts$/],
     ["pino", /^pino/, /^common\/base\/logger\.ts$/],
     [

@@ -2,9 +2,10 @@
  * Certificate and key files, checked before they are used: what OpenSSL would say at some handshake ("sslv3 alert bad
  * certificate") is said here with the file, the reason and the date.
  */
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { errnoOf, SwarmError } from "../base/error.ts";
+import { certificatesOf, nameOf, validityProblem } from "../pki/certificates.ts";
 
 /** Paths. A caller may leave some out; a server may not. */
 export interface TlsFiles {
@@ -31,9 +32,6 @@ const KEY_USAGES: Readonly<Record<TlsEnd, string>> = { server: "1.3.6.1.5.5.7.3.
 /** No sane chain is larger: the wrong file is not read into memory. */
 const FILE_BYTES_MAX = 1024 * 1024;
 
-const CERTIFICATE_BLOCK =
-  /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[^-]*-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g;
-
 /**
  * Reads and checks the files: PEM, readable, valid at `nowMs`, the key the certificate's own.
  * Throws `failed_precondition` that names every bad file.
@@ -59,25 +57,6 @@ export function loadTlsFiles<Files extends TlsFiles>(
   }
   if (problems.length > 0) throw new SwarmError("failed_precondition", problems.join("; "));
   return { pem: { ...files, ca, certificate, key } as LoadedTls<Files>["pem"], warnings };
-}
-
-/** "CN=web.example, valid until 2027-01-02T03:04:05Z": enough to tell certificates apart. */
-export function describeCertificate(certificate: X509Certificate): string {
-  return `${nameOf(certificate.subject)}, issued by ${nameOf(certificate.issuer)}`;
-}
-
-/** Why a certificate is not valid at `nowMs`, or undefined. */
-export function validityProblem(certificate: X509Certificate, nowMs: number): string | undefined {
-  if (certificate.validToDate.getTime() < nowMs) return `expired on ${day(certificate.validToDate)}`;
-  const fromMs = certificate.validFromDate.getTime();
-  return fromMs > nowMs
-    ? `is not valid before ${day(certificate.validFromDate)}; this machine's clock says ${day(new Date(nowMs))}`
-    : undefined;
-}
-
-/** Every certificate of a PEM text; throws what OpenSSL says of a broken one. */
-export function certificatesOf(pem: string): readonly X509Certificate[] {
-  return (pem.match(CERTIFICATE_BLOCK) ?? []).map((block) => new X509Certificate(block));
 }
 
 interface Findings {
@@ -165,13 +144,4 @@ function checkedKey(path: string, pem: string, problems: string[]): KeyObject | 
     problems.push(`key ${path}: is no valid private key (${SwarmError.from(reason).message})`);
     return undefined;
   }
-}
-
-/** A distinguished name on one line. */
-function nameOf(name: string): string {
-  return name.split("\n").toReversed().join(", ");
-}
-
-function day(date: Date): string {
-  return `${date.toISOString().slice(0, 19)}Z`;
 }
