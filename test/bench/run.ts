@@ -10,6 +10,7 @@ import { measureCluster } from "./cluster.ts";
 import { measureContainerStart } from "./container-start.ts";
 import { installDocker } from "./docker-engine.ts";
 import { type Figure, formatFigure, HEADING } from "./figure.ts";
+import { measurePki } from "./pki.ts";
 import { measureScheduler } from "./scheduler.ts";
 import { measureStackConfig } from "./stack-config.ts";
 import { measureStackDeploy } from "./stack-deploy.ts";
@@ -19,6 +20,7 @@ import { measureStore } from "./store.ts";
 const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => Promise<readonly Figure[]>>> = {
   scheduler: measureScheduler,
   store: measureStore,
+  pki: measurePki,
   "stack-config": measureStackConfig,
   container: measureContainerStart,
   cluster: measureCluster,
