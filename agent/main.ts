@@ -5,11 +5,11 @@ import { systemClock } from "../common/base/clock.ts";
 import { type DataDirectory, openDataDirectory } from "../common/base/data-directory.ts";
 import { readBootId } from "../common/base/directory-lock.ts";
 import { SwarmError } from "../common/base/error.ts";
-import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
 import type { NodeId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { dieOfBugs, runProgram } from "../common/base/program.ts";
 import { systemRandom } from "../common/base/random.ts";
+import { Scope } from "../common/base/scope.ts";
 import { stopSignal } from "../common/base/stop-signal.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
@@ -19,8 +19,9 @@ import { ClusterImages } from "./cluster-images.ts";
 import { contentsDirectory } from "./container-contents.ts";
 import { ContainerExecutor } from "./container-executor.ts";
 import { hostPlatform } from "./image/store.ts";
+import { NodeIdentity } from "./node-identity.ts";
 import { agentDirectories } from "./node-runtime.ts";
-import { type AgentSettings, agentSettings, describeProgram, plaintextProblem } from "./options.ts";
+import { type AgentSettings, agentSettings, describeProgram } from "./options.ts";
 import { type HostFacts, readHostFacts } from "./runtime/host-facts.ts";
 import { type Connect, ManagerList } from "./session.ts";
 import { FileTaskDatabase } from "./task-database.ts";
@@ -43,13 +44,16 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
   const facts = await checkHost();
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   sparedByOom(logger);
+  const stop = stopSignal(logger, "agent stops");
+  const identity = await openIdentity(settings, directory, logger, stop);
+  const { nodeId } = identity;
   const managers = new ManagerList(settings.managers);
-  const connect = connectTo(settings);
+  const connect: Connect = (address) => openGrpcTransport({ address, tls: identity.client });
   const platform = hostPlatform();
   await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform });
-  await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
+  await using executor = await openExecutor({ settings, directory, nodeId, facts, clusterImages, logger });
   const agent = new Agent({
-    nodeId: directory.id,
+    nodeId,
     managers,
     clock: systemClock,
     random: systemRandom,
@@ -59,24 +63,47 @@ async function run(settings: AgentSettings, logger: Logger): Promise<void> {
     database: new FileTaskDatabase(agentDirectories(directory.path, undefined), logger),
     bootId: readBootId(),
   });
-  const { id: nodeId } = directory;
+  await using scope = new Scope(stop);
+  scope.spawn("certificate", (signal) => identity.run(managers, signal));
   logger.info(
     { nodeId, hostname: settings.hostname, managers: managers.all, dataDirectory: directory.path },
     "agent starts",
   );
-  await agent.run(stopSignal(logger, "agent stops"));
+  scope.spawn("agent", (signal) => agent.run(signal));
+  await scope.join().catch((reason: unknown) => {
+    if (!stop.aborted) throw reason;
+  });
   logger.info({ nodeId }, "agent stopped, its containers run on");
 }
 
-/** Managers tell of each other: those that are elsewhere are not connected to in plaintext either, unless that was asked for. */
-function connectTo({ insecure }: AgentSettings): Connect {
-  return (address) => {
-    const host = parseHostPort(address)?.host;
-    if (!insecure && (host === undefined || !isLoopback(host))) {
-      throw new SwarmError("failed_precondition", plaintextProblem(address));
-    }
-    return openGrpcTransport({ address });
-  };
+/** Who this node is; a host that is none yet joins by its token. */
+async function openIdentity(
+  { dataDirectory, joinTokenFile, managers }: AgentSettings,
+  directory: DataDirectory<NodeId>,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<NodeIdentity> {
+  const options = { directory: `${dataDirectory}/identity`, clock: systemClock, random: systemRandom, logger };
+  const known = await NodeIdentity.read(options);
+  if (known) return known;
+  if (joinTokenFile === undefined) {
+    throw lacking(
+      "this host is no node of a cluster: give --join-token-file FILE with what 'swarmctl swarm join-token worker' prints",
+    );
+  }
+  const token = await readToken(joinTokenFile);
+  const identity = await NodeIdentity.join(options, { managers, token }, signal);
+  directory.adopt(identity.nodeId);
+  logger.info({ nodeId: identity.nodeId, clusterId: identity.clusterId }, "joined the cluster");
+  return identity;
+}
+
+async function readToken(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (reason) {
+    throw SwarmError.wrap(`--join-token-file ${path}`, reason, "failed_precondition");
+  }
 }
 
 /** Ends the node's containers and removes what it made on this host; a directory that is not there is no error. */
@@ -84,10 +111,11 @@ async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
   if (!existsSync(settings.dataDirectory)) return;
   const facts = await checkHost();
   const managers = new ManagerList(settings.managers);
-  const connect = connectTo(settings);
+  const connect: Connect = (address) => openGrpcTransport({ address });
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "node-id", systemRandom);
   await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform: hostPlatform() });
-  await using executor = await openExecutor({ settings, directory, facts, clusterImages, logger });
+  const { id: nodeId } = directory;
+  await using executor = await openExecutor({ settings, directory, nodeId, facts, clusterImages, logger });
   const signal = stopSignal(logger, "agent stops");
   await executor.purge(signal);
   await executor.removeFolder(directory.path, signal);
@@ -97,12 +125,13 @@ async function purge(settings: AgentSettings, logger: Logger): Promise<void> {
 async function openExecutor(parts: {
   readonly settings: AgentSettings;
   readonly directory: DataDirectory<NodeId>;
+  readonly nodeId: NodeId;
   readonly facts: HostFacts;
   readonly clusterImages: ClusterImages;
   readonly logger: Logger;
 }): Promise<ContainerExecutor> {
-  const { settings, directory, facts, clusterImages, logger } = parts;
-  const { id: nodeId, path } = directory;
+  const { settings, nodeId, facts, clusterImages, logger } = parts;
+  const { path } = parts.directory;
   const cgroups = await openCgroups(systemClock, settings.cgroupParent ?? `/swarm-${nodeId.slice(0, 12)}`);
   return ContainerExecutor.open(
     {

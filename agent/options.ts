@@ -1,7 +1,7 @@
 /** What swarm-agent can be told, by flags and environment, and what it makes of it. Pure. */
 import { hostname } from "node:os";
 import { type FieldProblem, invalidFields } from "../common/base/error.ts";
-import { isLoopback, parseHostPort } from "../common/base/host-port.ts";
+import { parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions, type LogLevel } from "../common/base/logger.ts";
 import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
 import { parseDurationMs } from "../common/model/units.ts";
@@ -15,8 +15,9 @@ const OPTIONS = {
     help: "Managers to begin with; the agent learns the others from them",
     default: "127.0.0.1:2377",
   },
-  insecure: {
-    help: "Allow managers that are not on this machine though connections are neither\nencrypted nor authenticated: only on a network that nobody else uses",
+  "join-token-file": {
+    value: "PATH",
+    help: "The cluster's join token, for a host that is no node yet (swarmctl swarm\njoin-token worker); read once, and then not needed any more",
   },
   "data-dir": { value: "PATH", help: "State, images, logs and volumes", default: "/var/lib/swarm/agent" },
   hostname: { value: "NAME", help: "The node's name in the cluster (default: the host's)" },
@@ -59,8 +60,8 @@ export function describeProgram(version: string): ProgramDescription<typeof OPTI
 /** The agent's settings, checked. */
 export interface AgentSettings {
   readonly managers: readonly string[];
-  /** Whether connections may leave this machine in plaintext. */
-  readonly insecure: boolean;
+  /** Where the join token is, for a host that is no node yet. */
+  readonly joinTokenFile: string | undefined;
   readonly dataDirectory: string;
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -85,7 +86,6 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   for (const address of managers) {
     const parsed = parseHostPort(address);
     check("manager", parsed !== undefined, `${address} is not HOST:PORT`);
-    check("manager", parsed === undefined || values.insecure || isLoopback(parsed.host), plaintextProblem(address));
   }
   check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
   check("bridge", /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values.bridge), "must be 1 to 15 letters, digits, - or _");
@@ -106,7 +106,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   if (problems.length > 0) throw invalidFields(problems);
   return {
     managers,
-    insecure: values.insecure,
+    joinTokenFile: values["join-token-file"],
     dataDirectory: values["data-dir"].replace(/(.)\/+$/, "$1"),
     hostname: values.hostname ?? hostname(),
     labels: Object.fromEntries(labels),
@@ -117,11 +117,6 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     purge: values.purge,
     log: logOptions(level ?? "info", format),
   };
-}
-
-/** Why a manager is not connected to without `--insecure`, with the remedy. */
-export function plaintextProblem(address: string): string {
-  return `${address} is not loopback, and connections are not encrypted yet: add --insecure to accept that`;
 }
 
 function logOptions(level: LogLevel, format: string | undefined): LoggerOptions {

@@ -96,7 +96,6 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   "swarm ca": CERTIFICATES,
   "swarm init": `a cluster begins with its first swarm-manager: start one; ${JOIN}`,
   "swarm join": `a node joins by itself: ${JOIN}; for another manager, start swarm-manager --etcd with the same etcd`,
-  "swarm join-token": `${CERTIFICATES}, and so no tokens; ${JOIN}`,
   "swarm leave": "stop swarm-agent on the node (--purge removes what it made), then swarmctl node rm NODE",
   "swarm unlock": `${CERTIFICATES}, so nothing is locked`,
   "swarm unlock-key": `${CERTIFICATES}, so nothing is locked`,

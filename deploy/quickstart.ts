@@ -13,6 +13,8 @@ import { writeDemoImage } from "./demo/image.ts";
 const ROOT = new URL("..", import.meta.url).pathname;
 const STATE = "/var/lib/swarm-quickstart";
 const SOCKET = "/run/swarm/manager.sock";
+/** What the nodes join with. */
+const JOIN_TOKEN = join(STATE, "join-token");
 const BRIDGE = "swarm-quick";
 const NETWORK = "10.199.199";
 const MANAGER_ADDRESS = `${NETWORK}.1:2377`;
@@ -146,15 +148,7 @@ async function startManager(): Promise<void> {
   await requireFree(2377, `${NETWORK}.1`, "the manager's port for agents");
   // Root without any capability: the manager and its etcd need none.
   const command = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
-  const options = [
-    "--data-dir",
-    join(STATE, "manager"),
-    "--socket",
-    SOCKET,
-    "--listen-addr",
-    MANAGER_ADDRESS,
-    "--insecure",
-  ];
+  const options = ["--data-dir", join(STATE, "manager"), "--socket", SOCKET, "--listen-addr", MANAGER_ADDRESS];
   const child = startProgram("manager", [...command, join(ROOT, "manager/swarm-manager"), ...options]);
   await waitFor("the manager answers", () => {
     if (child.exitCode !== null)
@@ -166,7 +160,16 @@ async function startManager(): Promise<void> {
 function startAgent({ name, namespace }: Host): void {
   if (runningProgram(name)) return;
   const enter = namespace ? ["nsenter", `--net=/run/netns/${namespace}`] : [];
-  const options = ["--manager", MANAGER_ADDRESS, "--insecure", "--data-dir", join(STATE, name), "--hostname", name];
+  const options = [
+    "--manager",
+    MANAGER_ADDRESS,
+    "--join-token-file",
+    JOIN_TOKEN,
+    "--data-dir",
+    join(STATE, name),
+    "--hostname",
+    name,
+  ];
   startProgram(name, [...enter, join(ROOT, "agent/swarm-agent"), ...options]);
 }
 
@@ -241,6 +244,11 @@ async function up(): Promise<void> {
   if (!runningProgram("manager")) await requireFree(PUBLISHED_PORT, "0.0.0.0", "the demo's");
   makeHosts();
   await startManager();
+  writeFileSync(
+    JOIN_TOKEN,
+    execute(join(ROOT, "cli/swarmctl"), "--host", `unix://${SOCKET}`, "swarm", "join-token", "-q", "worker"),
+    { mode: 0o600 },
+  );
   for (const host of HOSTS) startAgent(host);
   const image = writeDemoImage(STATE, "1");
   await waitFor("three nodes are ready", () => {

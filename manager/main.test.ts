@@ -61,16 +61,18 @@ async function started(options: readonly string[] = []) {
 test("serves each service on its own door, stops within two seconds, and is itself again after a restart", async () => {
   const first = await started();
   await using local = openGrpcTransport({ address: `unix:${first.socket}` });
-  await using remote = openGrpcTransport({ address: first.address });
+  await using remote = openGrpcTransport({ address: first.address, tls: { verify: false } });
+  await using plain = openGrpcTransport({ address: first.address });
   const { managerId } = await eventually(async () => {
     const info = await createClient(Control, local).getInfo({});
     expect(info.leaderId).toBe(info.managerId);
     expect(info.managers).toMatchObject([{ address: first.address }]);
     return info;
   });
-  await expect(createClient(Control, remote).getInfo({})).rejects.toMatchObject({ code: "unimplemented" });
+  await expect(createClient(Control, plain).getInfo({})).rejects.toMatchObject({ code: "unavailable" });
+  await expect(createClient(Control, remote).getInfo({})).rejects.toMatchObject({ code: "unauthenticated" });
   await expect(createClient(Dispatcher, local).heartbeat({})).rejects.toMatchObject({ code: "unimplemented" });
-  await expect(createClient(Dispatcher, remote).heartbeat({})).rejects.toMatchObject({ code: "failed_precondition" });
+  await expect(createClient(Dispatcher, remote).heartbeat({})).rejects.toMatchObject({ code: "unauthenticated" });
   expect((await stat(first.socket)).mode & 0o777).toBe(0o600);
   expect((await stat(first.data)).mode & 0o777).toBe(0o700);
   const etcd = JSON.parse(await readFile(join(first.data, "etcd/owner.json"), "utf8")) as { etcd: { pid: number } };

@@ -1,10 +1,11 @@
 /** swarm-manager: opens the real store, disk and doors, puts a Manager together from them, and runs it until a signal comes. */
+import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { abortReason, systemClock } from "../common/base/clock.ts";
 import { openDataDirectory } from "../common/base/data-directory.ts";
-import { isLoopback, printHostPort } from "../common/base/host-port.ts";
-import type { ManagerId } from "../common/base/id.ts";
+import { printHostPort } from "../common/base/host-port.ts";
+import type { ManagerId, NodeId } from "../common/base/id.ts";
 import { type Logger, openLogger } from "../common/base/logger.ts";
 import { dieOfBugs, runProgram } from "../common/base/program.ts";
 import { systemEntropy, systemRandom } from "../common/base/random.ts";
@@ -16,8 +17,11 @@ import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { MutualTls } from "../common/rpc/tls.ts";
 import { loadTlsFiles, type ServerTlsFiles } from "../common/rpc/tls-files.ts";
+import { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Content as ContentService, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { authorize } from "./access.ts";
+import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { Manager, type ManagerServices } from "./manager.ts";
@@ -25,6 +29,7 @@ import { describeProgram, type ManagerSettings, managerSettings } from "./option
 import { keyFile } from "./sealing/key-file.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
+import type { Store } from "./store/store.ts";
 
 /** Agents connect again after this long, which spreads them over the managers once more. */
 const CONNECTION_AGE_MS_MAX = 60 * 60_000;
@@ -61,8 +66,8 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
   using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries: settings.insecureRegistries });
   await using local = new GrpcServer({ logger });
-  await using agents = new GrpcServer({ logger, connectionAgeMsMax: CONNECTION_AGE_MS_MAX });
   await using remote = settings.api && openRemoteDoor(settings.api.files, logger);
+  await using doors = new AsyncDisposableStack();
   const manager = new Manager({
     ...parts,
     kv,
@@ -77,7 +82,7 @@ async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal)
     entropy: systemEntropy,
     serve: (services, scope) =>
       openDoors(
-        { services, local, agents, remote, content: contentOf(services, { blobs, managerId, logger }), scope },
+        { services, local, remote, blobs, scope, opened: doors, nodeId: managerId as string as NodeId },
         settings,
         logger,
       ),
@@ -95,48 +100,76 @@ async function startEtcd(
   return EmbeddedEtcd.start({ ...parts, logger, directory: join(dataDirectory, "etcd") }, signal);
 }
 
-function contentOf(
-  { store }: ManagerServices,
-  options: { readonly blobs: BlobStore; readonly managerId: string; readonly logger: Logger },
-): Content {
-  const connect = (address: string) => openGrpcTransport({ address });
-  return new Content({ ...options, view: store.view, clock: systemClock, connect });
-}
-
 interface Doors {
   readonly services: ManagerServices;
-  readonly content: Content;
+  readonly blobs: BlobStore;
+  /** Who this manager is. */
+  readonly nodeId: NodeId;
   readonly scope: Scope;
   /** The unix socket: people of this host. */
   readonly local: GrpcServer;
-  /** The port: agents and other managers. */
-  readonly agents: GrpcServer;
-  /** The TLS port: people of other hosts. */
+  /** The TLS port for certificates that people brought themselves. */
   readonly remote: GrpcServer | undefined;
+  /** Takes what is to be closed at the end. */
+  readonly opened: AsyncDisposableStack;
 }
 
-/** Control on the socket and to clients with a certificate; what agents call on the port only. */
+/**
+ * Control on the socket, and for people of other hosts; what agents and managers call on the port only, under the cluster's
+ * own certificates: who may call what, `authorize` says.
+ */
 async function openDoors(
-  { services, content, local, agents, remote, scope }: Doors,
-  { listen, advertise, socket, api }: ManagerSettings,
+  { services, blobs, nodeId, local, remote, scope, opened }: Doors,
+  settings: ManagerSettings,
   logger: Logger,
 ): Promise<string> {
-  local.addService(Control, services.control);
-  agents.addService(Dispatcher, services.dispatcher);
-  agents.addService(LogBroker, services.logBroker);
-  agents.addService(StreamBroker, services.streamBroker);
-  agents.addService(ContentService, content.implementation);
+  const { listen, advertise, socket, api, dataDirectory, hostname } = settings;
+  const { store, authority } = services;
+  await authority.ensure(scope.signal);
+  const reached = advertise?.host ?? reachable(listen.host);
+  const identity = await ManagerIdentity.open({
+    ...{ ...parts, logger, nodeId, authority },
+    directory: join(dataDirectory, "identity"),
+    hosts: certificateHosts([reached, hostname]),
+  });
+  scope.spawn("certificate", (signal) => identity.run(signal));
+  const members = opened.use(openMembersDoor(identity, store, logger));
+  const content = new Content({
+    ...{ blobs, logger, view: store.view, clock: systemClock, managerId: nodeId },
+    connect: (address: string) => openGrpcTransport({ address, tls: identity.client }),
+  });
   scope.spawn("content", (signal) => content.run(signal));
-  const bound = await agents.listen(printHostPort(listen));
+  members.addService(NodeCa, services.nodeCa);
+  members.addService(Dispatcher, services.dispatcher);
+  members.addService(LogBroker, services.logBroker);
+  members.addService(StreamBroker, services.streamBroker);
+  members.addService(ContentService, content.implementation);
+  for (const server of [members, local, remote]) server?.addService(Control, services.control);
+  const bound = await members.listen(printHostPort(listen));
   await local.listen(`unix:${socket}`);
-  remote?.addService(Control, services.control);
   const apiBound = api && (await remote?.listen(printHostPort(api.listen)));
   const port = Number(bound.slice(bound.lastIndexOf(":") + 1));
-  if (!isLoopback(listen.host)) {
-    logger.warn({ address: bound }, "agents' connections are neither encrypted nor authenticated");
-  }
   logger.info({ socket, listen: bound, ...(apiBound ? { api: apiBound } : {}) }, "listening");
-  return printHostPort({ host: advertise?.host ?? reachable(listen.host), port: advertise?.port ?? port });
+  return printHostPort({ host: reached, port: advertise?.port ?? port });
+}
+
+/** Hosts without a certificate reach it too, for their first one. */
+function openMembersDoor(identity: ManagerIdentity, { view }: Store, logger: Logger): GrpcServer {
+  const tls = new MutualTls(identity.server, { anonymous: true });
+  identity.onRenewed(() => tls.renew(identity.server));
+  // A manager is a member before it has an agent beside it.
+  const isMember = (nodeId: string) => view.nodes.has(nodeId) || view.managers.has(nodeId);
+  return new GrpcServer({
+    ...{ logger, tls, connectionAgeMsMax: CONNECTION_AGE_MS_MAX },
+    identify: (certificate) => identity.identify(certificate),
+    authorize: (method, peer) => authorize(method, peer.identity, isMember),
+  });
+}
+
+/** Names that a certificate can have, for those who verify a manager by its host. */
+function certificateHosts(names: readonly string[]): readonly string[] {
+  const wanted = new Set(["localhost", "127.0.0.1", "::1", ...names]);
+  return [...wanted].filter((name) => isIP(name) !== 0 || /^[a-zA-Z0-9][a-zA-Z0-9.-]*$/.test(name));
 }
 
 /** A server for clients with a certificate. SIGHUP reads the files again: bad ones are logged, and the old ones stay. */

@@ -17,9 +17,12 @@ import type { Entropy, Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { toDuration } from "../common/model/duration.ts";
 import type { ServiceImplementation } from "../common/rpc/service.ts";
+import type { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Dispatcher as DispatcherService, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { ClusterAuthority } from "./ca/cluster-authority.ts";
+import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
 import type { ImageBlobs, Registries } from "./control/dependencies.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
@@ -45,6 +48,9 @@ export interface ClusterDefaults {
 /** What a manager offers; `serve` decides on which doors. */
 export interface ManagerServices {
   readonly store: Store;
+  /** Its CA is made by `ensure`. */
+  readonly authority: ClusterAuthority;
+  readonly nodeCa: ServiceImplementation<typeof NodeCa>;
   readonly control: ServiceImplementation<typeof Control>;
   readonly dispatcher: ServiceImplementation<typeof DispatcherService>;
   readonly logBroker: ServiceImplementation<typeof LogBroker>;
@@ -90,11 +96,12 @@ export class Manager {
 
   /** Runs until `signal` aborts, or a part of it fails for good. On return its leases are given back. */
   async run(signal: AbortSignal): Promise<void> {
-    const { kv, clock, random, logger, managerId, hostname, version, serve } = this.#options;
+    const { kv, clock, random, entropy, logger, managerId, hostname, version, serve } = this.#options;
     await using scope = new Scope(signal);
     const store = await openStore({ kv, clock, random, logger }, scope);
     const sealer = await this.#openCluster(store, scope.signal);
-    const address = await serve(this.#services(store, sealer), scope);
+    const authority = new ClusterAuthority({ store, sealer, clock, random, entropy });
+    const address = await serve(this.#services(store, sealer, authority), scope);
     const info = create(ManagerInfoSchema, { id: managerId, address, hostname, version });
     scope.spawn("presence", (inner) =>
       runPresence(
@@ -137,18 +144,21 @@ export class Manager {
     }
   }
 
-  #services(store: Store, sealer: Sealer): ManagerServices {
+  #services(store: Store, sealer: Sealer, authority: ClusterAuthority): ManagerServices {
     const { clock, random, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
     const streamBroker = () => this.#require().streams.implementation;
     return {
       store,
+      authority,
+      nodeCa: createNodeCa({ store, authority, clock, random, logger }),
       control: createControl({
         store,
         blobs,
         registry,
         sealer,
+        authority,
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
         streams: { open: (...request) => this.#require().streams.open(...request) },
         clock,

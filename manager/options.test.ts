@@ -30,7 +30,7 @@ describe("managerSettings", () => {
   });
 
   test.each([
-    [["--listen-addr", "0.0.0.0:2377", "--insecure"], { listen: { host: "0.0.0.0", port: 2377 } }],
+    [["--listen-addr", "0.0.0.0:2377"], { listen: { host: "0.0.0.0", port: 2377 } }],
     [["--listen-addr", "[::1]:0"], { listen: { host: "::1", port: 0 } }],
     [["--advertise-addr", "10.0.0.1"], { advertise: { host: "10.0.0.1", port: undefined } }],
     [["--advertise-addr", "m.example:77"], { advertise: { host: "m.example", port: 77 } }],
@@ -42,8 +42,6 @@ describe("managerSettings", () => {
   });
 
   test.each([
-    [["--listen-addr", "10.0.0.1:2377"], "--listen-addr: 10.0.0.1 is not loopback"],
-    [["--listen-addr", "localhost.evil.example:1"], "is not loopback"],
     [["--listen-addr", "2377"], "--listen-addr: 2377 is not HOST:PORT"],
     [["--listen-addr", "127.0.0.1:70000"], "is not HOST:PORT"],
     [["--data-dir", "here"], "--data-dir: must be an absolute path"],

@@ -2,7 +2,7 @@
 import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type FieldProblem, invalidFields } from "../common/base/error.ts";
-import { type HostPort, isLoopback, parseHostPort } from "../common/base/host-port.ts";
+import { type HostPort, parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions } from "../common/base/logger.ts";
 import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
 import type { ServerTlsFiles } from "../common/rpc/tls-files.ts";
@@ -17,17 +17,18 @@ const OPTIONS = {
     value: "PATH",
     help: "Unix socket for swarmctl, its owner's only\n(default /run/swarm/manager.sock; not root: DATA-DIR/manager.sock)",
   },
-  "listen-addr": { value: "HOST:PORT", help: "Where agents and other managers connect", default: "127.0.0.1:2377" },
+  "listen-addr": {
+    value: "HOST:PORT",
+    help: "Where agents, other managers and remote swarmctls connect",
+    default: "127.0.0.1:2377",
+  },
   "advertise-addr": {
     value: "HOST[:PORT]",
     help: "How they reach it (default: --listen-addr, or this host's first address)",
   },
-  insecure: {
-    help: "Allow a --listen-addr that is not loopback though connections are neither\nencrypted nor authenticated, and secrets pass them: only on a network that\nnobody else uses",
-  },
   "api-addr": {
     value: "HOST:PORT",
-    help: "Also serve swarmctl here, over TLS 1.3 to clients with a certificate;\nneeds the three files below (SIGHUP reads them again)",
+    help: "Also serve swarmctl here, over TLS 1.3 to clients with a certificate of your\nown CA; needs the three files below (SIGHUP reads them again)",
   },
   tlscacert: { value: "FILE", help: "CA certificates (PEM) that vouch for the clients of --api-addr" },
   tlscert: { value: "FILE", help: "Certificate (PEM) of --api-addr" },
@@ -100,12 +101,6 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   if (!socket.startsWith("/")) bad("socket", "must be an absolute path");
   const listen = parseHostPort(values["listen-addr"]);
   if (!listen) bad("listen-addr", `${values["listen-addr"]} is not HOST:PORT`);
-  else if (!isLoopback(listen.host) && !values.insecure) {
-    bad(
-      "listen-addr",
-      `${listen.host} is not loopback, and connections are not encrypted yet: add --insecure to accept that`,
-    );
-  }
   const api = apiDoor(values, bad);
   const advertise = parseAdvertised(values["advertise-addr"]);
   if (advertise === "bad") bad("advertise-addr", `${values["advertise-addr"]} is not HOST or HOST:PORT`);

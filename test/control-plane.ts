@@ -20,6 +20,7 @@ import { canonicalName } from "../common/model/image-reference.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import type { MutualTls } from "../common/rpc/tls.ts";
+import { ClusterAuthority } from "../manager/ca/cluster-authority.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
 import { runLeader } from "../manager/leader.ts";
@@ -82,8 +83,10 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   scope.spawn("volumes", (signal) => playVolumes(store, signal));
   const server = new GrpcServer({ logger: silentLogger });
   const remotes: GrpcServer[] = [];
+  const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
   const control = createControl({
     store,
+    authority: new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared }),
     blobs: new MemoryBlobs(),
     registry: {
       digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
@@ -92,7 +95,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     streams: {
       open: ({ taskId }, outgoing) => (taskId === undefined ? playStats(store, outgoing) : playCommand(outgoing)),
     },
-    sealer: new Sealer(new Uint8Array(KEY_BYTES), systemEntropy),
+    sealer,
     managerId,
     version: "0.0.0-test",
     ...shared,

@@ -1,4 +1,5 @@
 /** A daemon's data directory: its owner's only, held by one process at a time, and the home of the daemon's id. */
+import { renameSync, writeFileSync } from "node:fs";
 import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { lockDirectory } from "./directory-lock.ts";
 import { errnoOf, SwarmError } from "./error.ts";
@@ -9,6 +10,8 @@ import type { Random } from "./random.ts";
 export interface DataDirectory<Id extends Branded<string>> extends Disposable {
   readonly path: string;
   readonly id: Id;
+  /** Takes another id for good: one that somebody else gave. */
+  adopt(id: Id): void;
 }
 
 /**
@@ -28,7 +31,11 @@ export async function openDataDirectory<Id extends Branded<string>>(
     lock = lockDirectory(path);
     const id = await readId<Id>(`${path}/${idFile}`, random);
     const held = lock;
-    return { path, id, [Symbol.dispose]: () => held[Symbol.dispose]() };
+    const adopt = (other: Id) => {
+      writeFileSync(`${path}/${idFile}.new`, `${other}\n`, { mode: 0o600 });
+      renameSync(`${path}/${idFile}.new`, `${path}/${idFile}`);
+    };
+    return { path, id, adopt, [Symbol.dispose]: () => held[Symbol.dispose]() };
   } catch (reason) {
     lock?.[Symbol.dispose]();
     if (reason instanceof SwarmError) throw reason;

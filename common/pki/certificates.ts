@@ -2,6 +2,7 @@
 import { createHash, type KeyObject, X509Certificate } from "node:crypto";
 import { SwarmError } from "../base/error.ts";
 import type { Branded } from "../base/id.ts";
+import type { Validity } from "./validity.ts";
 
 /** Tells keys apart: SHA-256 of the public key (SubjectPublicKeyInfo, DER), in hex. */
 export type KeyId = Branded<"key">;
@@ -86,4 +87,9 @@ export function validityProblem(certificate: X509Certificate, nowMs: number): st
 
 function toSecond(date: Date): string {
   return Number.isNaN(date.getTime()) ? "an unreadable date" : `${date.toISOString().slice(0, 19)}Z`;
+}
+
+/** From when to when a certificate counts. */
+export function validityOf(certificate: X509Certificate): Validity {
+  return { notBeforeMs: certificate.validFromDate.getTime(), notAfterMs: certificate.validToDate.getTime() };
 }

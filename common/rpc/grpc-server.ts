@@ -2,6 +2,7 @@
  * Services over gRPC. It turns grpc-js's callbacks and emitters into the promises, async iterables and signals of
  * `service.ts`, bounds what a caller may cost, and lets no failure of one call touch another.
  */
+import { X509Certificate } from "node:crypto";
 import type { DescMessage, DescMethod, DescService, Message, MessageInitShape } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
 import {
@@ -20,7 +21,7 @@ import { SwarmError } from "../base/error.ts";
 import type { Logger } from "../base/logger.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_STACK, requestBytesMax, tooLarge } from "./codec.ts";
 import { bufferOf } from "./grpc-transport.ts";
-import type { CallContext, Peer, ServiceImplementation } from "./service.ts";
+import type { CallContext, Peer, PeerIdentity, ServiceImplementation } from "./service.ts";
 import { errorOfStatus, statusOf } from "./status.ts";
 import type { MutualTls } from "./tls.ts";
 import { claimUnixSocket } from "./unix-socket.ts";
@@ -29,8 +30,12 @@ import { claimUnixSocket } from "./unix-socket.ts";
 export interface GrpcServerOptions {
   readonly logger: Logger;
   readonly clock?: Clock;
-  /** Absent: plaintext. Present: callers must show a certificate of its CA, and it becomes their `Peer.identity`. */
+  /** Absent: plaintext. */
   readonly tls?: MutualTls;
+  /** Who somebody is by a certificate that TLS has verified. Absent: nobody has an identity. Throws to refuse the call. */
+  readonly identify?: (certificate: X509Certificate) => PeerIdentity;
+  /** Throws `unauthenticated` or `permission_denied` for a call that the peer may not make. Absent: everybody may. */
+  readonly authorize?: (method: DescMethod, peer: Peer) => void;
   /**
    * How long one connection may live, in ms, with 30 s of grace. It spreads agents over managers again and brings new
    * certificates into force; shorter means needless reconnecting. Absent: for ever (unix sockets: a person following
@@ -64,18 +69,28 @@ interface ServerCall {
   getAuthContext(): AuthContext;
 }
 
+/** A call that has begun and may yet be refused. */
+interface OpenCall {
+  readonly signal: AbortSignal;
+  readonly call: ServerCall;
+}
+
 /** A gRPC server: add services, listen, dispose. */
 export class GrpcServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #tls: MutualTls | undefined;
+  readonly #identify: GrpcServerOptions["identify"];
+  readonly #authorize: GrpcServerOptions["authorize"];
   readonly #stopping = new AbortController();
 
   constructor(options: GrpcServerOptions) {
     this.#logger = options.logger;
     this.#clock = options.clock ?? systemClock;
     this.#tls = options.tls;
+    this.#identify = options.identify;
+    this.#authorize = options.authorize;
     this.#server = new Server({
       "grpc.max_receive_message_length": RECEIVE_BYTES_MAX_STACK,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
@@ -177,7 +192,7 @@ export class GrpcServer implements AsyncDisposable {
   ): Promise<void> {
     const { context, end } = this.#open(call);
     try {
-      const response = await abortable(run(context), context.signal);
+      const response = await abortable(run(this.#admitted(method, context)), context.signal);
       callback(null, response);
     } catch (reason) {
       callback(this.#statusOf(method, reason));
@@ -195,7 +210,7 @@ export class GrpcServer implements AsyncDisposable {
     const { signal } = context;
     let iterator: AsyncIterator<Answer> | undefined;
     try {
-      iterator = run(context)[Symbol.asyncIterator]();
+      iterator = run(this.#admitted(method, context))[Symbol.asyncIterator]();
       while (true) {
         const next = await abortable(iterator.next(), signal);
         if (next.done) break;
@@ -229,8 +244,17 @@ export class GrpcServer implements AsyncDisposable {
       this.#stopping.signal.removeEventListener("abort", stop);
       controller.abort(CALL_ENDED);
     };
-    const context: CallContext = { signal: controller.signal, peer: peerOf(call) };
-    return { context, end };
+    return { context: { signal: controller.signal, call }, end };
+  }
+
+  /** The call's context, if its peer may make it. */
+  #admitted(method: DescMethod, { signal, call }: OpenCall): CallContext {
+    const address = call.getPeer();
+    const certificate = this.#identify && call.getAuthContext().sslPeerCertificate;
+    const identity = certificate && this.#identify?.(new X509Certificate(certificate.raw));
+    const peer: Peer = { address, ...(identity && { identity }) };
+    this.#authorize?.(method, peer);
+    return { signal, peer };
   }
 
   #statusOf(method: DescMethod, reason: unknown): ServerErrorResponse {
@@ -289,18 +313,6 @@ async function* readAll(
 
 function drained(call: ServerWritableStream<Message, Answer> | ServerDuplexStream<Message, Answer>): Promise<void> {
   return new Promise((resolve) => call.once("drain", () => resolve()));
-}
-
-function peerOf(call: ServerCall): Peer {
-  const address = call.getPeer();
-  const subject = call.getAuthContext().sslPeerCertificate?.subject;
-  if (!subject) return { address };
-  return { address, identity: { nodeId: firstOf(subject.CN), role: firstOf(subject.OU) } };
-}
-
-/** A certificate may carry several names of one kind; only one that is alone identifies anyone. */
-function firstOf(name: string | readonly string[] | undefined): string {
-  return typeof name === "string" ? name : "";
 }
 
 function bindError(address: string, error: Error): SwarmError {

@@ -28,7 +28,7 @@ import { type ClientTls, clientTlsOptions } from "./tls.ts";
 export interface GrpcTransportOptions {
   /** "host:port" or "unix:/path". */
   readonly address: string;
-  /** Absent: plaintext, for unix sockets and loopback only (the programs enforce it). */
+  /** Absent: plaintext, for unix sockets. */
   readonly tls?: ClientTls;
   /** The largest message taken from the server, in bytes. Default 64 MiB. */
   readonly receiveBytesMax?: number;
@@ -278,11 +278,11 @@ function drained(call: RequestStream): Promise<void> {
 
 function newClient(options: GrpcTransportOptions): Client {
   const { address, tls, receiveBytesMax } = options;
-  const ip = tls === undefined ? undefined : ipOf(address);
-  return new Client(address, tls === undefined ? channelCredentials.createInsecure() : secured(tls, ip), {
+  const name = tls && (tls.serverName ?? ipOf(address));
+  return new Client(address, tls === undefined ? channelCredentials.createInsecure() : secured(tls, name), {
     ...CHANNEL_OPTIONS,
     "grpc.max_receive_message_length": receiveBytesMax ?? RECEIVE_BYTES_MAX_CLIENT,
-    ...(ip === undefined ? {} : { "grpc.ssl_target_name_override": NAME_INSTEAD_OF_IP }),
+    ...(name === undefined ? {} : { "grpc.ssl_target_name_override": tls?.serverName ?? NAME_INSTEAD_OF_IP }),
   });
 }
 
@@ -292,10 +292,11 @@ function newClient(options: GrpcTransportOptions): Client {
  */
 const NAME_INSTEAD_OF_IP = "swarm-manager";
 
-function secured(tls: ClientTls, ip: string | undefined): ChannelCredentials {
+/** `name` is what the server's certificate must be for, if that is not the host of its address. */
+function secured(tls: ClientTls, name: string | undefined): ChannelCredentials {
   return channelCredentials.createFromSecureContext(createSecureContext(clientTlsOptions(tls)), {
     rejectUnauthorized: tls.verify ?? true,
-    ...(ip === undefined ? {} : { checkServerIdentity: (_name, certificate) => checkServerIdentity(ip, certificate) }),
+    ...(name === undefined ? {} : { checkServerIdentity: (_, certificate) => checkServerIdentity(name, certificate) }),
   });
 }
 

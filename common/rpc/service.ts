@@ -13,13 +13,20 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
+import type { Subject } from "../pki/identity.ts";
 
-/** Who calls. `identity` is what the wire proved (a certificate); nothing in a message counts as identity. */
+/**
+ * Who calls. `identity` is what the wire proved: a certificate of the cluster's, or that it came over the host's own socket;
+ * nothing in a message counts as identity. Absent: whoever reached the port.
+ */
 export interface Peer {
   /** As the transport names it: "ipv4:10.0.0.7:41234", "unix:", "memory:<name>". */
   readonly address: string;
-  readonly identity?: { readonly nodeId: string; readonly role: string };
+  readonly identity?: PeerIdentity;
 }
+
+/** Somebody with a certificate. */
+export type PeerIdentity = Subject;
 
 /** What a method knows of its call besides the request. */
 export interface CallContext {

@@ -1,6 +1,6 @@
 /**
  * TLS as both ends of this project's wire speak it: 1.3 only (RFC 8446), since both ends are ours, and on the server's side
- * never without a client's certificate.
+ * never without a client's certificate, except where hosts come to get their first one.
  */
 import type { ConnectionOptions, SecureContextOptions } from "node:tls";
 import { ServerCredentials } from "@grpc/grpc-js";
@@ -20,6 +20,8 @@ export interface ClientTls {
   /** With `key`, or both absent: then the server must not ask for one. */
   readonly certificate?: string | undefined;
   readonly key?: string | undefined;
+  /** The name that the server's certificate must have, whatever its address. Absent: that of its address. */
+  readonly serverName?: string;
   /** Whether the server must prove who it is. Default true; false is dockerd's `--tls` without `--tlsverify`. */
   readonly verify?: boolean;
 }
@@ -35,8 +37,9 @@ export function clientTlsOptions({ ca, certificate, key }: ClientTls): SecureCon
 
 /** A server's certificate and whose clients it takes. Unlike grpc-js's own, it can be renewed while the server runs. */
 export class MutualTls extends ServerCredentials {
-  constructor(pem: TlsPem) {
-    super({ requestCert: true, rejectUnauthorized: true }, contextOf(pem));
+  /** `anonymous`: callers without a certificate, or with one that nobody vouches for, come through without an identity. */
+  constructor(pem: TlsPem, { anonymous = false }: { readonly anonymous?: boolean } = {}) {
+    super({ requestCert: true, rejectUnauthorized: !anonymous }, contextOf(pem));
   }
 
   /** New connections are made with `pem`; open ones stay as they are. */

@@ -20,6 +20,7 @@ import { eventually } from "../../test/eventually.ts";
 import { abortable } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
+import type { ClusterId } from "../base/id.ts";
 import { silentLogger } from "../base/logger.ts";
 import { GrpcServer } from "./grpc-server.ts";
 import { openGrpcTransport } from "./grpc-transport.ts";
@@ -572,7 +573,9 @@ describe("mutual TLS", () => {
       peer = context.peer.identity;
       return {};
     };
-    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server) });
+    const identify = ({ subject }: { readonly subject: string }) =>
+      ({ kind: "user", name: subject, role: "swarm-viewer", clusterId: "c" as ClusterId }) as const;
+    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server), identify });
     server.addService(Content, { ...idle.content, resolveImage });
     await using transport = openGrpcTransport({ address: await server.listen("127.0.0.1:0"), tls: client });
     await createClient(Content, transport).resolveImage({});
@@ -580,7 +583,7 @@ describe("mutual TLS", () => {
   }
 
   test("a certificate's names are the peer's identity", async () => {
-    expect(await identityOf(identities.client)).toEqual({ nodeId: "client", role: "swarm-worker" });
+    expect(await identityOf(identities.client)).toMatchObject({ name: "CN=client\nOU=swarm-worker" });
   });
 
   test.each<[string, () => ClientTls]>([
@@ -590,6 +593,54 @@ describe("mutual TLS", () => {
     ["a server of another authority", () => ({ ...identities.client, ca: other.pem(identityFiles).ca })],
   ])("nobody gets in with %s", async (_, client) => {
     await expect(identityOf(client())).rejects.toEqual(refusal("unavailable"));
+  });
+
+  test("a server that lets strangers in knows them as nobody, whatever certificate they show", async () => {
+    const called: unknown[] = [];
+    await using server = new GrpcServer({
+      logger: silentLogger,
+      tls: new MutualTls(identities.server, { anonymous: true }),
+      identify: () => {
+        throw new SwarmError("permission_denied", "read");
+      },
+      authorize: ({ name }, { identity }) => {
+        called.push([name, identity]);
+        if (name === "GetBlob") throw new SwarmError("unauthenticated", "who are you");
+      },
+    });
+    server.addService(Content, { ...idle.content, resolveImage: async () => ({}) });
+    const address = await server.listen("127.0.0.1:0");
+    const stranger = other.pem(other.issue({ name: "eve" }));
+    for (const tls of [{ ca: identities.client.ca }, { ...stranger, ca: identities.client.ca }]) {
+      await using transport = openGrpcTransport({ address, tls });
+      const client = createClient(Content, transport);
+      await client.resolveImage({});
+      await expect(Array.fromAsync(client.getBlob({}))).rejects.toEqual(refusal("unauthenticated"));
+    }
+    expect(called).toEqual(
+      Array.from({ length: 2 }, () => [
+        ["ResolveImage", undefined],
+        ["GetBlob", undefined],
+      ]).flat(),
+    );
+    // Whom TLS knows and nobody names is refused.
+    await using known = openGrpcTransport({ address, tls: identities.client });
+    await expect(createClient(Content, known).resolveImage({})).rejects.toEqual(refusal("permission_denied"));
+  });
+
+  test("a server is verified by the name that it must have, whatever its address", async () => {
+    const named = authority.pem(authority.issue({ name: "m", subjectAltName: "DNS:swarm-manager" }));
+    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(named) });
+    server.addService(Content, { ...idle.content, resolveImage: async () => ({}) });
+    const address = await server.listen("127.0.0.1:0");
+    const call = async (serverName?: string) => {
+      const tls = { ...identities.client, ...(serverName !== undefined && { serverName }) };
+      await using transport = openGrpcTransport({ address, tls });
+      return await createClient(Content, transport).resolveImage({});
+    };
+    await call("swarm-manager");
+    await expect(call("swarm-worker")).rejects.toEqual(refusal("unavailable"));
+    await expect(call()).rejects.toEqual(refusal("unavailable"));
   });
 
   test("a certificate for another name is not the server's", async () => {

@@ -1,8 +1,9 @@
 /** The cluster's settings. */
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
-import type { UpdateClusterRequest } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { GetJoinTokensRequest, UpdateClusterRequest } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Cluster, ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
 
 /** As the manager's own options: shorter beats cost more than they tell, longer ones find no dead node. */
@@ -30,6 +31,18 @@ export async function updateCluster(
   });
   if (conflicts.length > 0) throw stale;
   return store.view.cluster ?? cluster;
+}
+
+/** The tokens that hosts join with, after making a new one if that is asked for. */
+export async function getJoinTokens(
+  { authority }: ControlDependencies,
+  { rotate }: GetJoinTokensRequest,
+  signal: AbortSignal,
+): Promise<{ readonly worker: string; readonly manager: string }> {
+  await authority.ensure(signal);
+  if (rotate !== undefined)
+    await authority.rotateToken(rotate === NodeSpec_Role.MANAGER ? "manager" : "worker", signal);
+  return await authority.tokens();
 }
 
 function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly FieldProblem[] {

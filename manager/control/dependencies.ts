@@ -53,6 +53,15 @@ export interface Registries {
   ): Promise<string | undefined>;
 }
 
+/** What hosts join with. */
+export interface JoinTokens {
+  /** To be awaited before all else. */
+  ensure(signal: AbortSignal): Promise<void>;
+  tokens(): Promise<{ readonly worker: string; readonly manager: string }>;
+  /** The old token of the role is refused from now on. */
+  rotateToken(role: "worker" | "manager", signal: AbortSignal): Promise<void>;
+}
+
 /** Everything that the Control API is handed. */
 export interface ControlDependencies {
   readonly store: Store;
@@ -60,6 +69,7 @@ export interface ControlDependencies {
   readonly registry: Registries;
   /** Seals secrets under the cluster's key. */
   readonly sealer: Sealer;
+  readonly authority: JoinTokens;
   readonly logs: LogSource;
   readonly streams: StreamSource;
   readonly clock: Clock;

@@ -26,6 +26,7 @@ import {
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { ContentVersion, NodeVolumes, Volume } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { requireNode } from "../require-node.ts";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Change } from "../store/changes.ts";
 import { versionId } from "../store/kinds.ts";
@@ -92,7 +93,7 @@ export class Dispatcher {
     this.implementation = {
       openSession: (request, context) => this.#openSession(request, context),
       heartbeat: async ({ nodeId, sessionId }, context) => {
-        requireIdentity(nodeId, context);
+        requireNode(context.peer, nodeId);
         this.#sessions.beat(nodeId, sessionId);
         return { period: toDuration(this.#heartbeatPeriodMs) };
       },
@@ -141,7 +142,7 @@ export class Dispatcher {
   async *#openSession(request: OpenSessionRequest, context: CallContext) {
     const { nodeId } = request;
     if (!isId(nodeId)) throw new SwarmError("invalid_argument", "node_id: is not an id");
-    requireIdentity(nodeId, context);
+    requireNode(context.peer, nodeId);
     this.#sessions.admit(nodeId);
     const session = this.#sessions.prepare(nodeId);
     await this.#register(request, session, context);
@@ -186,7 +187,7 @@ export class Dispatcher {
   }
 
   async *#watchAssignments({ nodeId, sessionId }: WatchAssignmentsRequest, context: CallContext) {
-    requireIdentity(nodeId, context);
+    requireNode(context.peer, nodeId);
     const session = this.#sessions.require(nodeId, sessionId);
     const signal = AbortSignal.any([context.signal, session.signal]);
     const { view } = this.#options.store;
@@ -226,7 +227,7 @@ export class Dispatcher {
   }
 
   async #updateTaskStatus({ nodeId, sessionId, updates }: UpdateTaskStatusRequest, context: CallContext) {
-    requireIdentity(nodeId, context);
+    requireNode(context.peer, nodeId);
     const session = this.#sessions.require(nodeId, sessionId);
     if (updates.length > UPDATES_MAX) throw new SwarmError("invalid_argument", `updates: at most ${UPDATES_MAX}`);
     const signal = AbortSignal.any([context.signal, session.signal]);
@@ -246,7 +247,7 @@ export class Dispatcher {
   }
 
   async #reportVolumes({ nodeId, sessionId, volumes }: ReportVolumesRequest, context: CallContext) {
-    requireIdentity(nodeId, context);
+    requireNode(context.peer, nodeId);
     const session = this.#sessions.require(nodeId, sessionId);
     await storeNodeVolumes(this.#options, nodeId, volumes, AbortSignal.any([context.signal, session.signal]));
     return {};
@@ -350,13 +351,6 @@ export class Dispatcher {
       }
       await clock.sleep(FORGET_RETRY_MS, signal);
     }
-  }
-}
-
-/** A caller with a certificate speaks for its own node only. */
-function requireIdentity(nodeId: string, { peer }: CallContext): void {
-  if (peer.identity && peer.identity.nodeId !== nodeId) {
-    throw new SwarmError("permission_denied", `node_id: the caller's certificate is not that of ${nodeId}`);
   }
 }
 

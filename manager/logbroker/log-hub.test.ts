@@ -3,11 +3,12 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
 import { FakeClock, settle } from "../../common/base/fake-clock.ts";
+import type { ClusterId, NodeId } from "../../common/base/id.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { MemoryNetwork } from "../../common/rpc/memory-transport.ts";
-import { type Client, createClient } from "../../common/rpc/service.ts";
+import { type Client, createClient, type PeerIdentity } from "../../common/rpc/service.ts";
 import { type LogMessage, LogMessageSchema, type LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogBroker, type SubscriptionMessage } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import {
@@ -30,6 +31,10 @@ const { signal } = new AbortController();
 const SESSION = "session";
 
 /** Two managers over one store, with hubs; nodes and agents as a test wants them. */
+function identityOf(nodeId: string): PeerIdentity {
+  return { kind: "node", nodeId: nodeId as NodeId, role: "swarm-worker", clusterId: "c".repeat(25) as ClusterId };
+}
+
 async function world() {
   const clock = new FakeClock();
   const memory = new MemoryKv(clock);
@@ -90,7 +95,7 @@ async function world() {
       return task;
     },
     client: (from: string, to: string, nodeId?: string) =>
-      createClient(LogBroker, network.transport(from, to, nodeId ? { nodeId, role: "worker" } : undefined)),
+      createClient(LogBroker, network.transport(from, to, nodeId ? identityOf(nodeId) : undefined)),
     async [Symbol.asyncDispose]() {
       await scope[Symbol.asyncDispose]();
       memory[Symbol.dispose]();

@@ -12,6 +12,7 @@ import type { CallContext, Peer, ServiceImplementation } from "../../common/rpc/
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { LogBroker, PublishLogsRequest } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { type LogOptions, type LogSelector, LogSubscriptionSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { requireNode } from "../require-node.ts";
 import type { LeaseId } from "../store/kv.ts";
 import type { Store } from "../store/store.ts";
 import { Gathering, type NodeStream } from "./gathering.ts";
@@ -159,10 +160,4 @@ export class LogHub {
       this.#ended.stop();
     }
   }
-}
-
-/** Where the wire proves who calls, nobody speaks for another node. */
-function requireNode({ identity }: Peer, nodeId: string): void {
-  if (identity && identity.nodeId !== nodeId)
-    throw new SwarmError("permission_denied", "that is another node's stream");
 }

@@ -12,6 +12,7 @@ import type { CallContext, Peer, ServiceImplementation } from "../../common/rpc/
 import { errorOfStatus } from "../../common/rpc/status.ts";
 import type { AgentFrame, ManagerFrame, StreamBroker, StreamFailure } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { StreamRequestSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { requireNode } from "../require-node.ts";
 import type { LeaseId } from "../store/kv.ts";
 import type { Store } from "../store/store.ts";
 import { Offers } from "./offers.ts";
@@ -213,10 +214,4 @@ export class StreamHub {
 
 function restOf<T>(iterator: AsyncIterator<T>): AsyncIterable<T> {
   return { [Symbol.asyncIterator]: () => iterator };
-}
-
-/** Where the wire proves who calls, nobody speaks for another node. */
-function requireNode({ identity }: Peer, nodeId: string): void {
-  if (identity && identity.nodeId !== nodeId)
-    throw new SwarmError("permission_denied", "that is another node's stream");
 }

@@ -17,7 +17,6 @@ test.each([
   "swarm ca --rotate",
   "swarm init --advertise-addr 10.0.0.1",
   "swarm join --token x 10.0.0.1:2377",
-  "swarm join-token worker",
   "swarm leave -f",
   "swarm unlock",
   "swarm unlock-key -q",

@@ -4,7 +4,17 @@
  * name and removed again by `await using`.
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -72,6 +82,7 @@ export class TestCluster implements AsyncDisposable {
     try {
       cluster.#makeFabric();
       for (let number = 0; number < (options.managers ?? 1); number++) await cluster.startManager(number);
+      await cluster.#writeJoinToken();
       for (let number = 1; number <= (options.nodes ?? 3); number++)
         cluster.startAgent(cluster.addHost(`node-${number}`));
       await cluster.nodesReady(options.nodes ?? 3);
@@ -80,6 +91,12 @@ export class TestCluster implements AsyncDisposable {
       await cluster[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  /** What agents join with. */
+  async #writeJoinToken(): Promise<void> {
+    const token = await this.swarmctl("swarm", "join-token", "-q", "worker");
+    writeFileSync(join(this.directory, "join-token"), token, { mode: 0o600 });
   }
 
   #makeFabric(): void {
@@ -155,15 +172,7 @@ export class TestCluster implements AsyncDisposable {
 
   async startManager(number: number): Promise<Program> {
     const args = ["--data-dir", join(this.directory, `manager-${number}`), "--socket", this.socket(number)];
-    args.push(
-      "--listen-addr",
-      this.managerAddress(number),
-      "--insecure",
-      "--log-format",
-      "json",
-      "--log-level",
-      "debug",
-    );
+    args.push("--listen-addr", this.managerAddress(number), "--log-format", "json", "--log-level", "debug");
     if ((this.#options.managers ?? 1) > 1) {
       this.#etcdUrl ??= this.#startEtcd();
       args.push("--etcd", this.#etcdUrl, "--cluster-key-file", join(this.directory, "cluster.key"));
@@ -214,7 +223,8 @@ export class TestCluster implements AsyncDisposable {
     const args = [
       "--manager",
       managers,
-      "--insecure",
+      "--join-token-file",
+      join(this.directory, "join-token"),
       "--data-dir",
       join(this.directory, host.name),
       "--hostname",

@@ -7,7 +7,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, Volume } from "./objects_pb.js";
-import type { NodeSpec, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
+import type { NodeSpec, NodeSpec_Role, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -145,6 +145,43 @@ export declare type UpdateClusterResponse = Message<"swarm.v1.UpdateClusterRespo
  * Use `create(UpdateClusterResponseSchema)` to create a new message.
  */
 export declare const UpdateClusterResponseSchema: GenMessage<UpdateClusterResponse>;
+
+/**
+ * @generated from message swarm.v1.GetJoinTokensRequest
+ */
+export declare type GetJoinTokensRequest = Message<"swarm.v1.GetJoinTokensRequest"> & {
+  /**
+   * @generated from field: optional swarm.v1.NodeSpec.Role rotate = 1;
+   */
+  rotate?: NodeSpec_Role | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.GetJoinTokensRequest.
+ * Use `create(GetJoinTokensRequestSchema)` to create a new message.
+ */
+export declare const GetJoinTokensRequestSchema: GenMessage<GetJoinTokensRequest>;
+
+/**
+ * @generated from message swarm.v1.GetJoinTokensResponse
+ */
+export declare type GetJoinTokensResponse = Message<"swarm.v1.GetJoinTokensResponse"> & {
+  /**
+   * @generated from field: string worker = 1;
+   */
+  worker: string;
+
+  /**
+   * @generated from field: string manager = 2;
+   */
+  manager: string;
+};
+
+/**
+ * Describes the message swarm.v1.GetJoinTokensResponse.
+ * Use `create(GetJoinTokensResponseSchema)` to create a new message.
+ */
+export declare const GetJoinTokensResponseSchema: GenMessage<GetJoinTokensResponse>;
 
 /**
  * @generated from message swarm.v1.CreateServiceRequest
@@ -2518,7 +2555,16 @@ export declare const Control: GenService<{
   },
   /**
    * Refused with ABORTED when `version` is not the stored object's.
+   * The tokens that hosts join with; with `rotate`, after making new ones of a role: the old one is refused from then on.
    *
+   * @generated from rpc swarm.v1.Control.GetJoinTokens
+   */
+  getJoinTokens: {
+    methodKind: "unary";
+    input: typeof GetJoinTokensRequestSchema;
+    output: typeof GetJoinTokensResponseSchema;
+  },
+  /**
    * @generated from rpc swarm.v1.Control.UpdateCluster
    */
   updateCluster: {

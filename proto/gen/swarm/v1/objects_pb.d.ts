@@ -808,6 +808,13 @@ export declare type Cluster = Message<"swarm.v1.Cluster"> & {
    * @generated from field: string key_id = 4;
    */
   keyId: string;
+
+  /**
+   * Absent until a manager has made it.
+   *
+   * @generated from field: swarm.v1.ClusterCa ca = 5;
+   */
+  ca?: ClusterCa | undefined;
 };
 
 /**
@@ -815,6 +822,66 @@ export declare type Cluster = Message<"swarm.v1.Cluster"> & {
  * Use `create(ClusterSchema)` to create a new message.
  */
 export declare const ClusterSchema: GenMessage<Cluster>;
+
+/**
+ * The cluster's certificate authority. What must stay secret is sealed under the cluster key.
+ *
+ * @generated from message swarm.v1.ClusterCa
+ */
+export declare type ClusterCa = Message<"swarm.v1.ClusterCa"> & {
+  /**
+   * The root that certificates are issued under, PEM.
+   *
+   * @generated from field: string root = 1;
+   */
+  root: string;
+
+  /**
+   * Its key, PEM, sealed.
+   *
+   * @generated from field: bytes sealed_key = 2;
+   */
+  sealedKey: Uint8Array;
+
+  /**
+   * The secret parts of the join tokens, sealed.
+   *
+   * @generated from field: bytes sealed_worker_secret = 3;
+   */
+  sealedWorkerSecret: Uint8Array;
+
+  /**
+   * @generated from field: bytes sealed_manager_secret = 4;
+   */
+  sealedManagerSecret: Uint8Array;
+
+  /**
+   * Roots of before that are trusted still, PEM: nodes that were away come with certificates of theirs.
+   *
+   * @generated from field: string former_roots = 5;
+   */
+  formerRoots: string;
+
+  /**
+   * What makes certificates of `root` good for who knows the former root only, PEM.
+   *
+   * @generated from field: string cross_certificate = 6;
+   */
+  crossCertificate: string;
+
+  /**
+   * O of its certificates.
+   *
+   * @generated from field: string cluster_id = 7;
+   */
+  clusterId: string;
+};
+
+/**
+ * Describes the message swarm.v1.ClusterCa.
+ * Use `create(ClusterCaSchema)` to create a new message.
+ */
+export declare const ClusterCaSchema: GenMessage<ClusterCa>;
 
 /**
  * @generated from message swarm.v1.ClusterSpec
@@ -840,6 +907,20 @@ export declare type ClusterSpec = Message<"swarm.v1.ClusterSpec"> & {
    * @generated from field: string address_pool = 3;
    */
   addressPool: string;
+
+  /**
+   * Of nodes' certificates. Docker's --cert-expiry; 2160h.
+   *
+   * @generated from field: google.protobuf.Duration certificate_lifetime = 4;
+   */
+  certificateLifetime?: Duration | undefined;
+
+  /**
+   * Whether managers' keys are sealed under an unlock key.
+   *
+   * @generated from field: bool autolock = 5;
+   */
+  autolock: boolean;
 };
 
 /**

@@ -1,0 +1,199 @@
+/**
+ * Who this node is: its key and certificate, how it gets them, and that they stay valid.
+ *
+ *   token ─┬─ GetRootCertificates, from whoever answers ─▶ a root of the token's digest?
+ *          └─ IssueCertificate, from a manager under that root ─▶ certificate, on the disk
+ *   run ── at 50-80 % of its life, or when the roots change ── IssueCertificate by the certificate itself
+ */
+import type { Clock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
+import type { ClusterId, NodeId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import type { Random } from "../common/base/random.ts";
+import { createCertificateRequest } from "../common/pki/certificate-request.ts";
+import { readCertificates, toCertificatesPem, validityOf } from "../common/pki/certificates.ts";
+import { type Credentials, readCredentials, writeCredentials } from "../common/pki/credential-files.ts";
+import { identityOf } from "../common/pki/identity.ts";
+import { isTokensRoot, type JoinToken, parseJoinToken } from "../common/pki/join-token.ts";
+import { exportPrivateKey, generateKeyPair } from "../common/pki/key-pair.ts";
+import { drawRenewal, planRenewal } from "../common/pki/renewal.ts";
+import { readTrustBundle } from "../common/pki/trust-bundle.ts";
+import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { createClient } from "../common/rpc/service.ts";
+import type { ClientTls } from "../common/rpc/tls.ts";
+import { type IssueCertificateResponse, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
+import type { NodeSpec_Availability } from "../proto/gen/swarm/v1/types_pb.js";
+import type { ManagerList } from "./session.ts";
+
+/** Managers are verified by it, whatever their address. */
+const SERVER_NAME = "swarm-manager";
+/** Of one manager: another one may be there. */
+const JOIN_TIMEOUT_MS = 10_000;
+
+/** What an identity is made with. */
+export interface NodeIdentityOptions {
+  /** Its directory below the data directory. */
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** How a host asks to be let in. */
+export interface JoinRequest {
+  /** "host:port". */
+  readonly managers: readonly string[];
+  readonly token: string;
+  readonly availability?: NodeSpec_Availability;
+}
+
+export class NodeIdentity {
+  readonly nodeId: NodeId;
+  readonly clusterId: ClusterId;
+  readonly #options: NodeIdentityOptions;
+  #credentials: Credentials;
+
+  private constructor(options: NodeIdentityOptions, credentials: Credentials) {
+    this.#options = options;
+    this.#credentials = credentials;
+    const { nodeId, clusterId } = subjectOf(credentials);
+    this.nodeId = nodeId;
+    this.clusterId = clusterId;
+  }
+
+  /** What lies on the disk; undefined: this host is no node yet. Throws `failed_precondition` for what is damaged. */
+  static async read(options: NodeIdentityOptions): Promise<NodeIdentity | undefined> {
+    const stored = await readCredentials(options.directory);
+    return stored.state === "ready" ? new NodeIdentity(options, stored.credentials) : undefined;
+  }
+
+  /**
+   * Makes this host a node of the cluster that the token is of, by the first of the managers that can be reached.
+   * @throws invalid_argument: not a token; before anything is dialled. failed_precondition: a manager of another cluster, which
+   * is not told the token. permission_denied: the token is not valid, or was rotated. unavailable: nobody answers.
+   */
+  static async join(options: NodeIdentityOptions, request: JoinRequest, signal: AbortSignal): Promise<NodeIdentity> {
+    const token = parseJoinToken(request.token);
+    const keys = await generateKeyPair();
+    const certificateRequest = await createCertificateRequest(keys);
+    const { availability = 0 } = request;
+    const answer = await firstManager(request.managers, signal, async (address, inner) => {
+      const root = await rootOf(address, token, inner);
+      await using transport = openGrpcTransport({ address, tls: { ca: root, serverName: SERVER_NAME } });
+      const call = { certificateRequest, token: request.token.trim(), availability };
+      return await createClient(NodeCa, transport).issueCertificate(call, {
+        signal: inner,
+        timeoutMs: JOIN_TIMEOUT_MS,
+      });
+    });
+    return NodeIdentity.adopt(options, { key: exportPrivateKey(keys), answer });
+  }
+
+  /** Takes a certificate that was given for a key of ours, and keeps both. */
+  static async adopt(
+    options: NodeIdentityOptions,
+    given: { readonly key: string; readonly answer: Pick<IssueCertificateResponse, "certificates" | "roots"> },
+  ): Promise<NodeIdentity> {
+    const credentials = { key: given.key, chain: given.answer.certificates, trust: given.answer.roots };
+    const identity = new NodeIdentity(options, credentials);
+    await writeCredentials(options.directory, credentials);
+    return identity;
+  }
+
+  /** For calls to managers. Asked for each connection: a new one is made with the newest certificate. */
+  get client(): ClientTls {
+    const { chain, key, trust } = this.#credentials;
+    return { ca: trust, certificate: chain, key, serverName: SERVER_NAME };
+  }
+
+  /** Renews the certificate in time, by any of the managers, until `signal` aborts. */
+  async run(managers: ManagerList, signal: AbortSignal): Promise<never> {
+    const { clock, random, logger } = this.#options;
+    let validity = validityOf(leafOf(this.#credentials));
+    let renewAtMs = drawRenewal(validity, random);
+    for (let failures = 0; ; ) {
+      const state = { validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated: false };
+      const plan = planRenewal(state, random);
+      if (plan.type === "expired" && failures === 0) {
+        failures = 1;
+        logger.error(
+          { until: new Date(validity.notAfterMs).toISOString() },
+          "the node's certificate has expired: join again",
+        );
+      }
+      await clock.sleep(plan.delayMs, signal);
+      if (plan.type !== "renew") continue;
+      try {
+        await this.#renew(managers, signal);
+        failures = 0;
+        validity = validityOf(leafOf(this.#credentials));
+        renewAtMs = drawRenewal(validity, random);
+        logger.info({ until: new Date(validity.notAfterMs).toISOString() }, "certificate renewed");
+      } catch (reason) {
+        if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+        failures += 1;
+        logger.warn({ err: reason }, "certificate not renewed yet");
+      }
+    }
+  }
+
+  async #renew(managers: ManagerList, signal: AbortSignal): Promise<void> {
+    const keys = await generateKeyPair();
+    const certificateRequest = await createCertificateRequest(keys);
+    const answer = await firstManager(managers.all, signal, async (address, inner) => {
+      await using transport = openGrpcTransport({ address, tls: this.client });
+      return await createClient(NodeCa, transport).issueCertificate({ certificateRequest }, { signal: inner });
+    });
+    const credentials = { key: exportPrivateKey(keys), chain: answer.certificates, trust: answer.roots };
+    const { nodeId } = subjectOf(credentials);
+    if (nodeId !== this.nodeId) throw new SwarmError("data_loss", `the new certificate is that of node ${nodeId}`);
+    await writeCredentials(this.#options.directory, credentials);
+    this.#credentials = credentials;
+  }
+}
+
+/** Asks one manager after the other. A refusal is final: the others would say the same. */
+async function firstManager<T>(
+  managers: readonly string[],
+  signal: AbortSignal,
+  ask: (address: string, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  let failure = new SwarmError("invalid_argument", "no manager is known: name one");
+  for (const address of managers) {
+    try {
+      return await ask(address, signal);
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      failure = SwarmError.wrap(`manager ${address}`, reason);
+      if (!["unavailable", "deadline_exceeded", "unimplemented"].includes(reason.code)) break;
+    }
+  }
+  throw failure;
+}
+
+/** The root that the token names, from whoever answers: nothing else of the answer is believed. */
+async function rootOf(address: string, token: JoinToken, signal: AbortSignal): Promise<string> {
+  await using transport = openGrpcTransport({ address, tls: { verify: false, serverName: SERVER_NAME } });
+  const options = { signal, timeoutMs: JOIN_TIMEOUT_MS };
+  const { roots } = await createClient(NodeCa, transport).getRootCertificates({}, options);
+  const root = readTrustBundle(roots, "the manager's CA certificates").find((each) => isTokensRoot(token, each));
+  if (root) return toCertificatesPem([root]);
+  throw new SwarmError(
+    "failed_precondition",
+    "its CA is not the token's: this is another cluster, or somebody between; the token was not sent",
+  );
+}
+
+function leafOf({ chain }: Pick<Credentials, "chain">) {
+  return readCertificates(chain, "the node's certificate")[0];
+}
+
+function subjectOf({ chain, trust }: Pick<Credentials, "chain" | "trust">) {
+  const [leaf, ...sent] = readCertificates(chain, "the node's certificate");
+  const read = identityOf(leaf, [...readTrustBundle(trust), ...sent]);
+  if (!read.ok) throw new SwarmError("failed_precondition", `the node's certificate: ${read.problem}`);
+  if (read.identity.kind !== "node") {
+    throw new SwarmError("failed_precondition", "the node's certificate is a user's");
+  }
+  return read.identity;
+}

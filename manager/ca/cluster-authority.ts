@@ -1,0 +1,150 @@
+/**
+ * The cluster's certificate authority as this manager has it: its root, key and join secrets lie in the store, sealed under
+ * the cluster key, so every manager can sign and none keeps more than the others.
+ */
+import { create } from "@bufbuild/protobuf";
+import type { Clock } from "../../common/base/clock.ts";
+import { assert, SwarmError } from "../../common/base/error.ts";
+import { type ClusterId, newId } from "../../common/base/id.ts";
+import type { Entropy, Random } from "../../common/base/random.ts";
+import { durationMs } from "../../common/model/duration.ts";
+import {
+  type CertificateAuthority,
+  createRoot,
+  type IssuedCertificate,
+  issueCertificate,
+  openAuthority,
+} from "../../common/pki/certificate-authority.ts";
+import { readCertificateRequest } from "../../common/pki/certificate-request.ts";
+import type { Subject } from "../../common/pki/identity.ts";
+import { certificateDigest, formatJoinToken, type JoinSecrets, newJoinSecret } from "../../common/pki/join-token.ts";
+import { formatTrustBundle, mergeRoots, readTrustBundle } from "../../common/pki/trust-bundle.ts";
+import { type ClusterCa, ClusterCaSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Sealer } from "../sealing/sealer.ts";
+import type { Store } from "../store/store.ts";
+
+/** What an authority is made with. */
+export interface ClusterAuthorityOptions {
+  readonly store: Store;
+  readonly sealer: Sealer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly entropy: Entropy;
+}
+
+/** How often a write is tried again when the cluster's object changes meanwhile. */
+const ATTEMPTS_MAX = 5;
+/** Places of what is sealed: none can be put in another's. */
+const PLACES = { key: "ca/key", worker: "ca/worker-secret", manager: "ca/manager-secret" } as const;
+
+export class ClusterAuthority {
+  readonly #options: ClusterAuthorityOptions;
+  #opened: { readonly ca: ClusterCa; readonly authority: Promise<CertificateAuthority> } | undefined;
+
+  /** Makes nothing yet: see `ensure`. */
+  constructor(options: ClusterAuthorityOptions) {
+    this.#options = options;
+  }
+
+  /** Makes the cluster's CA unless there is one. To be awaited before all else. */
+  async ensure(signal: AbortSignal): Promise<void> {
+    const { store, sealer, clock, random, entropy } = this.#options;
+    for (let attempt = 0; store.view.cluster?.ca === undefined; attempt++) {
+      const { cluster } = store.view;
+      assert(cluster, "a cluster whose settings were not written");
+      if (attempt === ATTEMPTS_MAX) throw new SwarmError("aborted", "make the cluster's CA: the store keeps changing");
+      const { certificates, key } = await createRoot({ nowMs: clock.nowMs(), entropy });
+      const ca = create(ClusterCaSchema, {
+        clusterId: newId<ClusterId>(random),
+        root: certificates,
+        sealedKey: sealer.seal(Buffer.from(key), PLACES.key),
+        sealedWorkerSecret: sealer.seal(newJoinSecret(entropy), PLACES.worker),
+        sealedManagerSecret: sealer.seal(newJoinSecret(entropy), PLACES.manager),
+      });
+      // Who loses this race takes the winner's.
+      await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, ca } }], { signal });
+    }
+  }
+
+  get clusterId(): ClusterId {
+    return this.#ca.clusterId as ClusterId;
+  }
+
+  /** The root that signs now, PEM. */
+  get root(): string {
+    return this.#ca.root;
+  }
+
+  /** The roots that are trusted now, PEM. */
+  get roots(): string {
+    const { root, formerRoots } = this.#ca;
+    return formatTrustBundle(mergeRoots(readTrustBundle(`${root}\n${formerRoots}`)));
+  }
+
+  /** Signs a certificate for `subject` and the key that signed the request. Throws `invalid_argument` for a bad request. */
+  async issue(subject: Subject, request: string, hosts: readonly string[] = []): Promise<IssuedCertificate> {
+    const { clock, entropy, store } = this.#options;
+    const lifetimeMs = durationMs(store.view.cluster?.spec?.certificateLifetime);
+    const options = { nowMs: clock.nowMs(), entropy, hosts, ...(lifetimeMs ? { lifetimeMs } : {}) };
+    return issueCertificate(await this.#authority(), subject, await readCertificateRequest(request), options);
+  }
+
+  /** The secret parts of the join tokens. */
+  get secrets(): JoinSecrets {
+    const { sealer } = this.#options;
+    const { sealedWorkerSecret, sealedManagerSecret } = this.#ca;
+    return {
+      worker: sealer.open(sealedWorkerSecret, PLACES.worker),
+      manager: sealer.open(sealedManagerSecret, PLACES.manager),
+    };
+  }
+
+  /** The join tokens as people get them. */
+  async tokens(): Promise<{ readonly worker: string; readonly manager: string }> {
+    const digest = certificateDigest((await this.#authority()).root);
+    const { worker, manager } = this.secrets;
+    return {
+      worker: formatJoinToken({ digest, secret: worker }),
+      manager: formatJoinToken({ digest, secret: manager }),
+    };
+  }
+
+  /** Makes a new secret for a role: its old token is refused from now on. */
+  async rotateToken(role: keyof JoinSecrets, signal: AbortSignal): Promise<void> {
+    const { store, sealer, entropy } = this.#options;
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const { cluster } = store.view;
+      assert(cluster?.ca, "a CA that was open is gone");
+      const sealed = sealer.seal(newJoinSecret(entropy), PLACES[role]);
+      const ca = {
+        ...cluster.ca,
+        ...(role === "worker" ? { sealedWorkerSecret: sealed } : { sealedManagerSecret: sealed }),
+      };
+      const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, ca } }], {
+        signal,
+      });
+      if (conflicts.length === 0) return;
+    }
+    throw new SwarmError("aborted", "rotate the join token: the store keeps changing, try again");
+  }
+
+  get #ca(): ClusterCa {
+    const ca = this.#options.store.view.cluster?.ca;
+    if (ca === undefined) throw new SwarmError("unavailable", "the cluster's CA is not in the store");
+    return ca;
+  }
+
+  /** Opened once for each root: to check it costs more than to sign. */
+  #authority(): Promise<CertificateAuthority> {
+    const { sealer, clock } = this.#options;
+    const ca = this.#ca;
+    const { root, crossCertificate, sealedKey } = ca;
+    if (this.#opened?.ca.root !== root || this.#opened.ca.crossCertificate !== crossCertificate) {
+      const key = Buffer.from(sealer.open(sealedKey, PLACES.key)).toString("utf8");
+      const crossSigned = crossCertificate === "" ? {} : { crossSigned: crossCertificate };
+      const authority = openAuthority({ certificates: root, key, ...crossSigned }, clock.nowMs());
+      this.#opened = { ca, authority };
+    }
+    return this.#opened.authority;
+  }
+}

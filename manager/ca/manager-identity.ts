@@ -1,0 +1,161 @@
+/**
+ * This manager's own key and certificate. It is its own authority's hand: it signs for itself, and renews in time.
+ * What agents, managers and swarmctl connect to is served under it.
+ */
+import type { X509Certificate } from "node:crypto";
+import type { Clock } from "../../common/base/clock.ts";
+import { SwarmError } from "../../common/base/error.ts";
+import type { NodeId } from "../../common/base/id.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import type { Random } from "../../common/base/random.ts";
+import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
+import { readCertificates, validityOf } from "../../common/pki/certificates.ts";
+import { type Credentials, readCredentials, writeCredentials } from "../../common/pki/credential-files.ts";
+import { identityOf } from "../../common/pki/identity.ts";
+import { exportPrivateKey, generateKeyPair } from "../../common/pki/key-pair.ts";
+import { drawRenewal, planRenewal } from "../../common/pki/renewal.ts";
+import { readTrustBundle } from "../../common/pki/trust-bundle.ts";
+import type { Validity } from "../../common/pki/validity.ts";
+import type { PeerIdentity } from "../../common/rpc/service.ts";
+import type { ClientTls, TlsPem } from "../../common/rpc/tls.ts";
+import type { ClusterAuthority } from "./cluster-authority.ts";
+
+/** What an identity is made of. */
+export interface ManagerIdentityOptions {
+  /** Its directory below the data directory. */
+  readonly directory: string;
+  readonly nodeId: NodeId;
+  readonly authority: ClusterAuthority;
+  /** Names and addresses by which swarmctl reaches this manager. */
+  readonly hosts: readonly string[];
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Certificates of callers that were read lately: one for each that is connected. Beyond it they are read again. */
+const READ_MAX = 20_000;
+/** Servers are verified by it, whatever their address. */
+const SERVER_NAME = "swarm-manager";
+
+export class ManagerIdentity {
+  readonly #options: ManagerIdentityOptions;
+  readonly #identities = new Map<string, PeerIdentity>();
+  readonly #listeners = new Set<() => void>();
+  #credentials: Credentials;
+
+  private constructor(options: ManagerIdentityOptions, credentials: Credentials) {
+    this.#options = options;
+    this.#credentials = credentials;
+  }
+
+  /** Takes up what lies on the disk if it is of this cluster and still good, else makes a new key and certificate. */
+  static async open(options: ManagerIdentityOptions): Promise<ManagerIdentity> {
+    const { directory, clock, logger } = options;
+    const stored = await readCredentials(directory);
+    if (stored.state === "ready" && isGood(stored.credentials, options)) {
+      return new ManagerIdentity(options, stored.credentials);
+    }
+    const identity = new ManagerIdentity(options, await issue(options));
+    await writeCredentials(directory, identity.#credentials);
+    logger.info(
+      { until: new Date(identity.#validity.notAfterMs).toISOString(), atMs: clock.nowMs() },
+      "certificate made",
+    );
+    return identity;
+  }
+
+  /** For servers. */
+  get server(): TlsPem {
+    const { chain, key, trust } = this.#credentials;
+    return { ca: trust, certificate: chain, key };
+  }
+
+  /** For calls to other managers. */
+  get client(): ClientTls {
+    const { chain, key, trust } = this.#credentials;
+    return { ca: trust, certificate: chain, key, serverName: SERVER_NAME };
+  }
+
+  /** Tells of each new certificate. */
+  onRenewed(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  /** Who somebody is by a certificate that TLS has verified. Throws `permission_denied` for one that names nobody. */
+  identify(certificate: X509Certificate): PeerIdentity {
+    const key = certificate.fingerprint256;
+    const known = this.#identities.get(key);
+    if (known) return known;
+    const read = identityOf(certificate, readTrustBundle(this.#options.authority.roots));
+    if (!read.ok) throw new SwarmError("permission_denied", `the caller's certificate: ${read.problem}`);
+    if (read.identity.clusterId !== this.#options.authority.clusterId) {
+      throw new SwarmError("permission_denied", "the caller's certificate is of another cluster");
+    }
+    if (this.#identities.size >= READ_MAX) this.#identities.clear();
+    this.#identities.set(key, read.identity);
+    return read.identity;
+  }
+
+  /** Renews the certificate in time, until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<never> {
+    const { clock, random, logger, directory } = this.#options;
+    let renewAtMs = drawRenewal(this.#validity, random);
+    for (let failures = 0; ; ) {
+      const plan = planRenewal(
+        { validity: this.#validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated: this.#isRotated },
+        random,
+      );
+      await clock.sleep(plan.delayMs, signal);
+      if (plan.type === "wait") continue;
+      try {
+        this.#credentials = await issue(this.#options);
+        await writeCredentials(directory, this.#credentials);
+        failures = 0;
+        renewAtMs = drawRenewal(this.#validity, random);
+        for (const listener of this.#listeners) listener();
+        logger.info({ until: new Date(this.#validity.notAfterMs).toISOString() }, "certificate renewed");
+      } catch (reason) {
+        if (!(reason instanceof SwarmError)) throw reason;
+        failures += 1;
+        logger.warn({ err: reason }, "certificate not renewed yet");
+      }
+    }
+  }
+
+  get #validity(): Validity {
+    return validityOf(leafOf(this.#credentials));
+  }
+
+  /** Whether the cluster trusts other roots now, or signs under another. */
+  get #isRotated(): boolean {
+    return !isGood(this.#credentials, this.#options);
+  }
+}
+
+function leafOf({ chain }: Credentials): X509Certificate {
+  return readCertificates(chain, "the manager's certificate")[0];
+}
+
+/** Whether credentials are this manager's, of the root that signs now, and valid. */
+function isGood(credentials: Credentials, { authority, nodeId, clock }: ManagerIdentityOptions): boolean {
+  if (credentials.trust !== authority.roots) return false;
+  const read = identityOf(leafOf(credentials), readTrustBundle(authority.root));
+  if (!read.ok || read.identity.kind !== "node") return false;
+  const { identity } = read;
+  const nowMs = clock.nowMs();
+  return (
+    identity.nodeId === nodeId &&
+    identity.role === "swarm-manager" &&
+    identity.clusterId === authority.clusterId &&
+    identity.notBeforeMs <= nowMs &&
+    nowMs < identity.notAfterMs
+  );
+}
+
+async function issue({ authority, nodeId, hosts }: ManagerIdentityOptions): Promise<Credentials> {
+  const keys = await generateKeyPair();
+  const subject = { kind: "node", nodeId, role: "swarm-manager", clusterId: authority.clusterId } as const;
+  const { chain } = await authority.issue(subject, await createCertificateRequest(keys), hosts);
+  return { key: exportPrivateKey(keys), chain, trust: authority.roots };
+}
