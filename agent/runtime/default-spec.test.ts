@@ -72,6 +72,15 @@ describe("environment", () => {
   });
 });
 
+test("a terminal has a size, for nobody sits at it who could say one", () => {
+  expect(withOverrides({ tty: true }).process).toMatchObject({
+    terminal: true,
+    consoleSize: { height: 24, width: 80 },
+  });
+  const { terminal, consoleSize } = withOverrides({}).process;
+  expect([terminal, consoleSize]).toEqual([false, undefined]);
+});
+
 test("user and working directory: the service's, else the image's", () => {
   const image = { ...input().image, user: "web", workingDirectory: "/srv" };
   expect(containerSpec(input({ image })).process).toMatchObject({

@@ -61,6 +61,9 @@ export interface ContainerInput {
 /** Enough for any service and too few to take a host down with; `--limit-pids` changes it. */
 export const PIDS_LIMIT_DEFAULT = 2048;
 
+/** Nobody sits at it who would have a window; what asks for the size expects the smallest that there ever was. */
+const CONSOLE_SIZE = { height: 24, width: 80 };
+
 /** The kernel refuses quotas below 1 ms. */
 const CPU_QUOTA_US_MIN = 1000;
 
@@ -84,6 +87,7 @@ export function containerSpec(input: ContainerInput): OciSpec {
   const held = user.uid === 0 ? capabilities : [];
   const process: OciSpec["process"] = {
     terminal: overrides.tty ?? false,
+    ...(overrides.tty && { consoleSize: CONSOLE_SIZE }),
     user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
     args: commandLine({ image: input.image, command: overrides.command ?? [], args: overrides.args ?? [] }, problems),
     env: environment({

@@ -28,7 +28,10 @@ export interface OciRlimit {
 }
 
 export interface OciProcess {
+  /** Whether it runs on a terminal of its own. Default false. */
   readonly terminal?: boolean;
+  /** In characters; meaningless without `terminal`. */
+  readonly consoleSize?: { readonly height: number; readonly width: number };
   readonly user: OciUser;
   readonly args: readonly string[];
   readonly env?: readonly string[];

@@ -291,18 +291,23 @@ export interface ExecOp {
   readonly init?: boolean;
 }
 
-/** What the container's first process (or an exec'd one) does inside. */
-/**
- * Makes a terminal of the container's own devpts standard input, output and error, and the controlling terminal; its other
- * end goes to whoever cloned the process. Refuses (EXDEV) what is not a devpts.
- */
-export interface OpenTerminalOp {
-  readonly op: "open-terminal";
-  /** The window's size in characters; 0 = unknown. */
+/** A terminal's window, in characters; 0 = unknown. */
+export interface WindowSize {
   readonly rows: number;
   readonly columns: number;
 }
 
+/**
+ * Makes a terminal of the container's own devpts standard input, output and error, and the controlling terminal; its other
+ * end goes to whoever cloned the process. Refuses (EXDEV) what is not a devpts.
+ */
+export interface OpenTerminalOp extends WindowSize {
+  readonly op: "open-terminal";
+  /** Whether it is bound at /dev/console too, as the terminal of a container's own process is (as runc does). */
+  readonly console: boolean;
+}
+
+/** What the container's first process (or an exec'd one) does inside. */
 export type ContainerOp =
   | UnshareOp
   | JoinNamespaceOp

@@ -39,6 +39,8 @@ export interface Plan {
   /** Namespaces that the first process is cloned into; the pid namespace must be among them. */
   readonly namespaces: readonly Namespace[];
   readonly cgroup?: CgroupMembership;
+  /** Whether standard input stays open with nothing to read, on a pipe or the terminal; else it is the container's /dev/null. */
+  readonly openStdin: boolean;
   readonly host: readonly HostOp[];
   readonly container: readonly ContainerOp[];
 }
@@ -88,6 +90,7 @@ export function encodePlan(plan: Plan, writer: Writer): void {
   writer.string(file.path).u64(BigInt(file.maxBytes)).u32(file.maxFiles);
   writer.u32(namespaceFlags(plan.namespaces));
   encodeCgroup(plan.cgroup, writer);
+  writer.boolean(plan.openStdin);
   encodeOps(plan.host, writer);
   encodeOps(plan.container, writer);
 }
@@ -162,7 +165,7 @@ function encodeOp(op: Op, writer: Writer): Writer {
     case "set-rlimit":
       return writer.u32(op.resource).u64(op.soft).u64(op.hard);
     case "open-terminal":
-      return writer.u32(op.rows).u32(op.columns);
+      return writer.u32(op.rows).u32(op.columns).boolean(op.console);
     case "set-oom-score":
       return writer.string(String(op.adjust));
     case "set-credentials":

@@ -14,11 +14,11 @@ import { eventually } from "../../test/eventually.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
 import { type CgroupManager, openCgroups } from "../cgroup/manager.ts";
 import type { OciProcess } from "./oci.ts";
-import type { HostPath } from "./op.ts";
+import type { HostPath, WindowSize } from "./op.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { defaultSeccompProfile } from "./seccomp-profile.ts";
 import { type SessionOptions, SessionProcess } from "./session-process.ts";
-import { planExec, type WindowSize } from "./spec-plan.ts";
+import { planExec } from "./spec-plan.ts";
 import type { Supervisor } from "./supervisor.ts";
 import { architectureOf } from "./syscalls.ts";
 import {

@@ -10,9 +10,8 @@ import { Scope } from "../../common/base/scope.ts";
 import { Pipe } from "../../common/rpc/pipe.ts";
 import { type Answer, Channel, errnoError } from "./channel.ts";
 import type { Writer } from "./encode.ts";
-import type { CgroupMembership, ContainerOp } from "./op.ts";
+import type { CgroupMembership, ContainerOp, WindowSize } from "./op.ts";
 import { encodeCgroup, encodeOps } from "./plan.ts";
-import type { WindowSize } from "./spec-plan.ts";
 import { opError } from "./supervisor.ts";
 
 /** Request kinds: enum request of session.c. */

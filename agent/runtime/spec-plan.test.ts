@@ -67,6 +67,37 @@ describe("planContainer", () => {
     `);
   });
 
+  test("a terminal is opened in the new root, before the user's rights are all there is", () => {
+    const terminal = { terminal: true, consoleSize: { height: 24, width: 80 } };
+    const { container, openStdin } = plan(testSpec(testProcess(["/app"], terminal)));
+    expect(openStdin).toBe(true);
+    const from = container.findIndex(({ op }) => op === "pivot-root");
+    expect(container.slice(from, from + 4)).toMatchObject([
+      { op: "pivot-root" },
+      { op: "open-terminal", rows: 24, columns: 80, console: true },
+      { op: "set-working-directory" },
+      { op: "set-credentials" },
+    ]);
+    // A command run inside has none because of that.
+    expect(planExec(testProcess(["/app"], terminal)).some(({ op }) => op === "open-terminal")).toBe(false);
+    const window = { rows: 1, columns: 2 };
+    expect(planExec(testProcess(["/app"]), undefined, window)).toContainEqual({
+      op: "open-terminal",
+      ...window,
+      console: false,
+    });
+  });
+
+  test("standard input is open where it is asked for", () => {
+    const spec = testSpec(testProcess(["/app"]));
+    const bytes = (openStdin: boolean) => {
+      const made = { ...plan(spec), openStdin };
+      return encodeFrame(1, 1, (writer) => encodePlan(made, writer));
+    };
+    expect(plan(spec).openStdin).toBe(false);
+    expect(bytes(true)).not.toEqual(bytes(false));
+  });
+
   test("without no_new_privs the filter is loaded while the capability for it is still there", () => {
     const ops = plan(testSpec(testProcess(["/app"], { noNewPrivileges: false }))).container.map(({ op }) => op);
     expect(ops.slice(-4)).toEqual(["await-start", "load-seccomp", "set-credentials", "exec"]);
@@ -79,7 +110,6 @@ describe("planContainer", () => {
         capabilities: { bounding: ["CAP_NONESUCH"] },
         rlimits: [{ type: "RLIMIT_X", soft: 1, hard: 1 }],
         user: { uid: -1, gid: 0 },
-        terminal: true,
       }),
       {
         mounts: [{ destination: "/proc/sys", type: "tmpfs" }],
@@ -101,7 +131,6 @@ describe("planContainer", () => {
         "linux.namespaces[0]: user namespaces are not supported",
         "linux.namespaces[1]: cannot join a pid namespace",
         "linux.namespaces: a mount namespace is needed",
-        "process.terminal: terminals are not supported",
         "process.user: -1 is not an id from 0 to 2147483647",
         "process.capabilities.bounding: unknown capability "CAP_NONESUCH"",
         "linux.sysctl[kernel.panic]: not in a namespace of the container",

@@ -16,6 +16,7 @@ import type {
   NetlinkOp,
   Propagation,
   SetSysctlOp,
+  WindowSize,
 } from "./op.ts";
 import type { LogTarget, Plan } from "./plan.ts";
 
@@ -65,6 +66,8 @@ export interface PlanInput {
   readonly network?: readonly (NetlinkOp | SetSysctlOp)[];
   /** Links in the root beyond what the OCI spec can say: to a container's secrets and configs. */
   readonly links?: readonly RootLink[];
+  /** Whether standard input never ends; on a terminal it never does. Default false: it is the container's /dev/null. */
+  readonly openStdin?: boolean;
   /** Whether a small init is PID 1, reaps orphans and forwards signals. Default false. */
   readonly init?: boolean;
 }
@@ -122,6 +125,7 @@ export function planContainer(input: PlanInput): Plan {
       problems,
     ),
     { op: "pivot-root" },
+    ...terminalOps(spec.process),
     ...rlimitOps(spec.process, problems),
     { op: "set-working-directory", path: containerPath(spec.process.cwd, "process.cwd", problems) },
     // The filter goes on last. Without no-new-privileges loading it needs a capability that the credentials take away.
@@ -136,18 +140,16 @@ export function planContainer(input: PlanInput): Plan {
     log: input.log,
     namespaces: namespaces.cloned,
     ...(input.cgroup && { cgroup: input.cgroup.membership }),
+    openStdin: (input.openStdin ?? false) || (spec.process.terminal ?? false),
     host: input.cgroup?.hostOps ?? [],
     container,
   };
 }
 
-/** A terminal's window, in characters; 0 = unknown. */
-export interface WindowSize {
-  readonly rows: number;
-  readonly columns: number;
-}
-
-/** The operations of a command run inside a container, for `Supervisor.exec` and, with a terminal, `SessionProcess` alone. */
+/**
+ * The operations of a command run inside a container, for `Supervisor.exec` and, with a terminal, `SessionProcess` alone.
+ * Whether the container's own process is on a terminal makes no difference to it.
+ */
 export function planExec(
   process: OciProcess,
   seccomp?: CompiledSeccomp,
@@ -160,7 +162,7 @@ export function planExec(
     { op: "new-keyring" },
     oomScoreOp(process),
     { op: "join-container" },
-    ...(terminal ? [{ op: "open-terminal" as const, ...terminal }] : []),
+    ...(terminal ? [{ op: "open-terminal" as const, ...terminal, console: false }] : []),
     ...rlimitOps(process, problems),
     { op: "set-working-directory", path: containerPath(process.cwd, "process.cwd", problems) },
     ...(process.noNewPrivileges
@@ -244,6 +246,12 @@ function nameOps(spec: OciSpec, namespaces: ReadonlySet<Namespace>, problems: Fi
   return ops;
 }
 
+/** In the new root, where the devpts is mounted and no path leads to the host's. */
+function terminalOps({ terminal, consoleSize }: OciProcess): readonly ContainerOp[] {
+  const { height: rows, width: columns } = consoleSize ?? { height: 0, width: 0 };
+  return terminal ? [{ op: "open-terminal", rows, columns, console: true }] : [];
+}
+
 function rlimitOps(process: OciProcess, problems: FieldProblem[]): readonly ContainerOp[] {
   const limit = (value: number) => (value < 0 || value >= 2 ** 63 ? RLIM_INFINITY : BigInt(Math.trunc(value)));
   return (process.rlimits ?? []).flatMap(({ type, soft, hard }, index) => {
@@ -265,7 +273,6 @@ function credentialsOp(process: OciProcess, problems: FieldProblem[]): Container
       }),
     );
   const { user } = process;
-  if (process.terminal) problems.push({ field: "process.terminal", problem: "terminals are not supported" });
   if (process.apparmorProfile)
     problems.push({ field: "process.apparmorProfile", problem: "AppArmor is not supported" });
   for (const id of [user.uid, user.gid, ...(user.additionalGids ?? [])]) {

@@ -265,9 +265,12 @@ static void finish(void) {
   struct exit_status ended = reap_process(container.pid, 0);
   if (oom_killed()) ended.flags = FLAG_OOM;
   if (container.sync_fd >= 0) read_sync();
-  for (unsigned stream = 0; stream < 2; stream++)
+  close_fd(&container.input); /* a terminal that nobody has open says so (EIO) once it is read to its end */
+  for (unsigned stream = 0; stream < 2; stream++) {
     for (int round = 0; round < LAST_ROUNDS && container.output[stream] >= 0; round++)
       if (log_pump(container.output[stream], stream) <= 0) break;
+    log_end(stream);
+  }
   write_record(&ended);
   for (struct exec *exec = execs; exec < execs + EXECS_MAX; exec++)
     if (exec->process.pid > 0) {

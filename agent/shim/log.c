@@ -113,6 +113,10 @@ static void write_stream(unsigned stream, bool ended) {
   memmove(streams[stream].text, at, streams[stream].have);
 }
 
+void log_end(unsigned stream) {
+  write_stream(stream, true);
+}
+
 int log_pump(int fd, unsigned stream) {
   size_t have = streams[stream].have;
   ssize_t count = read(fd, streams[stream].text + have, LINE_MAX_BYTES - have);

@@ -113,6 +113,13 @@ int op_bind_mount(struct reader *reader) {
   return attach_outside_proc(tree, fd);
 }
 
+/* Binds what a descriptor has open over a file in the root, made when it is missing. */
+int bind_descriptor(int fd, const char *target) {
+  cleanup_close int tree = TRY(clone_tree(fd, "", false));
+  cleanup_close int place = TRY(make_in_root(target, false));
+  return attach_outside_proc(tree, place);
+}
+
 /* The container's own /dev/null, proven to be that device (CVE-2025-31133). */
 static int open_null(void) {
   struct stat status;

@@ -101,8 +101,8 @@ static int start_init(void) {
     reap(program);
   }
   TRY(CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)));
-  if (container_pidfd < 0) setsid(); /* an exec is killed as one process group */
-  else if (isatty(0) && (setpgid(0, 0) < 0 || tcsetpgrp(0, getpid()) < 0)) return -errno; /* in the foreground */
+  if (isatty(0)) TRY(CHECK(setpgid(0, 0) ?: tcsetpgrp(0, getpid()))); /* in the foreground of what stands above it */
+  else if (container_pidfd < 0) setsid(); /* an exec is killed as one process group */
   return CHECK(sigprocmask(SIG_SETMASK, &none, NULL));
 }
 

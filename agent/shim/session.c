@@ -19,17 +19,13 @@
  * who does not read makes the other side wait.
  */
 #include "shim.h"
-#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
 enum { CONTROL_FD = 3, REQUEST_MAX = 4 << 20, BUFFER_BYTES = 32 * 1024 };
@@ -53,48 +49,6 @@ static struct process command = {-1, -1, -1, {-1, -1}, -1};
 static int terminal = -1;
 static uint32_t run_id;
 static bool started, failed;
-
-/* ---- inside the container ---- */
-
-static int send_terminal(int fd) {
-  struct sync_message message = {.kind = SYNC_TERMINAL};
-  struct iovec part = {&message, sizeof message};
-  union {
-    struct cmsghdr header;
-    char space[CMSG_SPACE(sizeof fd)];
-  } control = {0};
-  struct msghdr sent = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-  memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-  return CHECK(sendmsg(sync_fd, &sent, MSG_NOSIGNAL));
-}
-
-/*
- * A terminal of the container's own devpts: whatever else lies at that path is refused, and the other end is had by
- * descriptor (TIOCGPTPEER), not by a name that the container could have changed.
- */
-int op_open_terminal(struct reader *reader) {
-  struct stat status;
-  struct statfs system;
-  struct winsize size = {.ws_row = (unsigned short)get_u32(reader), .ws_col = (unsigned short)get_u32(reader)};
-  int unlocked = 0;
-  if (reader->bad) return -EBADMSG;
-  cleanup_close int place = TRY(open_in_root("/dev/pts/ptmx", O_PATH));
-  TRY(CHECK(fstat(place, &status)));
-  TRY(CHECK(fstatfs(place, &system)));
-  if (!S_ISCHR(status.st_mode) || status.st_rdev != makedev(5, 2) || system.f_type != DEVPTS_SUPER_MAGIC) return -EXDEV;
-  cleanup_close int master = TRY(open_in_root("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK));
-  TRY(CHECK(fstatfs(master, &system)));
-  if (system.f_type != DEVPTS_SUPER_MAGIC) return -EXDEV;
-  TRY(CHECK(ioctl(master, TIOCSPTLCK, &unlocked)));
-  cleanup_close int slave = TRY(CHECK(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)));
-  TRY(CHECK(ioctl(master, TIOCSWINSZ, &size)));
-  for (int fd = 0; fd < 3; fd++) TRY(CHECK(dup2(slave, fd)));
-  TRY(CHECK(ioctl(0, TIOCSCTTY, 0)));
-  return send_terminal(master);
-}
-
-/* ---- outside ---- */
 
 static void end_flow(struct flow *flow) {
   close_fd(&flow->from);
@@ -158,16 +112,9 @@ static void reply_failure(uint32_t id, uint32_t stage, uint32_t index, int error
 /* The ladder: the terminal comes, an operation fails, or exec closes it. */
 static void read_ladder(void) {
   struct sync_message message = {0};
-  struct iovec part = {&message, sizeof message};
-  union {
-    struct cmsghdr header;
-    char space[CMSG_SPACE(sizeof terminal)];
-  } control = {0};
-  struct msghdr come = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  ssize_t length = recvmsg(command.sync_fd, &come, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  int length = receive_sync(command.sync_fd, &message, &terminal, MSG_DONTWAIT);
   if (length < 0) return;
-  if (length == sizeof message && message.kind == SYNC_TERMINAL && come.msg_controllen >= CMSG_LEN(sizeof terminal)) {
-    memcpy(&terminal, CMSG_DATA(&control.header), sizeof terminal);
+  if (length == sizeof message && message.kind == SYNC_TERMINAL) {
     flows[OUTPUT].from = fcntl(terminal, F_DUPFD_CLOEXEC, 10);
     flows[INPUT].to = fcntl(terminal, F_DUPFD_CLOEXEC, 10);
     return;

@@ -55,7 +55,7 @@ int make_in_root(const char *path, bool directory); /* opens O_PATH, makes what 
 int open_parent_in_root(const char *path, const char **name);
 int write_file(const char *path, const char *data);
 
-/* ---- ops.c, mount.c, process.c: the operations ---- */
+/* ---- ops.c, mount.c, process.c, terminal.c: the operations ---- */
 enum { HOST_NETNS_FD = 250, FRAME_ID_EVENT = 0 };
 typedef int (*operation)(struct reader *);
 extern int sync_fd;          /* the first process's end of the ladder with its supervisor (supervisor.c) */
@@ -72,6 +72,7 @@ int op_readonly_root(struct reader *), op_pivot_root(struct reader *), op_set_pr
 int op_set_credentials(struct reader *), op_no_new_privileges(struct reader *), op_load_seccomp(struct reader *);
 int op_exec(struct reader *), op_netlink(struct reader *), op_open_terminal(struct reader *);
 int new_filesystem(const char *type, const char *source, struct reader *options, uint32_t attributes);
+int bind_descriptor(int fd, const char *target);
 
 /* ---- netlink.c ---- */
 int netlink_open(int protocol);
@@ -84,11 +85,15 @@ enum { LINE_MAX_BYTES = 16 * 1024 };
 int log_open(struct reader *plan);
 /* Reads what the pipe holds and writes its lines; 0 = end of file, -EAGAIN = drained, else more may be there. */
 int log_pump(int fd, unsigned stream);
+/* Writes the line that has no end. */
+void log_end(unsigned stream);
 
 /* ---- supervisor.c, control.c, runner.c, volume.c ---- */
 enum { PROCESS_MAX_OUTPUT = 4096 };
 struct process {
-  int pidfd, sync_fd, input, output[2];
+  int pidfd, sync_fd;
+  int input; /* the write end of its standard input, or the near end of its terminal: while it is open, neither ends */
+  int output[2];
   pid_t pid;
 };
 struct cgroup {
@@ -105,6 +110,8 @@ enum sync_kind { SYNC_READY, SYNC_FAILED, SYNC_TERMINAL /* with the terminal's o
 struct sync_message {
   uint32_t kind, index, error;
 };
+/* terminal.c: recvmsg of the ladder; with SYNC_TERMINAL, `*terminal` is the descriptor that came. 0 = its end. */
+int receive_sync(int fd, struct sync_message *message, int *terminal, int flags);
 enum container_status { STATUS_CREATED, STATUS_STARTING, STATUS_RUNNING };
 
 void supervise(uint32_t id, struct reader plan, int answer_fd, int lock_fd) __attribute__((noreturn));

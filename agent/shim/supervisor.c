@@ -24,6 +24,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -147,11 +148,26 @@ bool oom_killed(void) {
   return line && line[9] != '0';
 }
 
+/*
+ * The terminal takes the place of the pipes. Its near end is held as well: while nobody in the container had it open, its
+ * far end would say that it is over, though a service manager, say, opens /dev/console for each line that it writes.
+ */
+static int take_terminal(struct process *container, int terminal) {
+  close(container->input), close(container->output[0]), close(container->output[1]);
+  container->output[0] = terminal;
+  container->output[1] = -1;
+  return container->input = CHECK(ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+}
+
 /* Waits until the first process stands ready, or says which operation failed. */
-static int await_ready(const struct process *container, struct failure *failure) {
+static int await_ready(struct process *container, struct failure *failure) {
   struct sync_message message = {0};
-  ssize_t length = recv(container->sync_fd, &message, sizeof message, 0);
-  if (length <= 0) return length < 0 ? -errno : -ECHILD; /* killed from outside, by the OOM killer say */
+  int terminal, length = TRY(receive_sync(container->sync_fd, &message, &terminal, 0));
+  if (length > 0 && message.kind == SYNC_TERMINAL) {
+    TRY(take_terminal(container, terminal));
+    length = TRY(receive_sync(container->sync_fd, &message, &terminal, 0));
+  }
+  if (length == 0) return -ECHILD; /* killed from outside, by the OOM killer say */
   failure->stage = STAGE_CONTAINER;
   failure->index = message.index;
   return message.kind == SYNC_READY ? 0 : -(int)message.error;
@@ -164,6 +180,7 @@ static int create(struct reader *plan, struct process *container, struct failure
   TRY(log_open(plan));
   uint32_t namespaces = get_u32(plan);
   get_cgroup(plan);
+  bool open_input = get_u32(plan);
   struct reader lists = *plan;
   struct reader host = get_reader(&lists), ops = get_reader(&lists);
   if (lists.bad) return -EBADMSG;
@@ -173,9 +190,11 @@ static int create(struct reader *plan, struct process *container, struct failure
   host_netlink_fd = TRY(netlink_open(0 /* NETLINK_ROUTE */));
   failure->stage = STAGE_HOST;
   TRY(run_ops(&host, failure));
+  keeps_input = open_input;
   TRY(spawn(namespaces, ops, container, failure));
+  keeps_input = false; /* commands run in it read its /dev/null */
   TRY(await_ready(container, failure));
-  close(container->input); /* nobody writes: its reader finds the end */
+  if (!open_input) close(container->input), container->input = -1; /* its reader finds the end */
   close(host_netlink_fd);
   host_netlink_fd = -1;
   close(HOST_NETNS_FD);
