@@ -208,6 +208,7 @@ function planOf(
     ...(seccomp && { seccomp }),
     network: network.ops,
     links: settings.contents.links,
+    openStdin: settings.spec.openStdin,
     init: settings.spec.init ?? false,
   });
 }

@@ -18,6 +18,10 @@ test.each([
   expect(shown(pattern, ...lines.map((each) => message(each)))).toEqual(expected);
 });
 
+test("a line's end is before the carriage return of a terminal", () => {
+  expect(shown("^ready$", message("ready\r"), message("not ready\r"))).toEqual(["ready\r"]);
+});
+
 test("a long line's first part decides for the rest of it", () => {
   expect(
     shown("^GET", message("GET /", true), message("a/b"), message("a"), message("POST", true), message("GET")),

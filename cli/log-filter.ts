@@ -2,6 +2,7 @@
 import { createContext, Script } from "node:vm";
 import { SwarmError } from "../common/base/error.ts";
 import type { LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import { lineText } from "./output/log-printer.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** For one batch of at most a few thousand lines, which takes a sane pattern a few milliseconds. */
@@ -31,7 +32,7 @@ export class LogFilter {
   /** The messages whose line matches. */
   select(messages: readonly LogMessage[]): readonly LogMessage[] {
     if (messages.length === 0) return messages;
-    const matches = this.#match(messages.map(({ data }) => Buffer.from(data).toString("utf8")));
+    const matches = this.#match(messages.map(({ data }) => lineText(data)));
     return messages.filter(({ taskId, stream, partial }, index) => {
       const key = `${taskId}/${stream}`;
       const shown = this.#open.get(key) ?? matches[index] === true;

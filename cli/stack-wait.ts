@@ -9,6 +9,7 @@ import type { ControlClient, Invocation } from "./command.ts";
 import { durationFlagMs } from "./flags/values.ts";
 import { type FollowEnd, type FollowedOutcome, follow } from "./follow.ts";
 import type { WaitTarget } from "./followed.ts";
+import { lineText } from "./output/log-printer.ts";
 import { type StackRow, stackLines, stackNews } from "./output/stack-progress.ts";
 
 /** Exit codes of a deploy: what CI tells apart. */
@@ -124,7 +125,7 @@ async function showLastLines(invocation: Invocation, failed: readonly FollowedOu
     }
     const name = view.task ? slotName(view.serviceName, view.task) : view.serviceName;
     for (const { data } of messages) {
-      io.err(`  ${escapeControls(name)} | ${escapeControls(Buffer.from(data).toString("utf8"))}\n`);
+      io.err(`  ${escapeControls(name)} | ${escapeControls(lineText(data))}\n`);
     }
   }
 }

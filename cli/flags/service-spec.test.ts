@@ -312,6 +312,13 @@ describe("update", () => {
     expect(spec.mode?.mode.value).toMatchObject({ replicas: 4n });
   });
 
+  test("a terminal is taken and given back", () => {
+    expect(created("-t", "x").task?.container).toMatchObject({ tty: true, openStdin: false });
+    const on = updated(base, "--tty", "web");
+    expect(on.task?.container?.tty).toBe(true);
+    expect(updated(on, "--tty=false", "web").task?.container?.tty).toBe(false);
+  });
+
   test("no flags change nothing; --force raises the counter", () => {
     expect(json(updated(base, "web"))).toEqual(json(base));
     expect(updated(base, "--force", "web").task?.forceUpdate).toBe(1n);

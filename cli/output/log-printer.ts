@@ -24,6 +24,11 @@ export interface LogStyle {
 const COLOURS = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
 const SPACE_AFTER_PREFIX = 4;
 
+/** A line as its program meant it: a terminal ends each with a carriage return, which is shown only where it was sent. */
+export function lineText(data: Uint8Array): string {
+  return Buffer.from(data).toString("utf8").replace(/\r$/, "");
+}
+
 /** Formats messages; it keeps the widest prefix and each task's colour. */
 export class LogPrinter {
   readonly #style: LogStyle;

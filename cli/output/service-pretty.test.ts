@@ -156,6 +156,8 @@ test("of a service that has almost nothing, what Docker shows at least", () => {
 test("what docker run has and Docker's services do not", () => {
   const container = {
     image: "x",
+    tty: true,
+    openStdin: true,
     privileged: true,
     security: { seccomp: "{}", noNewPrivileges: false, systemPathsUnconfined: true },
     devices: [{ hostPath: "/dev/snd", containerPath: "/dev/sound", permissions: "rw" }, { hostPath: "/dev/fuse" }],
@@ -174,6 +176,8 @@ test("what docker run has and Docker's services do not", () => {
     [
       "ContainerSpec:",
       " Image:		x",
+      " TTY:	true",
+      " Open stdin:	true",
       " Privileged:	true",
       " Security options:	seccomp=(profile), no-new-privileges=false, systempaths=unconfined",
       " Device:	/dev/snd:/dev/sound:rw",

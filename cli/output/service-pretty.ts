@@ -130,6 +130,8 @@ function containerLines(container: ContainerSpec | undefined, line: Line): void 
   if (container.init !== undefined) line(1, "Init", `\t${container.init}`);
   if (container.user) line(1, "User", container.user);
   if (container.hostname) line(1, "Hostname", container.hostname);
+  if (container.tty) line(1, "TTY", "true");
+  if (container.openStdin) line(1, "Open stdin", "true");
   if (container.readOnly) line(1, "Read only", "true");
   if (container.stopSignal) line(1, "Stop signal", container.stopSignal);
   if (container.stopGracePeriod)

@@ -14,6 +14,12 @@ test.each<[string, Init, Init, string[]]>([
     { task: { container: { image: "a:2" } } },
     ["task.container.image: a:1 → a:2"],
   ],
+  [
+    "flags",
+    { task: { container: { tty: true } } },
+    { task: { container: { openStdin: true } } },
+    ["task.container.openStdin: + true", "task.container.tty: - true"],
+  ],
   ["label", { labels: {} }, { labels: { tier: "web" } }, ["labels.tier: + web"]],
   [
     "env",

@@ -149,6 +149,16 @@ test("everything of a stack", () => {
   });
 });
 
+test.each([
+  ["tty: true", { tty: true, openStdin: false }],
+  ["stdin_open: true", { tty: false, openStdin: true }],
+  ["stdin_open: true, tty: true", { tty: true, openStdin: true }],
+  ["stdin_open: false", { tty: false, openStdin: false }],
+])("a terminal and open standard input: %s", (text, expected) => {
+  const loaded = load(`services: {web: {image: x, ${text}}}\n`);
+  expect(loaded.ok && loaded.spec.services[0]?.task?.container).toMatchObject(expected);
+});
+
 test.each(["", "a/b", "-x", "x".repeat(64)])("the name %j is refused", (name) => {
   expect(load("services: {web: {image: x}}\n", { name } as object)).toMatchObject({ ok: false });
 });

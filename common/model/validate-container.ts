@@ -68,7 +68,6 @@ function checkProcess(container: ContainerSpec, problems: Problems): void {
   if (container.dir !== "" && !container.dir.startsWith("/")) {
     problems.add("working_dir", `${quoted(container.dir)} must be an absolute path`);
   }
-  if (container.tty || container.openStdin) problems.add("tty", "terminals and open stdin are not supported yet");
   problems.text("user", lineProblem(container.user, NAME_LENGTH_MAX));
   if (container.stopSignal !== "") problems.text("stop_signal", signalProblem(container.stopSignal));
   problems.duration("stop_grace_period", container.stopGracePeriod);

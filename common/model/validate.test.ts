@@ -141,7 +141,6 @@ describe("each bad field is named", () => {
       task({ logDriver: { name: "syslog" } }),
       'logging.driver: log driver "syslog" is not supported: json-file, local or none',
     ],
-    ["tty", container({ tty: true }), "tty: terminals and open stdin are not supported yet"],
     [
       "log option",
       task({ logDriver: { name: "json-file", options: { "max-size": "10m", "max-file": "0" } } }),
