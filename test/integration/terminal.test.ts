@@ -74,7 +74,7 @@ rootTest("stack files: a shell is kept alive by tty, by stdin_open and by both, 
   closed: ${service("command: sh -c 'cat; echo over; tty'")}
 `,
   );
-  expect(await cluster.swarmctl("stack", "config", "-c", path)).toMatch(/stdin_open: true\n {4}tty: true/);
+  expect(await cluster.swarmctl("stack", "config", "-c", path)).toMatch(/stdin_open: true\n.*\n {4}tty: true/);
   await cluster.swarmctl("stack", "deploy", "-d", "-c", path, "shells");
   await shows("shells_closed", /^over\nnot a tty\n$/);
   for (const name of ["both", "tty", "open"]) {
