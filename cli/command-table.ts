@@ -177,6 +177,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },
   "wait service": { summary: "Block until a service is as wanted", load: () => import("./commands/wait-service.ts") },
   "wait stack": { summary: "Block until a stack is as wanted", load: () => import("./commands/wait-stack.ts") },
+  check: {
+    summary: "Examine this host: whether it can be a node, and how to mend what stands in the way",
+    load: () => import("./commands/check.ts"),
+  },
   info: { summary: "Display cluster-wide information", load: () => import("./commands/info.ts") },
   version: { summary: "Show the version information", load: () => import("./commands/version.ts") },
 };
