@@ -17,6 +17,7 @@ const FILES = [
   "agent/runtime/hardening.test.ts",
   "agent/runtime/hostile-root.test.ts",
   "agent/runtime/limits.test.ts",
+  "agent/runtime/terminal.test.ts",
 ].join(" ");
 
 /** Vitest's JSON report, as far as it is read here. */
