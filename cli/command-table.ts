@@ -172,6 +172,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "context update": { summary: "Update a context", load: () => import("./commands/context-update.ts") },
   "context use": { summary: "Set the current context", load: () => import("./commands/context-use.ts") },
+  "swarm ca": { summary: "Display and rotate the root CA", load: () => import("./commands/swarm-ca.ts") },
   "swarm join-token": { summary: "Manage join tokens", load: () => import("./commands/swarm-join-token.ts") },
   "swarm update": { summary: "Update the swarm", load: () => import("./commands/swarm-update.ts") },
   "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },

@@ -12,13 +12,16 @@ export interface RefusedFlags {
 }
 
 const CERTIFICATES = "nodes have no certificates yet";
+/** `--external-ca`, wherever it is. */
+const NO_CFSSL =
+  "certificates are signed by the managers, not by a CFSSL service: give them an authority of yours by files, " +
+  "swarmctl swarm ca --rotate --ca-cert FILE --ca-key FILE";
 const OWN_ETCD = "the store is etcd: see its own --snapshot-count and compaction";
 
 /** `swarm update`. */
 export const SWARM_UPDATE_REFUSED = refused({
   autolock: ["boolean", `${CERTIFICATES}, so there is nothing to lock`],
-  "cert-expiry": ["text", CERTIFICATES],
-  "external-ca": ["text", CERTIFICATES],
+  "external-ca": ["text", NO_CFSSL],
   "max-snapshots": ["text", OWN_ETCD],
   "snapshot-interval": ["text", OWN_ETCD],
 });
@@ -93,7 +96,6 @@ const BUILD_WORDS = [
 
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
 const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
-  "swarm ca": CERTIFICATES,
   "swarm init": `a cluster begins with its first swarm-manager: start one; ${JOIN}`,
   "swarm join": `a node joins by itself: ${JOIN}; for another manager, start swarm-manager --etcd with the same etcd`,
   "swarm leave": "stop swarm-agent on the node (--purge removes what it made), then swarmctl node rm NODE",

@@ -47,6 +47,7 @@ const CONTENT: Rights<typeof Content> = { resolveImage: ["agent", "manager"], ge
 
 const CONTROL: Rights<typeof Control> = {
   getInfo: VIEWER,
+  getCa: VIEWER,
   listServices: VIEWER,
   listSpecVersions: VIEWER,
   listSecrets: VIEWER,

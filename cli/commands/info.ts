@@ -1,6 +1,7 @@
 import { durationMs } from "../../common/model/duration.ts";
 import { escapeControls } from "../../common/model/text.ts";
-import { formatDurationMs } from "../../common/model/units.ts";
+import { formatDurationMs, humanDuration } from "../../common/model/units.ts";
+import { LIFETIME_MS_DEFAULT } from "../../common/pki/validity.ts";
 import type { GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, Invocation } from "../command.ts";
 import { renderObject } from "../output/format.ts";
@@ -41,6 +42,7 @@ function objectOf(info: GetInfoResponse): unknown {
     Images: info.images,
     HeartbeatPeriodMs: durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0,
     TaskHistoryLimit: info.cluster?.spec?.taskHistoryLimit ?? 0,
+    CertificateLifetimeMs: lifetimeMsOf(info),
     AddressPool: info.cluster?.spec?.addressPool ?? "",
   };
 }
@@ -64,6 +66,12 @@ function pretty(info: GetInfoResponse): string {
     `Address pool: ${info.cluster?.spec?.addressPool ?? ""}`,
     `Heartbeat period: ${formatDurationMs(durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0)}`,
     `Task history retention limit: ${info.cluster?.spec?.taskHistoryLimit ?? 0}`,
+    "CA Configuration:",
+    `  Expiry Duration: ${humanDuration(lifetimeMsOf(info))}`,
   ];
   return `${lines.map(escapeControls).join("\n")}\n`;
+}
+
+function lifetimeMsOf({ cluster }: GetInfoResponse): number {
+  return durationMs(cluster?.spec?.certificateLifetime) || LIFETIME_MS_DEFAULT;
 }

@@ -11,6 +11,7 @@ export const command: Command = {
   usage: "swarm update [OPTIONS]",
   summary: "Update the swarm",
   flags: {
+    "cert-expiry": { kind: "text", value: "duration", help: "Validity period for node certificates, 1h or more" },
     "dispatcher-heartbeat": { kind: "text", value: "duration", help: "Dispatcher heartbeat period" },
     "task-history-limit": { kind: "text", value: "int", help: "Task history retention limit" },
     ...SWARM_UPDATE_REFUSED.flags,
@@ -21,15 +22,17 @@ export const command: Command = {
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
   refuseFlags(flags, SWARM_UPDATE_REFUSED);
+  const lifetimeMs = durationFlagMs(flags, "cert-expiry");
   const periodMs = durationFlagMs(flags, "dispatcher-heartbeat");
   const limit = integerFlag(flags, "task-history-limit", { min: 0, max: 9_999 });
-  if (periodMs === undefined && limit === undefined) {
-    throw new UsageError("nothing to update: give --dispatcher-heartbeat or --task-history-limit");
+  if (lifetimeMs === undefined && periodMs === undefined && limit === undefined) {
+    throw new UsageError("nothing to update: give --cert-expiry, --dispatcher-heartbeat or --task-history-limit");
   }
   const client = await connect();
   await retryAborted(async () => {
     const { cluster } = await client.getInfo({});
     const spec = clone(ClusterSpecSchema, present(present(cluster, "cluster").spec, "cluster spec"));
+    if (lifetimeMs !== undefined) spec.certificateLifetime = toDuration(lifetimeMs);
     if (periodMs !== undefined) spec.heartbeatPeriod = toDuration(periodMs);
     if (limit !== undefined) spec.taskHistoryLimit = limit;
     await client.updateCluster({ version: cluster?.meta?.version ?? 0n, spec });

@@ -18,10 +18,10 @@ import {
 import { readCertificateRequest } from "../../common/pki/certificate-request.ts";
 import type { Subject } from "../../common/pki/identity.ts";
 import { certificateDigest, formatJoinToken, type JoinSecrets, newJoinSecret } from "../../common/pki/join-token.ts";
-import { formatTrustBundle, mergeRoots, readTrustBundle } from "../../common/pki/trust-bundle.ts";
 import { type ClusterCa, ClusterCaSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
+import { caCertificates } from "./cluster-ca.ts";
 
 /** What an authority is made with. */
 export interface ClusterAuthorityOptions {
@@ -70,15 +70,14 @@ export class ClusterAuthority {
     return this.#ca.clusterId as ClusterId;
   }
 
-  /** The root that signs now, PEM. */
+  /** The root that new hosts are to trust, PEM. */
   get root(): string {
-    return this.#ca.root;
+    return caCertificates(this.#ca).root;
   }
 
   /** The roots that are trusted now, PEM. */
   get roots(): string {
-    const { root, formerRoots } = this.#ca;
-    return formatTrustBundle(mergeRoots(readTrustBundle(`${root}\n${formerRoots}`)));
+    return caCertificates(this.#ca).roots;
   }
 
   /** Signs a certificate for `subject` and the key that signed the request. Throws `invalid_argument` for a bad request. */

@@ -1,6 +1,7 @@
 /** The cluster's settings. */
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
+import { LIFETIME_MS_MIN } from "../../common/pki/validity.ts";
 import type { GetJoinTokensRequest, UpdateClusterRequest } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Cluster, ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
@@ -53,6 +54,10 @@ function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly Fie
   const periodMs = durationMs(spec.heartbeatPeriod) ?? 0;
   if (periodMs < HEARTBEAT_MS.min || periodMs > HEARTBEAT_MS.max) {
     problems.push({ field: "heartbeat_period", problem: "must be between 100ms and 60s" });
+  }
+  const lifetimeMs = durationMs(spec.certificateLifetime);
+  if (lifetimeMs !== undefined && lifetimeMs < LIFETIME_MS_MIN) {
+    problems.push({ field: "certificate_lifetime", problem: "must be at least 1h" });
   }
   if (spec.addressPool !== present?.addressPool) {
     problems.push({

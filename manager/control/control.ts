@@ -14,6 +14,7 @@ import {
   ServiceLogsRequestSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { getCa } from "./ca.ts";
 import { getJoinTokens, updateCluster } from "./cluster.ts";
 import { contentMethods } from "./content-methods.ts";
 import type { ControlDependencies } from "./dependencies.ts";
@@ -39,6 +40,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
   return {
     getInfo: async () => getInfo(dependencies),
     getJoinTokens: (request, { signal }) => getJoinTokens(dependencies, request, signal),
+    getCa: (_, { signal }) => getCa(dependencies, signal),
     updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),
     createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
     updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),

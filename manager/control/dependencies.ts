@@ -53,10 +53,12 @@ export interface Registries {
   ): Promise<string | undefined>;
 }
 
-/** What hosts join with. */
-export interface JoinTokens {
+/** The cluster's certificate authority, and what hosts join with. */
+export interface Authority {
   /** To be awaited before all else. */
   ensure(signal: AbortSignal): Promise<void>;
+  /** PEM. */
+  readonly root: string;
   tokens(): Promise<{ readonly worker: string; readonly manager: string }>;
   /** The old token of the role is refused from now on. */
   rotateToken(role: "worker" | "manager", signal: AbortSignal): Promise<void>;
@@ -69,7 +71,7 @@ export interface ControlDependencies {
   readonly registry: Registries;
   /** Seals secrets under the cluster's key. */
   readonly sealer: Sealer;
-  readonly authority: JoinTokens;
+  readonly authority: Authority;
   readonly logs: LogSource;
   readonly streams: StreamSource;
   readonly clock: Clock;

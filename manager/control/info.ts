@@ -1,6 +1,7 @@
 /** What the cluster is and how it is doing, in numbers. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GetInfoResponseSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { Cluster } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
 
@@ -13,7 +14,7 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
     version: dependencies.version,
     managerId: dependencies.managerId,
     clusterId: view.cluster?.id ?? "",
-    ...(view.cluster ? { cluster: view.cluster } : {}),
+    ...(view.cluster ? { cluster: withoutSecrets(view.cluster) } : {}),
     managers: [...view.managers.values()],
     leaderId: view.leader?.managerId ?? "",
     revision: BigInt(view.revision),
@@ -24,4 +25,9 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
     tasksRunning,
     images: view.images.size,
   };
+}
+
+/** What is sealed is nobody's to have, sealed as it is. */
+function withoutSecrets({ ca, ...cluster }: Cluster): Cluster {
+  return cluster;
 }

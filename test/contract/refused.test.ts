@@ -14,7 +14,6 @@ afterAll(() => plane[Symbol.asyncDispose]());
 const swarmctl = (...argv: string[]) => runSwarmctl(argv, { environment: { SWARM_HOST: plane.host } });
 
 test.each([
-  "swarm ca --rotate",
   "swarm init --advertise-addr 10.0.0.1",
   "swarm join --token x 10.0.0.1:2377",
   "swarm leave -f",
@@ -49,6 +48,9 @@ test("swarm update changes what can be changed and refuses the rest, every flag 
   expect(plane.store.view.cluster?.spec).toMatchObject({ taskHistoryLimit: 2, heartbeatPeriod: { seconds: 2n } });
   expect((await swarmctl("swarm", "update", "--autolock", "--max-snapshots", "3")).err).toMatch(
     /^swarmctl: --autolock: nodes have no certificates yet[^;]*; --max-snapshots: the store is etcd/,
+  );
+  expect((await swarmctl("swarm", "update", "--external-ca", "protocol=cfssl,url=https://ca")).err).toMatch(
+    /^swarmctl: --external-ca: certificates are signed by the managers, not by a CFSSL service: [^;]* --ca-cert FILE/,
   );
   expect(await swarmctl("swarm", "update")).toMatchObject({ code: 2 });
   expect(await swarmctl("swarm", "update", "--dispatcher-heartbeat", "1ms")).toMatchObject({

@@ -184,6 +184,36 @@ export declare type GetJoinTokensResponse = Message<"swarm.v1.GetJoinTokensRespo
 export declare const GetJoinTokensResponseSchema: GenMessage<GetJoinTokensResponse>;
 
 /**
+ * @generated from message swarm.v1.GetCaRequest
+ */
+export declare type GetCaRequest = Message<"swarm.v1.GetCaRequest"> & {
+};
+
+/**
+ * Describes the message swarm.v1.GetCaRequest.
+ * Use `create(GetCaRequestSchema)` to create a new message.
+ */
+export declare const GetCaRequestSchema: GenMessage<GetCaRequest>;
+
+/**
+ * @generated from message swarm.v1.GetCaResponse
+ */
+export declare type GetCaResponse = Message<"swarm.v1.GetCaResponse"> & {
+  /**
+   * PEM: the root that nodes trust.
+   *
+   * @generated from field: string root = 1;
+   */
+  root: string;
+};
+
+/**
+ * Describes the message swarm.v1.GetCaResponse.
+ * Use `create(GetCaResponseSchema)` to create a new message.
+ */
+export declare const GetCaResponseSchema: GenMessage<GetCaResponse>;
+
+/**
  * @generated from message swarm.v1.CreateServiceRequest
  */
 export declare type CreateServiceRequest = Message<"swarm.v1.CreateServiceRequest"> & {
@@ -2563,6 +2593,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof GetJoinTokensRequestSchema;
     output: typeof GetJoinTokensResponseSchema;
+  },
+  /**
+   * The cluster's certificate authority, and how far a rotation of it is.
+   *
+   * @generated from rpc swarm.v1.Control.GetCa
+   */
+  getCa: {
+    methodKind: "unary";
+    input: typeof GetCaRequestSchema;
+    output: typeof GetCaResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.UpdateCluster
