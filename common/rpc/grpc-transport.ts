@@ -16,7 +16,7 @@ import {
   Metadata,
   type ServiceError,
 } from "@grpc/grpc-js";
-import { abortReason, systemClock } from "../base/clock.ts";
+import { abortable, abortReason, systemClock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_CLIENT, UNARY_TIMEOUT_MS } from "./codec.ts";
@@ -246,27 +246,28 @@ async function sendAll(
   return answer;
 }
 
+/** Why nothing more is written: one for all, since an error is dear to make. */
+const CALL_OVER = new SwarmError("canceled", "the call is over");
+
 /** Writes what `requests` gives until its end, or until the call is `over`. Throws what the source throws. */
 async function writeAll(call: RequestStream, requests: AsyncIterable<Message>, over: Promise<void>): Promise<void> {
   // After the answer (or an error) the stream is gone; a late write's own error would say less than the answer does.
   call.on("error", () => {});
-  let finished = false;
-  const end = over.then(() => {
-    finished = true;
-  });
+  // A race with a promise that lasts as long as the call would hold every message until then.
+  const ended = new AbortController();
+  void over.then(() => ended.abort(CALL_OVER));
   const iterator = requests[Symbol.asyncIterator]();
   let exhausted = false;
   try {
-    while (!finished) {
-      const next = await Promise.race([iterator.next(), end]);
-      if (!next) break;
+    while (!exhausted) {
+      const next = await abortable(iterator.next(), ended.signal);
       if (next.done) {
         exhausted = true;
         call.end();
-        break;
-      }
-      if (!call.write(next.value)) await Promise.race([drained(call), end]);
+      } else if (!call.write(next.value)) await abortable(drained(call), ended.signal);
     }
+  } catch (reason) {
+    if (reason !== CALL_OVER) throw reason;
   } finally {
     if (!exhausted) iterator.return?.()?.catch(() => {});
   }
