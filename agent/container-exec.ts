@@ -99,6 +99,9 @@ export async function* execInContainer(
   yield* attend(session, node, requests, signal);
 }
 
+/** Why its output is not read any more. */
+const LEFT = new SwarmError("canceled", "the command is left to itself");
+
 /** Until the command ends, or is left to itself. Whoever leaves otherwise takes it along. */
 async function* attend(
   session: SessionProcess,
@@ -108,14 +111,18 @@ async function* attend(
 ): AsyncGenerator<ExecResponse, void, undefined> {
   const leaving = new AbortController();
   const output = session.output(leaving.signal);
-  const left = Promise.withResolvers<undefined>();
+  // Aborted when the command is left to itself. Not a promise to race with: that would hold all that was ever written.
+  const left = new AbortController();
   let kept = false;
   try {
     yield say({ case: "started", value: true });
     await using scope = new Scope(signal);
-    scope.spawn("input", (inner) => passOn(requests, session, () => left.resolve(undefined), inner));
+    scope.spawn("input", (inner) => passOn(requests, session, () => left.abort(LEFT), inner));
+    const until = AbortSignal.any([scope.signal, left.signal]);
     while (true) {
-      const next = await abortable(Promise.race([left.promise, output.next()]), scope.signal);
+      const next = await abortable(output.next(), until).catch((reason: unknown) => {
+        if (reason !== LEFT) throw reason;
+      });
       if (!next) {
         detached.checkRoom();
         detached.keep(session, output);
@@ -138,7 +145,8 @@ function say(content: MessageInitShape<typeof ExecResponseSchema>["content"]): E
   return create(ExecResponseSchema, { content: content ?? { case: undefined } });
 }
 
-async function runningPid(supervisor: Supervisor, signal: AbortSignal): Promise<number> {
+/** The container's first process, as the host numbers it. Throws `failed_precondition` when there is none. */
+export async function runningPid(supervisor: Supervisor, signal: AbortSignal): Promise<number> {
   const { status, pid } = await supervisor.state(signal);
   if (status !== "running") throw new SwarmError("failed_precondition", `the container is ${status}, not running`);
   return pid;

@@ -158,7 +158,8 @@ export class SessionProcess implements AsyncDisposable {
   /** Hands bytes to the command's standard input; resolves when there is room for more, and when nobody reads any more. */
   async write(bytes: Uint8Array, signal: AbortSignal): Promise<void> {
     const input = this.#input;
-    if (!input || this.#inputGone || input.write(bytes)) return;
+    // Of a process that has ended the stream is closed already: nothing more would ever be heard of it.
+    if (!input?.writable || this.#inputGone || input.write(bytes)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     const settle = () => resolve();
     input.once("drain", settle).once("close", settle);
