@@ -7,14 +7,14 @@
  *     stdout, stderr ◀──────────── responses ◀─────────────────────────┘
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { abortable } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
-import { slotName, taskName } from "../common/model/names.ts";
 import { escapeControls } from "../common/model/text.ts";
 import { Pipe } from "../common/rpc/pipe.ts";
-import type { ExecRequestSchema, ExecStartSchema, TaskView } from "../proto/gen/swarm/v1/control_pb.js";
-import { TaskState } from "../proto/gen/swarm/v1/types_pb.js";
+import type { ExecRequestSchema, ExecStartSchema } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Command, ControlClient, Invocation } from "./command.ts";
 import { DETACH_KEYS_DEFAULT, DetachScanner, parseDetachKeys } from "./detach-keys.ts";
+import { findTask, placeOfTask, TASK_FLAG } from "./find-task.ts";
 import { parseEnvFile } from "./flags/env-file.ts";
 import { parseVariable } from "./flags/lists.ts";
 import type { FlagTable } from "./flags/parse.ts";
@@ -34,7 +34,7 @@ const EXEC_FLAGS = {
   "env-file": { kind: "list", value: "list", help: "Read in a file of environment variables" },
   interactive: { kind: "boolean", short: "i", help: "Send STDIN to the command" },
   privileged: { kind: "boolean", help: "Refused: a command has the rights of its task and no more" },
-  task: { kind: "text", value: "string", help: "Of a service: the slot's number, or the task" },
+  task: TASK_FLAG,
   tty: { kind: "boolean", short: "t", help: "Give the command a terminal" },
   user: { kind: "text", short: "u", value: "string", help: "Username or UID (format: <name|uid>[:<group|gid>])" },
   workdir: { kind: "text", short: "w", value: "string", help: "Working directory inside the container" },
@@ -73,7 +73,7 @@ async function run(invocation: Invocation): Promise<number> {
   const env = variables(invocation);
   const client = await connect();
   const task = await findTask(client, reference, flags.text("task"));
-  if (io.terminal) io.err(`swarmctl: in ${describe(task)}\n`);
+  if (io.terminal) io.err(`swarmctl: in ${placeOfTask(task)}\n`);
   const start = {
     ...{ taskId: task.task?.id ?? "", args, env, tty, stdin, detach },
     user: flags.text("user") ?? "",
@@ -91,48 +91,6 @@ function variables({ flags, io }: Invocation): string[] {
   });
   const parse = (text: string) => parseVariable(text, io.environment);
   return [...fromFiles, ...flags.list("env").map((text) => parsedOrThrow("env", text, parse))];
-}
-
-/** A running task of a service by that name, the lowest slot first; else the task of that name. */
-async function findTask(client: ControlClient, reference: string, slot: string | undefined): Promise<TaskView> {
-  const ofService = await tasksOf(client, reference);
-  if (ofService === undefined && slot !== undefined) throw new SwarmError("not_found", `no such service: ${reference}`);
-  if (ofService === undefined) {
-    const { tasks } = await client.listTasks({ references: [reference] });
-    const [task] = tasks;
-    if (!task) throw new SwarmError("not_found", `no such service or task: ${reference}`);
-    return task;
-  }
-  const running = ofService
-    .filter(({ task }) => task?.status?.state === TaskState.RUNNING && task.desiredState <= TaskState.RUNNING)
-    .sort((left, right) => (left.task?.slot ?? 0) - (right.task?.slot ?? 0));
-  const wanted = slot === undefined ? running : running.filter((view) => isNamed(view, slot));
-  const [first] = wanted;
-  if (first) return first;
-  const which = slot === undefined ? "" : ` ${slot}`;
-  throw new SwarmError("failed_precondition", `service ${reference} has no running task${which}`);
-}
-
-/** The tasks of a service; undefined: there is none of that name. */
-async function tasksOf(client: ControlClient, reference: string): Promise<readonly TaskView[] | undefined> {
-  try {
-    return (await client.listTasks({ serviceIds: [reference] })).tasks;
-  } catch (reason) {
-    if (reason instanceof SwarmError && reason.code === "not_found") return undefined;
-    throw reason;
-  }
-}
-
-function isNamed({ task, serviceName, nodeHostname }: TaskView, text: string): boolean {
-  if (!task) return false;
-  // A number is a slot's, though ids may begin with one.
-  if (/^\d+$/.test(text)) return String(task.slot) === text;
-  if (task.id.startsWith(text) || nodeHostname === text) return true;
-  return slotName(serviceName, task) === text || taskName(serviceName, task) === text;
-}
-
-function describe({ task, serviceName, nodeHostname }: TaskView): string {
-  return escapeControls(`${task ? slotName(serviceName, task) : ""} on ${nodeHostname}`);
 }
 
 async function attend(
@@ -189,8 +147,8 @@ async function show(
 ): Promise<number | undefined> {
   let code: number | undefined;
   for await (const { content } of client.exec(requests, { signal })) {
-    if (content.case === "stdout") await io.console.write("out", content.value);
-    else if (content.case === "stderr") await io.console.write("err", content.value);
+    if (content.case === "stdout") await abortable(io.console.write("out", content.value), signal);
+    else if (content.case === "stderr") await abortable(io.console.write("err", content.value), signal);
     else if (content.case === "ended") {
       code = content.value.exitCode;
       if (content.value.error !== "") io.err(`swarmctl: ${escapeControls(content.value.error)}\n`);

@@ -4,6 +4,9 @@ import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { processIo } from "./io.ts";
 import { run } from "./run.ts";
 
+/** How long the last lines may take to leave after an interruption. */
+const LAST_WORDS_MS_MAX = 500;
+
 /** Runs the process's own command line and sets its exit code. */
 export async function main(): Promise<void> {
   const stop = new AbortController();
@@ -25,7 +28,8 @@ export async function main(): Promise<void> {
       (await import("./connect.ts")).connect(hosts, { clock: systemClock, signal, ...options }),
   });
   process.exitCode = code;
-  await flushed();
+  // Whoever interrupts us does not wait for a reader who has stopped.
+  await (stop.signal.aborted ? Promise.race([flushed(), systemClock.sleep(LAST_WORDS_MS_MAX)]) : flushed());
   // Open connections must not hold the process back.
   process.exit(code);
 }
