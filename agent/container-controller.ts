@@ -10,12 +10,20 @@ import { existsSync } from "node:fs";
 import { abortable, withTimeout } from "../common/base/clock.ts";
 import { AssertionFailure, errnoOf, SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
-import type { ExecRequest, ExecResponse, ExecStart, LogMessage } from "../proto/gen/swarm/v1/control_pb.js";
+import type {
+  CopyRequest,
+  CopyResponse,
+  ExecRequest,
+  ExecResponse,
+  ExecStart,
+  LogMessage,
+} from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
 import { changeContents } from "./change-contents.ts";
+import { copyInContainer } from "./container-copy.ts";
 import { type CreatedContainer, createContainer } from "./container-create.ts";
-import { execInContainer } from "./container-exec.ts";
+import { type ExecTarget, execInContainer } from "./container-exec.ts";
 import { readContainerLog } from "./container-logs.ts";
 import { type ContainerRecord, readContainerRecord } from "./container-record.ts";
 import { releaseContainer } from "./container-release.ts";
@@ -158,13 +166,25 @@ export class ContainerController implements TaskController {
     requests: AsyncIterable<ExecRequest>,
     signal: AbortSignal,
   ): AsyncIterable<ExecResponse> {
+    yield* execInContainer(await this.#target(signal), this.#node, { start, requests }, signal);
+  }
+
+  async *copy(
+    first: CopyRequest,
+    requests: AsyncIterable<CopyRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<CopyResponse> {
+    yield* copyInContainer(await this.#target(signal), this.#node, { first, requests }, signal);
+  }
+
+  /** The running container, for what enters it. */
+  async #target(signal: AbortSignal): Promise<ExecTarget> {
     const supervisor = await this.#connect(signal);
     const record = await this.#readRecord();
     if (!supervisor || !record) throw new SwarmError("failed_precondition", `task ${this.id} does not run`);
-    const { process } = record;
     const { membership: cgroup } = this.#node.cgroups.plan(this.id, {});
     const seccomp = recordedSeccomp(record, this.#node.facts.architecture);
-    yield* execInContainer({ supervisor, process, cgroup, seccomp }, this.#node, { start, requests }, signal);
+    return { supervisor, process: record.process, cgroup, seccomp };
   }
 
   /** Lets go of the container, which runs on. */

@@ -3,7 +3,15 @@
  * through these steps; the container executor does them for real, the simulator's in virtual time.
  */
 import type { TaskId } from "../common/base/id.ts";
-import type { ExecRequest, ExecResponse, ExecStart, LogMessage, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
+import type {
+  CopyRequest,
+  CopyResponse,
+  ExecRequest,
+  ExecResponse,
+  ExecStart,
+  LogMessage,
+  TaskUsage,
+} from "../proto/gen/swarm/v1/control_pb.js";
 import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, NodeVolume, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
@@ -57,6 +65,12 @@ export interface TaskController {
    * Throws `failed_precondition` while the container does not run.
    */
   exec(start: ExecStart, requests: AsyncIterable<ExecRequest>, signal: AbortSignal): AsyncIterable<ExecResponse>;
+  /**
+   * Copies files out of the running container or into it, as `first` says. The last response is `done`; when `signal` aborts
+   * or the iteration is left, nothing more is copied and no process stays. Throws `failed_precondition` while the container
+   * does not run.
+   */
+  copy(first: CopyRequest, requests: AsyncIterable<CopyRequest>, signal: AbortSignal): AsyncIterable<CopyResponse>;
   /** Log lines of the task, oldest first; with `follow` it goes on until the signal aborts. */
   logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }

@@ -1,9 +1,9 @@
 /**
- * Carries the streams that managers want from this node: a command's in a task, the usage of the node's tasks. A manager says
- * that it wants one, the agent opens it to the manager that asked and hears there what it is for.
+ * Carries the streams that managers want from this node: a command's in a task, files of a task, the usage of the node's tasks.
+ * A manager says that it wants one, the agent opens it to the manager that asked and hears there what it is for.
  *
  *   offer ──▶ carry: CarryStream to the manager that asked
- *               ├─ wire ──▶ requests (a few wait) ──▶ controller.exec │ worker.usage
+ *               ├─ wire ──▶ requests (a few wait) ──▶ controller.exec │ controller.copy │ worker.usage
  *               └─ wire ◀──────────────────────────── the responses, at the wire's pace
  */
 
@@ -17,7 +17,7 @@ import type { Scope } from "../common/base/scope.ts";
 import { Pipe } from "../common/rpc/pipe.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { statusOf } from "../common/rpc/status.ts";
-import type { ExecRequest } from "../proto/gen/swarm/v1/control_pb.js";
+import type { CopyRequest, ExecRequest } from "../proto/gen/swarm/v1/control_pb.js";
 import {
   type AgentFrame,
   AgentFrameSchema,
@@ -26,6 +26,7 @@ import {
   StreamBroker,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { StreamRequest } from "../proto/gen/swarm/v1/objects_pb.js";
+import type { TaskController } from "./executor.ts";
 import type { Connect, Session } from "./session.ts";
 import type { Worker } from "./worker.ts";
 
@@ -165,6 +166,8 @@ export class StreamCarrier {
     switch (content.case) {
       case "exec":
         return yield* this.#exec(taskId, content.value, incoming, signal);
+      case "copy":
+        return yield* this.#copy(taskId, content.value, incoming, signal);
       case "stats":
         return yield* this.#tellStats(content.value, incoming, signal);
       case undefined:
@@ -178,12 +181,28 @@ export class StreamCarrier {
     incoming: Pipe<ManagerFrame>,
     signal: AbortSignal,
   ): AsyncGenerator<AgentFrame> {
-    const controller = this.#options.worker.controllerOf(taskId);
-    if (!controller) throw new SwarmError("not_found", `task ${taskId} is not on this node`);
+    const controller = this.#controllerOf(taskId);
     if (first.case !== "start") throw new SwarmError("invalid_argument", "start: must be the first request");
     for await (const response of controller.exec(first.value, execRequests(incoming, signal), signal)) {
       yield create(AgentFrameSchema, { content: { case: "exec", value: response } });
     }
+  }
+
+  async *#copy(
+    taskId: string,
+    first: CopyRequest,
+    incoming: Pipe<ManagerFrame>,
+    signal: AbortSignal,
+  ): AsyncGenerator<AgentFrame> {
+    for await (const response of this.#controllerOf(taskId).copy(first, copyRequests(incoming, signal), signal)) {
+      yield create(AgentFrameSchema, { content: { case: "copy", value: response } });
+    }
+  }
+
+  #controllerOf(taskId: string): TaskController {
+    const controller = this.#options.worker.controllerOf(taskId);
+    if (controller) return controller;
+    throw new SwarmError("not_found", `task ${taskId} is not on this node`);
   }
 
   /** One answer for each question, until there are no more. */
@@ -213,6 +232,10 @@ export class StreamCarrier {
     const tasks = [...(await this.#options.worker.usage(taskIds, signal))];
     return create(AgentFrameSchema, { content: { case: "stats", value: { tasks } } });
   }
+}
+
+async function* copyRequests(incoming: Pipe<ManagerFrame>, signal: AbortSignal): AsyncGenerator<CopyRequest> {
+  for await (const { content } of incoming.read(signal)) if (content.case === "copy") yield content.value;
 }
 
 async function* execRequests(incoming: Pipe<ManagerFrame>, signal: AbortSignal): AsyncGenerator<ExecRequest> {

@@ -47,6 +47,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./commands/service-stop.ts"),
   },
   "service update": { summary: "Update a service", load: () => import("./commands/service-update.ts") },
+  "task cp": {
+    summary: "Copy files or folders between a task and this machine",
+    load: () => import("./commands/task-cp.ts"),
+  },
   "task exec": { summary: "Execute a command in a running task", load: () => import("./commands/task-exec.ts") },
   "task logs": { summary: "Fetch the logs of one or more tasks", load: () => import("./commands/task-logs.ts") },
   "task stats": {

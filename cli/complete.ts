@@ -157,16 +157,25 @@ async function placeholders(command: Command, placed: number, current: string, n
   const places = placesOf(command.usage);
   const place = places[placed] ?? (command.usage.includes("...") ? places.at(-1) : undefined);
   if (place === undefined || (command.interspersed === false && placed > 0)) return NOTHING;
-  const [noun = "", suffix = ""] = /^([A-Z|]+)([=:]?)/.exec(place)?.slice(1) ?? [];
+  const nouns = place.split("|");
+  const isFile = (noun: string) => noun === "FILE" || noun.endsWith("_PATH");
+  const files = nouns.some((noun) => isFile(noun) && !noun.includes(":"));
+  const named = nouns.filter((noun) => !isFile(noun) || noun.includes(":"));
+  const suffix = /[=:]/.exec(place)?.[0] ?? "";
   if (suffix !== "" && current.includes(suffix)) return suffix === ":" ? "files" : NOTHING;
-  if (noun.split("|").includes("FILE")) return "files";
-  const found = (await Promise.all(noun.split("|").map(names))).flat();
+  if (named.length === 0 || (files && /^[./~]/.test(current))) return "files";
+  const found = (await Promise.all(named.map((noun) => names(noun.split(/[=:]/)[0] ?? "")))).flat();
+  // Where a file could stand as well, names that do not begin so leave it to the shell.
+  if (files && !found.some(({ word }) => word.startsWith(current))) return "files";
   return found.map(({ word, about }) => ({ word: `${word}${suffix}`, about }));
 }
 
+/** `NODE`, `SERVICE|TASK...`, `SERVICE=REPLICAS`, `TASK:SRC_PATH|SRC_PATH`. */
+const PLACE = /(?<![a-z])[A-Z][A-Z_|]+(?:[=:][A-Z_]+(?:\|[A-Z_]+)*)?(?:\.\.\.)?/g;
+
 /** "service scale [OPTIONS] SERVICE=REPLICAS [SERVICE=REPLICAS...]" → ["SERVICE=REPLICAS"]. Pure. */
 function placesOf(usage: string): readonly string[] {
-  const words = usage.replace("[OPTIONS]", "").match(/(?<![a-z])[A-Z][A-Z|]+(?:[=:][A-Z]+)?(?:\.\.\.)?/g) ?? [];
+  const words = usage.replace("[OPTIONS]", "").match(PLACE) ?? [];
   return [...new Set(words.map((word) => word.replace("...", "")))];
 }
 

@@ -66,19 +66,7 @@ const OF_SERVICES =
   "it is about one container: see what swarmctl service --help and swarmctl task --help have for services and tasks";
 const BUILT_ELSEWHERE = "images are built and named elsewhere: push to a registry, or swarmctl image load FILE";
 /** Docker's commands on containers and on an engine's images, which stand alone. */
-const CONTAINER_WORDS = [
-  "attach",
-  "cp",
-  "create",
-  "diff",
-  "exec",
-  "export",
-  "inspect",
-  "kill",
-  "pause",
-  "port",
-  "rename",
-];
+const CONTAINER_WORDS = ["attach", "create", "diff", "exec", "export", "inspect", "kill", "pause", "port", "rename"];
 const MORE_CONTAINER_WORDS = ["restart", "rm", "start", "stop", "unpause", "update"];
 const BUILD_WORDS = [
   "build",
@@ -113,6 +101,7 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   run: "use swarmctl service create: everything that runs is a service's task",
   ps: "use swarmctl service ps SERVICE or swarmctl node ps NODE",
   logs: "use swarmctl service logs or swarmctl task logs",
+  cp: "use swarmctl task cp TASK:SRC_PATH DEST_PATH, or swarmctl task cp SRC_PATH TASK:DEST_PATH",
   stats: "use swarmctl service stats SERVICE, swarmctl task stats TASK or swarmctl node stats [NODE]",
   top: "use swarmctl service stats SERVICE for what tasks use, swarmctl service exec SERVICE ps for their processes",
   login: "swarmctl reads what docker login left in ~/.docker/config.json, for --with-registry-auth",

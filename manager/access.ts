@@ -83,6 +83,7 @@ const CONTROL: Rights<typeof Control> = {
   putImage: DEPLOYER,
   removeImage: DEPLOYER,
   exec: DEPLOYER,
+  copyFiles: DEPLOYER,
   updateNode: ADMIN,
   removeNode: ADMIN,
   updateCluster: ADMIN,

@@ -5,7 +5,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
@@ -43,6 +43,7 @@ import {
 import { type AgentFrame, AgentFrameSchema, type ManagerFrame } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { ClusterSchema, NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { playCopy } from "./play-copy.ts";
 
 /** What becomes of a task of an image, by a word in the image's name. */
 const FATES: Readonly<
@@ -56,6 +57,8 @@ const FATES: Readonly<
 export interface ControlPlane extends AsyncDisposable {
   /** For `--host`. */
   readonly host: string;
+  /** What every task has for its files (`play-copy.ts`). */
+  readonly files: string;
   readonly store: Store;
   readonly signal: AbortSignal;
   /** Serves the API on a free port of 127.0.0.1 as well, over TLS; answers the address. */
@@ -65,6 +68,7 @@ export interface ControlPlane extends AsyncDisposable {
 /** Starts one with `nodes` ready nodes named node-1, node-2, … */
 export async function startControlPlane(options: { readonly nodes: number }): Promise<ControlPlane> {
   const folder = await mkdtemp(join(tmpdir(), "swarm-control-"));
+  await mkdir(join(folder, "files"));
   const shared = { clock: systemClock, random: systemRandom, logger: silentLogger };
   const scope = new Scope();
   const kv = new MemoryKv(systemClock);
@@ -93,7 +97,8 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     },
     logs: { subscribe: () => sayHello(store) },
     streams: {
-      open: ({ taskId }, outgoing) => (taskId === undefined ? playStats(store, outgoing) : playCommand(outgoing)),
+      open: ({ taskId }, outgoing) =>
+        taskId === undefined ? playStats(store, outgoing) : playTask(join(folder, "files"), outgoing),
     },
     sealer,
     managerId,
@@ -104,6 +109,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const address = await server.listen(`unix:${join(folder, "manager.sock")}`);
   return {
     host: address.replace(/^unix:/, "unix://"),
+    files: join(folder, "files"),
     store,
     signal: scope.signal,
     async serveTls(tls) {
@@ -119,6 +125,22 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** What a task is asked for: files of `folder`, or a command. */
+async function* playTask(
+  folder: string,
+  outgoing: AsyncIterable<ManagerFrame>,
+): AsyncGenerator<AgentFrame, void, undefined> {
+  const incoming = outgoing[Symbol.asyncIterator]();
+  const { value: first } = await incoming.next();
+  if (first?.content.case === "copy") return yield* playCopy(folder, first.content.value, incoming);
+  yield* playCommand(
+    (async function* () {
+      if (first) yield first;
+      yield* { [Symbol.asyncIterator]: () => incoming };
+    })(),
+  );
 }
 
 /** Plays a command in a task: `echo`, `cat`, `exit CODE`, `missing`, and `size`, which tells its terminal's. */

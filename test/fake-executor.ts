@@ -12,12 +12,16 @@ import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
 import { Wakeup } from "../common/base/wakeup.ts";
 import {
+  type CopyResponse,
+  CopyResponseSchema,
   ExecEndedSchema,
   type ExecResponse,
   ExecResponseSchema,
   type LogMessage,
   LogMessage_Stream,
   LogMessageSchema,
+  PathState_Kind,
+  PathStateSchema,
   TaskUsageSchema,
 } from "../proto/gen/swarm/v1/control_pb.js";
 import type { LogOptions } from "../proto/gen/swarm/v1/objects_pb.js";
@@ -154,6 +158,30 @@ export class FakeExecutor implements Executor {
           yield say({ case: "ended", value: create(ExecEndedSchema, {}) });
         } finally {
           executor.calls.push(`exec over ${start.args.join(" ")}`);
+        }
+      },
+      /** Into `/echo` what comes is thrown away; out of anything comes an archive of 40 chunks; `/wait` ends with its caller. */
+      async *copy({ content }, requests, signal): AsyncIterable<CopyResponse> {
+        const path = content.case === "from" || content.case === "to" ? content.value.path : "";
+        executor.calls.push(`copy ${content.case} ${path}`);
+        const say = (answer: CopyResponse["content"]) => create(CopyResponseSchema, { content: answer });
+        try {
+          yield say({ case: "place", value: create(PathStateSchema, { kind: PathState_Kind.FILE, path }) });
+          if (path === "/wait") await abortable(new Promise<never>(() => {}), signal);
+          for (let chunk = 0; content.case === "from" && chunk < 40; chunk++) {
+            yield say({ case: "data", value: Buffer.alloc(64 * 1024, chunk) });
+          }
+          let received = 0;
+          if (content.case === "to") {
+            for await (const { content: part } of requests) {
+              if (part.case === "data") received += part.value.length;
+              if (part.case === "dataEnd") break;
+            }
+          }
+          if (received > 0) yield say({ case: "warning", value: `${received} bytes` });
+          yield say({ case: "done", value: true });
+        } finally {
+          executor.calls.push(`copy over ${path}`);
         }
       },
       async *logs(_options: LogOptions): AsyncIterable<LogMessage> {

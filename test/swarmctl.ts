@@ -18,7 +18,9 @@ export interface SwarmctlOptions {
   /** Plays SIGINT. */
   readonly signal?: AbortSignal;
   readonly terminal?: boolean;
-  readonly stdin?: string;
+  readonly stdin?: string | Uint8Array;
+  /** How bytes of stdout become text. Default UTF-8. */
+  readonly encoding?: "latin1";
   /** Told all of stdout so far each time something was written: for commands that end when they are told to. */
   readonly onOut?: (out: string) => void;
 }
@@ -41,7 +43,7 @@ export async function runSwarmctl(argv: readonly string[], options: SwarmctlOpti
     exists: existsSync,
     console: {
       write: async (to: "out" | "err", bytes: Uint8Array) => {
-        const text = Buffer.from(bytes).toString();
+        const text = Buffer.from(bytes).toString(options.encoding);
         if (to === "out") out += text;
         else err += text;
       },

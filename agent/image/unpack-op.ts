@@ -1,5 +1,5 @@
 /**
- * The operations of `swarm-shim unpack`, and their form on the wire: see agent/shim/unpack.c. Paths are byte strings, as in
+ * The operations of `swarm-shim unpack` and of copying into a container, and their form on the wire: see agent/shim/unpack.c. Paths are byte strings, as in
  * common/model/tar.ts, relative to the layer's root (empty for the root itself).
  */
 
@@ -25,7 +25,11 @@ export type UnpackOp =
   | { readonly op: "opaque"; readonly path: string }
   | { readonly op: "remove"; readonly path: string }
   | { readonly op: "time"; readonly path: string; readonly metadata: UnpackMetadata }
-  | { readonly op: "end" };
+  | { readonly op: "end" }
+  /** In a running container only: says what is at a path, from the container's root. */
+  | { readonly op: "look"; readonly path: string }
+  /** In a running container only: the directory, from the container's root, that all paths begin at afterwards. */
+  | { readonly op: "go-into"; readonly path: string };
 
 const OPS = [
   "enter",
@@ -40,6 +44,8 @@ const OPS = [
   "remove",
   "time",
   "end",
+  "look",
+  "go-into",
 ] as const satisfies readonly (UnpackOp["op"] | "enter")[];
 
 const HEADER_LENGTH = 40;

@@ -307,6 +307,21 @@ export interface OpenTerminalOp extends WindowSize {
   readonly console: boolean;
 }
 
+/** Writes what is at a path to standard output, as records (agent/copy/records.ts), in place of running a program. */
+export interface CopyOutOp {
+  readonly op: "copy-out";
+  readonly path: ContainerPath;
+  /** What it is called in the records: their paths are this, or begin with it and a slash. */
+  readonly name: string;
+  /** Whether a symbolic link at the very path is followed. */
+  readonly follow: boolean;
+}
+
+/** Carries out file operations (agent/image/unpack-op.ts) from standard input, in place of running a program. */
+export interface CopyInOp {
+  readonly op: "copy-in";
+}
+
 /** What the container's first process (or an exec'd one) does inside. */
 export type ContainerOp =
   | UnshareOp
@@ -336,7 +351,9 @@ export type ContainerOp =
   | LoadSeccompOp
   | AwaitStartOp
   | ExecOp
-  | OpenTerminalOp;
+  | OpenTerminalOp
+  | CopyOutOp
+  | CopyInOp;
 
 export type Op = HostOp | ContainerOp;
 

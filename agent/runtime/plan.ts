@@ -78,6 +78,8 @@ const OPCODES = {
   "await-start": 29,
   exec: 30,
   "open-terminal": 31,
+  "copy-out": 32,
+  "copy-in": 33,
 } as const satisfies Record<Op["op"], number>;
 
 /** File type bits of mknod(2). */
@@ -227,7 +229,10 @@ function encodeFilesystemOp(op: FilesystemOp, writer: Writer): Writer {
       return writer.list(op.paths, (path) => writer.string(path));
     case "set-working-directory":
       return writer.string(op.path);
+    case "copy-out":
+      return writer.string(op.path).string(op.name).boolean(op.follow);
     case "join-container":
+    case "copy-in":
     case "readonly-root":
     case "pivot-root":
     case "new-keyring":

@@ -9,6 +9,8 @@ import type { OciNamespace, OciProcess, OciSpec } from "./oci.ts";
 import type {
   CgroupMembership,
   ContainerOp,
+  CopyInOp,
+  CopyOutOp,
   HostOp,
   HostPath,
   MountOverlayOp,
@@ -172,6 +174,31 @@ export function planExec(
   ];
   if (problems.length > 0) throw invalidFields(problems);
   return ops;
+}
+
+/** What reading and writing anybody's files takes, and nothing that leads out of a container. */
+const COPY_CAPABILITIES = capabilityMask(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID"]);
+
+/**
+ * The operations of copying out of a container or into it, for `SessionProcess`: within the container's limits, and with
+ * rights that do not depend on its user.
+ */
+export function planCopy(process: OciProcess, copy: CopyOutOp | CopyInOp): readonly ContainerOp[] {
+  const rlimits = process.rlimits?.filter(({ type }) => type === "RLIMIT_FSIZE") ?? [];
+  const [held, none] = [COPY_CAPABILITIES, 0n];
+  return [
+    { op: "new-keyring" },
+    oomScoreOp(process),
+    { op: "join-container" },
+    ...rlimitOps({ ...process, rlimits }, []),
+    {
+      op: "set-credentials",
+      ...{ uid: 0, gid: 0, groups: [], umask: 0 },
+      capabilities: { bounding: held, effective: held, permitted: held, inheritable: none, ambient: none },
+    },
+    { op: "no-new-privileges" },
+    copy,
+  ];
 }
 
 interface PlannedNamespaces {

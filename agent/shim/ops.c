@@ -163,6 +163,7 @@ static const operation operations[] = {
     op_make_device, op_make_symlink, op_mask_paths, op_readonly_paths, op_readonly_root, op_pivot_root, op_set_sysctl,
     op_set_hostname, op_set_domainname, op_set_rlimit, op_set_oom_score, op_set_working_directory, op_new_keyring,
     op_set_credentials, op_no_new_privileges, op_load_seccomp, op_await_start, op_exec, op_open_terminal,
+    op_copy_out, op_copy_in,
 };
 
 int run_ops(struct reader *list, struct failure *failure) {

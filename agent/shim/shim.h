@@ -71,6 +71,7 @@ int op_bind_mount(struct reader *), op_mask_paths(struct reader *), op_readonly_
 int op_readonly_root(struct reader *), op_pivot_root(struct reader *), op_set_propagation(struct reader *);
 int op_set_credentials(struct reader *), op_no_new_privileges(struct reader *), op_load_seccomp(struct reader *);
 int op_exec(struct reader *), op_netlink(struct reader *), op_open_terminal(struct reader *);
+int op_copy_out(struct reader *), op_copy_in(struct reader *);
 int new_filesystem(const char *type, const char *source, struct reader *options, uint32_t attributes);
 int bind_descriptor(int fd, const char *target);
 

@@ -8,6 +8,8 @@
  *
  * An operation, little-endian, followed by `path_length` bytes of path, `argument_length` of argument, `data_length` of data:
  *
+ * Into a running container (copy.c) it is the container's own mount namespace and root that nothing reaches beyond.
+ *
  *   0 kind u8 | 1 zero u8 | 2 path_length u16 | 4 argument_length u16 | 6 zero u16
  *   8 mode u32 | 12 uid u32 | 16 gid u32 | 20 mtime_nanoseconds u32 | 24 mtime_seconds i64 | 32 data_length u64
  */
@@ -20,6 +22,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +48,8 @@ enum kind {
   OP_REMOVE,        /* with all that is in it */
   OP_TIME,          /* of a directory, once nothing more is put into it */
   OP_END,
+  OP_LOOK,          /* into a container only: says what is at a path */
+  OP_ENTER,         /* into a container only: the directory that all paths begin at from here on */
 };
 
 enum {
@@ -53,6 +58,7 @@ enum {
   REMOVE_DEPTH_MAX = 64,
   BUFFER_LENGTH = 1 << 20,
   PIPE_LENGTH = 1 << 20,
+  HOLE_LENGTH_MIN = 4096,
 };
 
 struct operation {
@@ -68,6 +74,7 @@ struct operation {
 _Static_assert(sizeof(((struct operation *)0)->is) == 40, "the header has no holes");
 
 static int root = -1;    /* the directory; every resolution starts here */
+static bool live;        /* it is in a running container */
 static int current = -1; /* what OP_DIRECTORY or OP_FILE made last, for OP_XATTR */
 static char buffer[BUFFER_LENGTH];
 static size_t buffer_start, buffer_end;
@@ -123,7 +130,7 @@ static const struct timespec *times(const struct operation *op) {
 }
 
 static int resolve(int from, const char *path, int flags, uint64_t how) {
-  uint64_t resolving = how | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+  uint64_t resolving = how | RESOLVE_NO_MAGICLINKS | (live ? 0 : RESOLVE_NO_XDEV);
   struct open_how open_how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = resolving };
   /* EAGAIN: something was renamed or mounted, anywhere, while a ".." was walked. */
   for (int attempt = 0;; attempt++) {
@@ -133,13 +140,14 @@ static int resolve(int from, const char *path, int flags, uint64_t how) {
 }
 
 static int open_directory(const char *path) {
-  return resolve(root, path, O_RDONLY | O_DIRECTORY, RESOLVE_IN_ROOT);
+  uint64_t how = live ? RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS : RESOLVE_IN_ROOT;
+  return resolve(root, path, O_RDONLY | O_DIRECTORY, how);
 }
 
 static int set_opaque(int directory) { return fsetxattr(directory, "trusted.overlay.opaque", "y", 1, 0); }
 
 static int is_whiteout(const struct stat *status) {
-  return S_ISCHR(status->st_mode) && status->st_rdev == makedev(0, 0);
+  return !live && S_ISCHR(status->st_mode) && status->st_rdev == makedev(0, 0);
 }
 
 /* What lies too deep for this stack is moved up to `top` and counted as postponed. */
@@ -182,7 +190,7 @@ static int make_directory(int parent, const char *name, mode_t mode, int replace
   if (errno != EEXIST || fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) < 0) return -1;
   if (S_ISDIR(status.st_mode)) return 0;
   int opaque = is_whiteout(&status);
-  if (!opaque && !replace) return errno = S_ISLNK(status.st_mode) ? ENOENT : ENOTDIR, -1;
+  if (!opaque && (!replace || live)) return errno = S_ISLNK(status.st_mode) && !live ? ENOENT : ENOTDIR, -1;
   if (unlinkat(parent, name, 0) < 0 || mkdirat(parent, name, mode) < 0) return -1;
   if (!opaque) return 0;
   cleanup_fd int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -213,6 +221,7 @@ static int open_parent(char *path, const char **name, int make) {
 
 /* Takes away what stands where something other than a directory is to come. */
 static int clear_place(int parent, const char *name) {
+  if (live) return unlinkat(parent, name, 0) < 0 && errno != ENOENT ? -1 : 0;
   return remove_tree(parent, name) < 0 && errno != ENOENT ? -1 : 0;
 }
 
@@ -221,6 +230,13 @@ static int put_directory(struct operation *op, int parent, const char *name) {
   current = *name == '\0' ? dup(root) : openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (current < 0 || fchown(current, op->is.uid, op->is.gid) < 0) return -1;
   return fchmod(current, op->is.mode);
+}
+
+/* Into a container, whose disk may be small, zeros are left out: a sparse file stays one. */
+static ssize_t put_bytes(const char *from, size_t length) {
+  bool zeros = live && length >= HOLE_LENGTH_MIN && from[0] == '\0' && memcmp(from, from + 1, length - 1) == 0;
+  if (!zeros) return write(current, from, length);
+  return lseek(current, (off_t)length, SEEK_CUR) < 0 ? -1 : (ssize_t)length;
 }
 
 static int put_file(struct operation *op, int parent, const char *name) {
@@ -234,11 +250,12 @@ static int put_file(struct operation *op, int parent, const char *name) {
   for (uint64_t left = op->is.data_length; left > 0;) {
     if (fill() < 0) return -1;
     size_t part = buffer_end - buffer_start < left ? buffer_end - buffer_start : (size_t)left;
-    ssize_t written = write(current, buffer + buffer_start, part);
+    ssize_t written = put_bytes(buffer + buffer_start, part);
     if (written < 0) return -1;
     buffer_start += (size_t)written;
     left -= (uint64_t)written;
   }
+  if (live && op->is.data_length > 0 && ftruncate(current, (off_t)op->is.data_length) < 0) return -1;
   if (fchown(current, op->is.uid, op->is.gid) < 0 || fchmod(current, op->is.mode) < 0) return -1;
   return futimens(current, times(op));
 }
@@ -286,15 +303,26 @@ static int put_xattr(struct operation *op) {
 
 /* A directory that was replaced since by something else keeps the time of its successor. */
 static int put_time(struct operation *op) {
-  cleanup_fd int directory = resolve(root, op->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_IN_ROOT);
+  uint64_t how = live ? RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS : RESOLVE_IN_ROOT;
+  cleanup_fd int directory = resolve(root, op->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, how);
   if (directory < 0) return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -1;
   return futimens(directory, times(op));
+}
+
+/* Of copy.c, in its manner: a negative errno. */
+static int find_place(struct operation *op) {
+  int result = op->is.kind == OP_LOOK ? copy_look(op->path) : copy_enter(op->path);
+  if (result < 0) return errno = -result, -1;
+  if (op->is.kind == OP_ENTER) root = result;
+  return 0;
 }
 
 static int carry_out(struct operation *op) {
   if (op->is.kind == OP_XATTR) return put_xattr(op);
   close_fd(&current);
   current = -1;
+  if (live && (op->is.kind == OP_LOOK || op->is.kind == OP_ENTER)) return find_place(op);
+  if (live && root < 0) return errno = EINVAL, -1;
   if (op->is.kind == OP_TIME) return put_time(op);
   if (op->is.kind == OP_OPAQUE) {
     cleanup_fd int directory = open_or_make(op->path);
@@ -336,6 +364,16 @@ static int enter(const char *directory, const char *file_bytes_max) {
 static int report(unsigned kind, const char *path) {
   dprintf(STDOUT_FILENO, "%u %d %s", kind, errno, path);
   return 1;
+}
+
+int unpack_into_container(void) {
+  static struct operation op;
+  live = true;
+  do {
+    if (take_operation(&op) == 0 && (op.is.kind == OP_END || carry_out(&op) == 0)) continue;
+    return copy_failed(op.is.kind, op.path, errno), -1;
+  } while (op.is.kind != OP_END);
+  return 0;
 }
 
 int unpack_main(int argc, char **argv) {

@@ -17,6 +17,7 @@ import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../pro
 import { getCa } from "./ca.ts";
 import { getJoinTokens, updateCluster } from "./cluster.ts";
 import { contentMethods } from "./content-methods.ts";
+import { copyFiles } from "./copy.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { execInTask } from "./exec.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
@@ -99,6 +100,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       return dependencies.logs.subscribe(resolved, options ?? create(LogOptionsSchema, { tail: -1n }), signal);
     },
     exec: (requests, { signal }) => execInTask(dependencies, requests, signal),
+    copyFiles: (requests, { signal }) => copyFiles(dependencies, requests, signal),
     watchTaskStats: (request, { signal }) => watchTaskStats(dependencies, request, signal),
   };
 }

@@ -33,6 +33,8 @@ test.each<[string, readonly string[]]>([
   ["service rm", []],
   ["service rollback", ["detach", "quiet"]],
   ["service scale", ["detach"]],
+  // `docker cp`.
+  ["task cp", ["archive", "follow-link", "quiet"]],
   // `docker stats`, but for --all: what does not run uses nothing.
   ["service stats", ["format", "no-stream", "no-trunc"]],
   ["node inspect", ["format", "pretty"]],

@@ -31,6 +31,7 @@ test.each([
   "exec -it web sh",
   "stop web",
   "stats --no-stream",
+  "cp web:/x .",
   "top web",
   "build .",
 ])("%s", async (line) => {

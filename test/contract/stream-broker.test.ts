@@ -17,11 +17,17 @@ import { GrpcServer } from "../../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../../common/rpc/grpc-transport.ts";
 import { Pipe } from "../../common/rpc/pipe.ts";
 import { createClient } from "../../common/rpc/service.ts";
+import { copyFiles } from "../../manager/control/copy.ts";
 import { execInTask } from "../../manager/control/exec.ts";
 import { MemoryKv } from "../../manager/store/memory-kv.ts";
 import { openStore } from "../../manager/store/open-store.ts";
 import { StreamHub } from "../../manager/streambroker/stream-hub.ts";
-import { type ExecRequest, ExecRequestSchema, type ExecStartSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import {
+  CopyRequestSchema,
+  type ExecRequest,
+  ExecRequestSchema,
+  type ExecStartSchema,
+} from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   Dispatcher,
   LogBroker,
@@ -262,6 +268,61 @@ test("who stops reading stops the command, and nobody's memory grows", async () 
   expect(produced).toBeLessThan(150);
   expect(fed).toBeLessThan(150);
   await reading.return?.(undefined);
+});
+
+/** As Control does it: what comes into the task is `data`. */
+function copy(
+  hub: StreamHub,
+  first: MessageInitShape<typeof CopyRequestSchema>["content"],
+  data: readonly Uint8Array[] = [],
+) {
+  async function* requests() {
+    const say = (content: MessageInitShape<typeof CopyRequestSchema>["content"]) =>
+      create(CopyRequestSchema, content ? { content } : {});
+    yield say(first);
+    if (first?.case !== "to") return;
+    yield say({ case: "target", value: { directory: "/" } });
+    for (const value of data) yield say({ case: "data", value });
+    yield say({ case: "dataEnd", value: true });
+  }
+  return copyFiles({ store: it.store, streams: hub } as unknown as Parameters<typeof copyFiles>[0], requests(), signal);
+}
+
+test("files go either way, whole, at the agent's own manager and at another one", async () => {
+  for (const { hub } of [it.connected, it.asked]) {
+    const from = { case: "from", value: { taskId: it.task.id, path: "/x" } } as const;
+    const out = (await Array.fromAsync(copy(hub, from))).map(({ content }) => content);
+    expect(out.at(0)).toMatchObject({ case: "place", value: { path: "/x" } });
+    expect(out.at(-1)).toMatchObject({ case: "done" });
+    const data = out.flatMap((content) => (content.case === "data" ? [content.value] : []));
+    expect(data.map((bytes) => [bytes.length, bytes[0]])).toEqual(
+      Array.from({ length: 40 }, (_, chunk) => [64 * 1024, chunk]),
+    );
+    const pieces = Array.from({ length: 40 }, () => Buffer.alloc(64 * 1024));
+    const into = await Array.fromAsync(copy(hub, { case: "to", value: { taskId: it.task.id, path: "/echo" } }, pieces));
+    expect(into.map(({ content }) => content.value).slice(1)).toEqual([`${40 * 64 * 1024} bytes`, true]);
+    await nothingLeft();
+  }
+});
+
+test("whoever leaves a copy ends it; a bad request is refused by its field", async () => {
+  for await (const _ of copy(it.asked.hub, { case: "from", value: { taskId: it.task.id, path: "/wait" } })) break;
+  await eventually(() => expect(it.executor.calls).toContain("copy over /wait"));
+  const refused = (...request: Parameters<typeof copy> extends [unknown, ...infer Rest] ? Rest : never) =>
+    expect(Array.fromAsync(copy(it.asked.hub, ...request))).rejects;
+  await refused({ case: "from", value: { taskId: testId(), path: "/x" } }).toMatchObject({ code: "not_found" });
+  await refused({ case: "from", value: { taskId: it.task.id, path: "" } }).toMatchObject({
+    code: "invalid_argument",
+    message: "from.path: must not be empty",
+  });
+  await refused({ case: "to", value: { taskId: it.task.id, path: "a\0b" } }).toMatchObject({
+    message: /^to\.path: .*NUL/,
+  });
+  await refused({ case: "dataEnd", value: true }).toMatchObject({ message: "from or to: must be the first request" });
+  await refused({ case: "to", value: { taskId: it.task.id, path: "/" } }, [Buffer.alloc(64 * 1024 + 1)]).toMatchObject({
+    message: "data: at most 65536 bytes at a time",
+  });
+  await nothingLeft();
 });
 
 /** Questions about the node's tasks, each once `ask` is called. */

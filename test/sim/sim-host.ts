@@ -168,6 +168,7 @@ export class SimHost {
       refresh: async () => {},
       // Nobody asks for a command in a simulated container.
       async *exec() {},
+      async *copy() {},
       async *logs() {},
     };
   }

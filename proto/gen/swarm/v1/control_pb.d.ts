@@ -1732,6 +1732,243 @@ export declare type ExecEnded = Message<"swarm.v1.ExecEnded"> & {
 export declare const ExecEndedSchema: GenMessage<ExecEnded>;
 
 /**
+ * @generated from message swarm.v1.CopyRequest
+ */
+export declare type CopyRequest = Message<"swarm.v1.CopyRequest"> & {
+  /**
+   * @generated from oneof swarm.v1.CopyRequest.content
+   */
+  content: {
+    /**
+     * Out: answered by `place`, `data` and `done`. Nothing more is asked.
+     *
+     * @generated from field: swarm.v1.CopyFrom from = 1;
+     */
+    value: CopyFrom;
+    case: "from";
+  } | {
+    /**
+     * Into: answered by `place`. Then comes `target`, and `data` up to `data_end`, which is answered by `done`.
+     *
+     * @generated from field: swarm.v1.CopyTo to = 2;
+     */
+    value: CopyTo;
+    case: "to";
+  } | {
+    /**
+     * @generated from field: swarm.v1.CopyTarget target = 3;
+     */
+    value: CopyTarget;
+    case: "target";
+  } | {
+    /**
+     * At most 64 KiB of the tar at a time.
+     *
+     * @generated from field: bytes data = 4;
+     */
+    value: Uint8Array;
+    case: "data";
+  } | {
+    /**
+     * @generated from field: bool data_end = 5;
+     */
+    value: boolean;
+    case: "dataEnd";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.CopyRequest.
+ * Use `create(CopyRequestSchema)` to create a new message.
+ */
+export declare const CopyRequestSchema: GenMessage<CopyRequest>;
+
+/**
+ * @generated from message swarm.v1.CopyFrom
+ */
+export declare type CopyFrom = Message<"swarm.v1.CopyFrom"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * From the root, whether it begins with a slash or not. A directory that ends in "/." is its content: entries "./…".
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * Follow a symbolic link at the very path.
+   *
+   * @generated from field: bool follow_link = 3;
+   */
+  followLink: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.CopyFrom.
+ * Use `create(CopyFromSchema)` to create a new message.
+ */
+export declare const CopyFromSchema: GenMessage<CopyFrom>;
+
+/**
+ * @generated from message swarm.v1.CopyTo
+ */
+export declare type CopyTo = Message<"swarm.v1.CopyTo"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * Where to: what is there is told, links followed.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message swarm.v1.CopyTo.
+ * Use `create(CopyToSchema)` to create a new message.
+ */
+export declare const CopyToSchema: GenMessage<CopyTo>;
+
+/**
+ * @generated from message swarm.v1.CopyTarget
+ */
+export declare type CopyTarget = Message<"swarm.v1.CopyTarget"> & {
+  /**
+   * An existing directory: the tar's entries go below it.
+   *
+   * @generated from field: string directory = 1;
+   */
+  directory: string;
+
+  /**
+   * Owners as the tar says; else everything is root's, and no file keeps set-id bits.
+   *
+   * @generated from field: bool keep_owners = 2;
+   */
+  keepOwners: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.CopyTarget.
+ * Use `create(CopyTargetSchema)` to create a new message.
+ */
+export declare const CopyTargetSchema: GenMessage<CopyTarget>;
+
+/**
+ * @generated from message swarm.v1.CopyResponse
+ */
+export declare type CopyResponse = Message<"swarm.v1.CopyResponse"> & {
+  /**
+   * @generated from oneof swarm.v1.CopyResponse.content
+   */
+  content: {
+    /**
+     * @generated from field: swarm.v1.PathState place = 1;
+     */
+    value: PathState;
+    case: "place";
+  } | {
+    /**
+     * At most 64 KiB of the tar at a time.
+     *
+     * @generated from field: bytes data = 2;
+     */
+    value: Uint8Array;
+    case: "data";
+  } | {
+    /**
+     * Something that was left out, or is not as it was: "/run/x.sock: a socket, left out".
+     *
+     * @generated from field: string warning = 3;
+     */
+    value: string;
+    case: "warning";
+  } | {
+    /**
+     * @generated from field: bool done = 4;
+     */
+    value: boolean;
+    case: "done";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message swarm.v1.CopyResponse.
+ * Use `create(CopyResponseSchema)` to create a new message.
+ */
+export declare const CopyResponseSchema: GenMessage<CopyResponse>;
+
+/**
+ * @generated from message swarm.v1.PathState
+ */
+export declare type PathState = Message<"swarm.v1.PathState"> & {
+  /**
+   * @generated from field: swarm.v1.PathState.Kind kind = 1;
+   */
+  kind: PathState_Kind;
+
+  /**
+   * With CopyTo: the path with the links at its end followed.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: uint64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message swarm.v1.PathState.
+ * Use `create(PathStateSchema)` to create a new message.
+ */
+export declare const PathStateSchema: GenMessage<PathState>;
+
+/**
+ * @generated from enum swarm.v1.PathState.Kind
+ */
+export enum PathState_Kind {
+  /**
+   * @generated from enum value: KIND_MISSING = 0;
+   */
+  MISSING = 0,
+
+  /**
+   * @generated from enum value: KIND_FILE = 1;
+   */
+  FILE = 1,
+
+  /**
+   * @generated from enum value: KIND_DIRECTORY = 2;
+   */
+  DIRECTORY = 2,
+
+  /**
+   * @generated from enum value: KIND_SYMLINK = 3;
+   */
+  SYMLINK = 3,
+
+  /**
+   * @generated from enum value: KIND_OTHER = 4;
+   */
+  OTHER = 4,
+}
+
+/**
+ * Describes the enum swarm.v1.PathState.Kind.
+ */
+export declare const PathState_KindSchema: GenEnum<PathState_Kind>;
+
+/**
  * Services, tasks and nodes by any name: the running tasks of any of them; all when nothing is named.
  *
  * @generated from message swarm.v1.WatchTaskStatsRequest
@@ -2938,6 +3175,17 @@ export declare const Control: GenService<{
     methodKind: "bidi_streaming";
     input: typeof ExecRequestSchema;
     output: typeof ExecResponseSchema;
+  },
+  /**
+   * Copies files out of a running task or into it, as a tar. The first request says which. FAILED_PRECONDITION where the
+   * container does not run, or may not be written to; UNAVAILABLE when the task's agent cannot be reached, or was lost.
+   *
+   * @generated from rpc swarm.v1.Control.CopyFiles
+   */
+  copyFiles: {
+    methodKind: "bidi_streaming";
+    input: typeof CopyRequestSchema;
+    output: typeof CopyResponseSchema;
   },
   /**
    * What running tasks use: a message each period, until the caller ends it.

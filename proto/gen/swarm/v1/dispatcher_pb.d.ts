@@ -9,7 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
-import type { ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
+import type { CopyRequest, CopyResponse, ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
 
 /**
  * Describes the file swarm/v1/dispatcher.proto.
@@ -797,6 +797,12 @@ export declare type AgentFrame = Message<"swarm.v1.AgentFrame"> & {
      */
     value: StatsAnswer;
     case: "stats";
+  } | {
+    /**
+     * @generated from field: swarm.v1.CopyResponse copy = 5;
+     */
+    value: CopyResponse;
+    case: "copy";
   } | { case: undefined; value?: undefined };
 };
 
@@ -871,6 +877,12 @@ export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
      */
     value: StatsQuestion;
     case: "stats";
+  } | {
+    /**
+     * @generated from field: swarm.v1.CopyRequest copy = 3;
+     */
+    value: CopyRequest;
+    case: "copy";
   } | { case: undefined; value?: undefined };
 };
 
