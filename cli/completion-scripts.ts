@@ -33,7 +33,8 @@ _swarmctl() {
   done
   _describe -t swarmctl swarmctl described
 }
-compdef _swarmctl swarmctl
+# From a file of the function path it is loaded by the first word that is to be completed.
+if [[ \${funcstack[1]} == _swarmctl ]]; then _swarmctl; else compdef _swarmctl swarmctl; fi
 `;
 
 const FISH = `# fish completion for swarmctl. Load it with:  swarmctl completion fish | source
