@@ -3,6 +3,7 @@
  * archives, beside a folder that must stay as it was; packed again by GNU tar and by ourselves.
  */
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import {
   linkSync,
   lstatSync,
@@ -16,9 +17,10 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { directory, file, hardlink, symlink, type TarItem, writeTar } from "../../test/tar.ts";
 import { Packer } from "./pack.ts";
 import { Unpacker } from "./unpack.ts";
@@ -193,7 +195,10 @@ describe("packing", () => {
 
   test("sockets and devices are left out and named; what cannot be read is told by its path", async () => {
     mkdirSync(at("in"));
-    execFileSync("python3", ["-c", "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", at("in/s")]);
+    const server = createServer();
+    server.listen(at("in/s"));
+    await once(server, "listening");
+    onTestFinished(() => void server.close());
     expect((await pack(at("in"), "in")).warnings).toEqual([`${at("in/s")}: a socket, left out`]);
     expect((await pack("/dev/null", "null")).warnings).toEqual(["/dev/null: a device, left out"]);
     await expect(pack(at("nonesuch"), "x")).rejects.toMatchObject({

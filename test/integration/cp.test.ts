@@ -3,7 +3,7 @@
  * not, and whoever leaves or is lost leaves nothing running. Method: real programs, two managers, two nodes.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect } from "vitest";
 import { eventually } from "../eventually.ts";
@@ -100,13 +100,15 @@ rootTest("a read-only root is refused with the reason; its volume is written to"
   expect(await cp(0, "-q", "closed:/etc/motd", here("motd"))).toMatchObject({ code: 0 });
 });
 
-/** Processes of ours that copy, anywhere on this machine. */
+/** Processes that copy on the cluster's hosts, each of which is a network namespace. */
 function copying(): number[] {
+  const hosts = new Set(cluster.hosts.map(({ namespace }) => `net:[${statSync(`/run/netns/${namespace}`).ino}]`));
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .flatMap((pid) => {
       try {
-        return readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "swarm-session" ? [Number(pid)] : [];
+        const copies = readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "swarm-session";
+        return copies && hosts.has(readlinkSync(`/proc/${pid}/ns/net`)) ? [Number(pid)] : [];
       } catch {
         return [];
       }

@@ -12,6 +12,7 @@ import { runInMachine } from "./machine.ts";
 const FILES = [
   "agent/cgroup/manager.test.ts",
   "agent/cgroup/controllers.test.ts",
+  "agent/copy/copy.test.ts",
   "agent/runtime/container.test.ts",
   "agent/runtime/default-container.test.ts",
   "agent/runtime/hardening.test.ts",
@@ -34,12 +35,12 @@ interface Report {
   }[];
 }
 
-rootTest("the runtime's tests pass in a kernel with cgroup v2", { timeout: 400_000 }, async () => {
+rootTest("the runtime's tests pass in a kernel with cgroup v2", { timeout: 600_000 }, async () => {
   const directory = mkdtempSync(join(tmpdir(), "swarm-vm-"));
   try {
     const options = "run --config test/vitest.config.ts --project unit --reporter=json --outputFile=/tmp/report.json";
     const command = `node node_modules/vitest/vitest.mjs ${options} ${FILES} > /tmp/log 2>&1; cat /tmp/report.json || cat /tmp/log`;
-    const { output } = await runInMachine(directory, command, 360_000);
+    const { output } = await runInMachine(directory, command, 560_000);
     expect(output, "the machine reports").toMatch(/^\{/);
     const report: Report = JSON.parse(output.slice(0, output.lastIndexOf("}") + 1));
     const failures = report.testResults.flatMap((file) => [
