@@ -20,7 +20,7 @@ import type { ServiceImplementation } from "../common/rpc/service.ts";
 import type { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Dispatcher as DispatcherService, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import { ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { type ClusterCa, ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import { ClusterAuthority } from "./ca/cluster-authority.ts";
 import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
@@ -67,6 +67,8 @@ export interface ManagerOptions {
   readonly hostname: string;
   readonly version: string;
   readonly cluster: ClusterDefaults;
+  /** The authority of a cluster that begins with this manager; absent: one is made when it is asked for. */
+  readonly newCa?: ClusterCa | undefined;
   readonly blobs: ImageBlobs;
   readonly registry: Registries;
   /** The key that seals secrets. A new cluster gets one; a manager without its cluster's does not start. */
@@ -212,12 +214,17 @@ export class Manager {
   }
 
   async #writeCluster(store: Store, id: string, signal: AbortSignal): Promise<void> {
+    const { newCa } = this.#options;
     const { addressPool, heartbeatPeriodMs, taskHistoryLimit } = this.#options.cluster;
     const { cluster } = store.view;
     const spec = { addressPool, heartbeatPeriod: toDuration(heartbeatPeriodMs), taskHistoryLimit };
     const proposal: Proposal = cluster
       ? { type: "update", kind: "cluster", object: { ...cluster, keyId: id } }
-      : { type: "create", kind: "cluster", object: create(ClusterSchema, { id: "default", spec, keyId: id }) };
+      : {
+          type: "create",
+          kind: "cluster",
+          object: create(ClusterSchema, { id: "default", spec, keyId: id, ...(newCa && { ca: newCa }) }),
+        };
     // Who loses this race finds out by the key's id.
     await store.commit([proposal], { signal });
   }

@@ -70,7 +70,8 @@ export function describeProgram(version: string): ProgramDescription<typeof OPTI
 export interface ManagerSettings {
   readonly dataDirectory: string;
   readonly socket: string;
-  readonly listen: HostPort;
+  /** Undefined: wait to be told. */
+  readonly listen: HostPort | undefined;
   /** Where swarmctl is served over TLS, and with which files. */
   readonly api: { readonly listen: HostPort; readonly files: ServerTlsFiles } | undefined;
   /** The port may be missing: then it is the one that is bound. */
@@ -99,8 +100,8 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   const socket = values.socket ?? (facts.isRoot ? "/run/swarm/manager.sock" : `${dataDirectory}/manager.sock`);
   if (!dataDirectory.startsWith("/")) bad("data-dir", "must be an absolute path");
   if (!socket.startsWith("/")) bad("socket", "must be an absolute path");
-  const listen = parseHostPort(values["listen-addr"]);
-  if (!listen) bad("listen-addr", `${values["listen-addr"]} is not HOST:PORT`);
+  const listen = values["listen-addr"] === undefined ? undefined : parseHostPort(values["listen-addr"]);
+  if (values["listen-addr"] !== undefined && !listen) bad("listen-addr", `${values["listen-addr"]} is not HOST:PORT`);
   const api = apiDoor(values, bad);
   const advertise = parseAdvertised(values["advertise-addr"]);
   if (advertise === "bad") bad("advertise-addr", `${values["advertise-addr"]} is not HOST or HOST:PORT`);
@@ -110,7 +111,7 @@ export function managerSettings(values: OptionValues<typeof OPTIONS>, facts: Pro
   }
   const cluster = clusterDefaults(values, bad);
   const log = logOptions(values, bad);
-  if (problems.length > 0 || !listen || advertise === "bad") throw invalidFields(problems);
+  if (problems.length > 0 || advertise === "bad") throw invalidFields(problems);
   const name = values.hostname ?? hostname();
   const insecureRegistries = splitList(values["insecure-registry"]);
   const clusterKeyFile = values["cluster-key-file"] ?? `${dataDirectory}/cluster.key`;

@@ -5,4 +5,5 @@ export const TEST_KEYS: ClusterKeys = {
   place: "the test",
   read: () => new Uint8Array(KEY_BYTES),
   create: () => new Uint8Array(KEY_BYTES),
+  write: () => {},
 };

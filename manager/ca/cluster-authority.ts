@@ -21,15 +21,32 @@ import { certificateDigest, formatJoinToken, type JoinSecrets, newJoinSecret } f
 import { type ClusterCa, ClusterCaSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
+import type { View } from "../store/view.ts";
 import { caCertificates } from "./cluster-ca.ts";
 
-/** What an authority is made with. */
-export interface ClusterAuthorityOptions {
-  readonly store: Store;
+/** What makes an authority. */
+export interface NewAuthorityOptions {
   readonly sealer: Sealer;
   readonly clock: Clock;
   readonly random: Random;
   readonly entropy: Entropy;
+}
+
+/** What an authority is opened with: of the store, no more than the cluster's object. */
+export interface ClusterAuthorityOptions extends NewAuthorityOptions {
+  readonly store: Pick<Store, "commit"> & { readonly view: Pick<View, "cluster"> };
+}
+
+/** A new cluster's authority: root, key, tokens. */
+export async function newClusterCa({ sealer, clock, random, entropy }: NewAuthorityOptions): Promise<ClusterCa> {
+  const { certificates, key } = await createRoot({ nowMs: clock.nowMs(), entropy });
+  return create(ClusterCaSchema, {
+    clusterId: newId<ClusterId>(random),
+    root: certificates,
+    sealedKey: sealer.seal(Buffer.from(key), PLACES.key),
+    sealedWorkerSecret: sealer.seal(newJoinSecret(entropy), PLACES.worker),
+    sealedManagerSecret: sealer.seal(newJoinSecret(entropy), PLACES.manager),
+  });
 }
 
 /** How often a write is tried again when the cluster's object changes meanwhile. */
@@ -48,19 +65,12 @@ export class ClusterAuthority {
 
   /** Makes the cluster's CA unless there is one. To be awaited before all else. */
   async ensure(signal: AbortSignal): Promise<void> {
-    const { store, sealer, clock, random, entropy } = this.#options;
+    const { store } = this.#options;
     for (let attempt = 0; store.view.cluster?.ca === undefined; attempt++) {
       const { cluster } = store.view;
       assert(cluster, "a cluster whose settings were not written");
       if (attempt === ATTEMPTS_MAX) throw new SwarmError("aborted", "make the cluster's CA: the store keeps changing");
-      const { certificates, key } = await createRoot({ nowMs: clock.nowMs(), entropy });
-      const ca = create(ClusterCaSchema, {
-        clusterId: newId<ClusterId>(random),
-        root: certificates,
-        sealedKey: sealer.seal(Buffer.from(key), PLACES.key),
-        sealedWorkerSecret: sealer.seal(newJoinSecret(entropy), PLACES.worker),
-        sealedManagerSecret: sealer.seal(newJoinSecret(entropy), PLACES.manager),
-      });
+      const ca = await newClusterCa(this.#options);
       // Who loses this race takes the winner's.
       await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, ca } }], { signal });
     }

@@ -19,6 +19,8 @@ export interface ClusterKeys {
   read(): Uint8Array | undefined;
   /** Makes a new key and keeps it. */
   create(): Uint8Array;
+  /** Keeps a key that another manager gave. */
+  write(key: Uint8Array): void;
 }
 
 export function formatKey(key: Uint8Array): string {

@@ -25,9 +25,12 @@ export function keyFile(path: string, entropy: Entropy): ClusterKeys {
     },
     create() {
       const key = entropy(KEY_BYTES);
-      writeFileSync(`${path}.new`, formatKey(key), { mode: 0o600 });
-      renameSync(`${path}.new`, path);
+      this.write(key);
       return key;
+    },
+    write(key) {
+      writeFileSync(`${path}.new`, formatKey(key), { mode: 0o600, flush: true });
+      renameSync(`${path}.new`, path);
     },
   };
 }

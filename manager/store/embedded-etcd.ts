@@ -18,11 +18,35 @@ export interface EmbeddedEtcdOptions {
    * directory, which only its owner can reach (a loopback port without certificates is open to every local user).
    */
   readonly clientPort?: number;
+  /** Its place among other managers' etcds. Default: none, it stays alone, and other hosts cannot reach it. */
+  readonly peer?: EtcdPeer;
   /** Size at which etcd refuses writes. Default 4 GiB: a million tasks need about 1 GiB with an hour of history. */
   readonly quotaBytes?: number;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+}
+
+/** A member of an etcd that several managers make together. */
+export interface EtcdPeer {
+  /** Unique among the members. */
+  readonly name: string;
+  /** "host:port" to listen on, and where the others reach it. */
+  readonly listen: string;
+  readonly advertise: string;
+  /** As etcd's --initial-cluster: "name=https://host:port,…", this member included. Counts at the first start only. */
+  readonly initialCluster: string;
+  /** Whether it joins members that exist. */
+  readonly joins: boolean;
+  /** Holds key.pem, certificate.pem and trust.pem (common/pki/credential-files.ts); etcd reads the first two at each handshake. */
+  readonly credentials: string;
+  /** Goes on alone from the data of a member whose others are lost. */
+  readonly forceNewCluster?: boolean;
+}
+
+/** What etcd calls a peer's address. */
+export function peerUrl(address: string): string {
+  return `https://${address}`;
 }
 
 /** Who runs etcd on a directory: both named by pid and start time, since pids are used again. */
@@ -158,18 +182,43 @@ function endpointOf(directory: string, clientPort: number | undefined): string {
   return `unix:${path}`;
 }
 
-function etcdArguments(directory: string, { clientPort, quotaBytes }: EmbeddedEtcdOptions): string[] {
-  // etcd names a socket after host:port and makes it in its working directory.
-  const client = clientPort === undefined ? "unix://client:1" : `http://127.0.0.1:${clientPort}`;
-  const peer = "unix://peer:1";
+/** Only managers' certificates are for that name: no other node of the cluster comes through as a peer. */
+const PEER_NAME = "swarm-manager";
+
+function peerArguments(peer: EtcdPeer | undefined): string[][] {
+  if (peer === undefined) {
+    // etcd names a socket after host:port and makes it in its working directory.
+    const url = "unix://peer:1";
+    return [
+      ["--name", "manager"],
+      ["--listen-peer-urls", url],
+      ["--initial-advertise-peer-urls", url],
+      ["--initial-cluster", `manager=${url}`],
+    ];
+  }
+  const { name, listen, advertise, initialCluster, joins, credentials, forceNewCluster } = peer;
   return [
-    ["--name", "manager"],
+    ["--name", name],
+    ["--listen-peer-urls", peerUrl(listen)],
+    ["--initial-advertise-peer-urls", peerUrl(advertise)],
+    ["--initial-cluster", initialCluster],
+    ["--initial-cluster-state", joins ? "existing" : "new"],
+    ["--peer-client-cert-auth"],
+    ["--peer-trusted-ca-file", join(credentials, "trust.pem")],
+    ["--peer-cert-file", join(credentials, "certificate.pem")],
+    ["--peer-key-file", join(credentials, "key.pem")],
+    ["--peer-cert-allowed-hostname", PEER_NAME],
+    ...(forceNewCluster === true ? [["--force-new-cluster"]] : []),
+  ];
+}
+
+function etcdArguments(directory: string, { clientPort, peer, quotaBytes }: EmbeddedEtcdOptions): string[] {
+  const client = clientPort === undefined ? "unix://client:1" : `http://127.0.0.1:${clientPort}`;
+  return [
     ["--data-dir", join(directory, "data")],
     ["--listen-client-urls", client],
     ["--advertise-client-urls", client],
-    ["--listen-peer-urls", peer],
-    ["--initial-advertise-peer-urls", peer],
-    ["--initial-cluster", `manager=${peer}`],
+    ...peerArguments(peer),
     ["--enable-v2=false"],
     ["--auto-compaction-mode", "periodic"],
     ["--auto-compaction-retention", "1h"],

@@ -6,6 +6,7 @@ import type { Random } from "../../common/base/random.ts";
 import { toCompare, toEntry, toOperation, toRange } from "./etcd-codec.ts";
 import { readError, writeError } from "./etcd-errors.ts";
 import { EtcdKeepAlive } from "./etcd-keep-alive.ts";
+import { EtcdMembers } from "./etcd-members.ts";
 import { watchEtcd } from "./etcd-watch.ts";
 import type { Kv, LeaseId, RangeRequest, RangeResult, TxnRequest, TxnResult, WatchRequest, WatchStep } from "./kv.ts";
 
@@ -84,6 +85,11 @@ export class EtcdKv implements Kv, Disposable {
       ...(tls ? { credentials: { rootCertificate: tls.ca, privateKey: tls.key, certChain: tls.certificate } } : {}),
     });
     this.#keepAlive = new EtcdKeepAlive(() => this.#client.leaseClient.leaseKeepAlive(streamOptions()));
+  }
+
+  /** The members of the etcd, for who runs it. */
+  members(): EtcdMembers {
+    return new EtcdMembers(this.#client.cluster, this.#options.clock);
   }
 
   async range(request: RangeRequest, signal: AbortSignal): Promise<RangeResult> {

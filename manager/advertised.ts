@@ -1,0 +1,51 @@
+/** The address by which others reach this host: said, or the only one there is. Pure but for the list of interfaces. */
+import type { NetworkInterfaceInfo } from "node:os";
+import { SwarmError } from "../common/base/error.ts";
+import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
+
+/** As os.networkInterfaces() has them. */
+export type Interfaces = Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
+
+/** Docker's port for managers. */
+export const MANAGER_PORT = 2377;
+
+/**
+ * "host:port" that others reach, from what an operator said (an address, a name, an interface; with a port or without) or,
+ * when that is empty, from where the manager listens.
+ * @throws invalid_argument: it is not said, and this host has several addresses; or an interface without one.
+ */
+export function advertisedAddress(
+  said: string,
+  listen: { readonly host: string; readonly port: number },
+  interfaces: Interfaces,
+): string {
+  const parsed = parseHostPort(said) ?? { host: said, port: listen.port };
+  if (said !== "") return printHostPort({ ...parsed, host: addressOf(parsed.host, interfaces) });
+  if (!isAny(listen.host)) return printHostPort(listen);
+  const found = Object.entries(interfaces).flatMap(([name, addresses]) =>
+    (addresses ?? [])
+      .filter(({ internal, family }) => !internal && family === "IPv4")
+      .map(({ address }) => ({ name, address })),
+  );
+  const [first, second] = found;
+  if (first === undefined) return printHostPort({ host: "127.0.0.1", port: listen.port });
+  if (second === undefined) return printHostPort({ host: first.address, port: listen.port });
+  throw new SwarmError(
+    "invalid_argument",
+    "could not choose an IP address to advertise since this system has multiple addresses: " +
+      `${found.map(({ name, address }) => `${address} on ${name}`).join(", ")}: specify one with --advertise-addr`,
+  );
+}
+
+/** An interface's name stands for its address. */
+function addressOf(host: string, interfaces: Interfaces): string {
+  const named = interfaces[host];
+  if (named === undefined) return host;
+  const address = named.find(({ family }) => family === "IPv4") ?? named[0];
+  if (address) return address.address;
+  throw new SwarmError("invalid_argument", `interface ${host} has no address to advertise`);
+}
+
+function isAny(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
+}

@@ -1,0 +1,112 @@
+/** What the manager's own socket offers to the host's root: to begin a cluster, to join one, to leave, and Control meanwhile. */
+import { create, type DescMethod } from "@bufbuild/protobuf";
+import { SwarmError } from "../common/base/error.ts";
+import type { NodeId } from "../common/base/id.ts";
+import { projectVersion } from "../common/base/version.ts";
+import { readCertificates } from "../common/pki/certificates.ts";
+import { identityOf } from "../common/pki/identity.ts";
+import { readTrustBundle } from "../common/pki/trust-bundle.ts";
+import type { CallContext, ServiceImplementation } from "../common/rpc/service.ts";
+import { Control } from "../proto/gen/swarm/v1/control_pb.js";
+import { type JoinClusterRequest, type LocalManager, LocalState } from "../proto/gen/swarm/v1/local_pb.js";
+import { NodeSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Availability, NodeSpec_Role, NodeStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
+import type { ManagerHost } from "./manager-host.ts";
+import type { Member } from "./member.ts";
+
+const STATES = {
+  idle: LocalState.IDLE,
+  starting: LocalState.STARTING,
+  member: LocalState.MEMBER,
+} as const;
+
+export function createLocalManager(host: ManagerHost): ServiceImplementation<typeof LocalManager> {
+  return {
+    async getLocalManager() {
+      const { state, nodeId } = host;
+      const member = state.kind === "member" ? state.member : undefined;
+      return {
+        state: STATES[state.kind],
+        nodeId: state.kind === "idle" ? "" : nodeId,
+        clusterId: member ? clusterIdOf(member) : "",
+        address: member?.address ?? "",
+        version: projectVersion(),
+      };
+    },
+    async initCluster(request, { signal }) {
+      if (request.autolock) {
+        throw new SwarmError("unimplemented", "--autolock: managers' keys cannot be locked yet");
+      }
+      await host.init(request, signal);
+      const { member, nodeId } = host;
+      return { nodeId, clusterId: clusterIdOf(member), address: member.address };
+    },
+    beginJoin: async () => ({ certificateRequest: await host.beginJoin() }),
+    async joinCluster(request, { signal }) {
+      await host.join(request, nodeOf(request), signal);
+      return { address: host.member.address };
+    },
+    async leaveCluster(request, { signal }) {
+      await host.leave(request, signal);
+      return {};
+    },
+    async unlockManager() {
+      throw new SwarmError("failed_precondition", "this host's manager is not locked");
+    },
+    issueLocalCertificate: ({ certificateRequest }, { signal }) =>
+      issueLocalCertificate(host.member, host.nodeId, certificateRequest, signal),
+  };
+}
+
+/** Control while the host's manager is a member. */
+export function delegatedControl(host: ManagerHost): ServiceImplementation<typeof Control> {
+  const implementation: Record<string, unknown> = {};
+  for (const { localName } of Control.methods as readonly DescMethod[]) {
+    implementation[localName] = (request: unknown, context: CallContext) => {
+      const control = host.member.services.control as unknown as Readonly<Record<string, Method>>;
+      const method = control[localName];
+      if (!method) throw new SwarmError("unimplemented", `${localName} is not a method`);
+      return method(request, context);
+    };
+  }
+  return implementation as ServiceImplementation<typeof Control>;
+}
+
+type Method = (request: unknown, context: CallContext) => unknown;
+
+/** Whose certificate it is that a manager joins with. Throws `invalid_argument` for one of another kind. */
+function nodeOf({ certificates, roots }: JoinClusterRequest): NodeId {
+  const [leaf, ...sent] = readCertificates(certificates, "the manager's certificate");
+  const read = identityOf(leaf, [...readTrustBundle(roots), ...sent]);
+  if (read.ok && read.identity.kind === "node" && read.identity.role === "swarm-manager") return read.identity.nodeId;
+  throw new SwarmError("invalid_argument", `certificates: ${read.ok ? "not a manager's" : read.problem}`);
+}
+
+function clusterIdOf({ services }: Member): string {
+  return services.store.view.cluster?.ca?.clusterId ?? "";
+}
+
+/** The agent beside a manager is of the same node: it comes by the socket, so it is the host's own. */
+async function issueLocalCertificate(
+  { services: { store, authority } }: Member,
+  nodeId: NodeId,
+  certificateRequest: string,
+  signal: AbortSignal,
+) {
+  const { view } = store;
+  const { clusterId } = authority;
+  const { chain } = await authority.issue(
+    { kind: "node", nodeId, role: "swarm-worker", clusterId },
+    certificateRequest,
+  );
+  if (!view.nodes.has(nodeId)) {
+    const object = create(NodeSchema, {
+      id: nodeId,
+      spec: { desiredRole: NodeSpec_Role.MANAGER, availability: NodeSpec_Availability.ACTIVE },
+      status: { state: NodeStatus_State.UNKNOWN, message: "joined, not seen yet" },
+    });
+    await store.commit([{ type: "create", kind: "node", object }], { signal });
+  }
+  const managers = [...view.managers.values()].map(({ address }) => address);
+  return { certificates: chain, roots: authority.roots, nodeId, clusterId, managers };
+}

@@ -1,0 +1,410 @@
+/**
+ * swarm-manager on its host: in no cluster and waiting, or a member of one. Its socket is there in either case, for the host's
+ * root: LocalManager to begin, join and leave, Control while it is a member.
+ *
+ *   IDLE ── InitCluster, JoinCluster ──▶ STARTING ──▶ MEMBER ── LeaveCluster, demoted ──▶ IDLE
+ *    ▲             it failed ─────────────────┘          │ the process starts again: by membership.json
+ */
+import { networkInterfaces } from "node:os";
+import { abortable, abortReason, systemClock, withTimeout } from "../common/base/clock.ts";
+import type { DataDirectory } from "../common/base/data-directory.ts";
+import { SwarmError } from "../common/base/error.ts";
+import { type HostPort, parseHostPort, printHostPort } from "../common/base/host-port.ts";
+import { type NodeId, newId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import { systemEntropy, systemRandom } from "../common/base/random.ts";
+import { durationMs } from "../common/model/duration.ts";
+import { createCertificateRequest } from "../common/pki/certificate-request.ts";
+import { writeCredentials } from "../common/pki/credential-files.ts";
+import { exportPrivateKey, generateKeyPair, type KeyPair } from "../common/pki/key-pair.ts";
+import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { createClient } from "../common/rpc/service.ts";
+import { type JoinManagersResponse, ManagerPeers } from "../proto/gen/swarm/v1/ca_pb.js";
+import type { InitClusterRequest, JoinClusterRequest } from "../proto/gen/swarm/v1/local_pb.js";
+import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
+import { advertisedAddress, MANAGER_PORT } from "./advertised.ts";
+import { ClusterAuthority, newClusterCa } from "./ca/cluster-authority.ts";
+import type { ClusterDefaults } from "./manager.ts";
+import { takeOut } from "./manager-peers.ts";
+import { certificateHosts, identityDirectory, type Member, type MemberOptions, runMember } from "./member.ts";
+import { forgetMembership, type Membership, readMembership, writeMembership } from "./membership.ts";
+import type { ManagerSettings } from "./options.ts";
+import { keyFile } from "./sealing/key-file.ts";
+import { Sealer } from "./sealing/sealer.ts";
+import { peerUrl } from "./store/embedded-etcd.ts";
+
+/** The etcds of managers meet at this distance from the managers' port: 2380, etcd's own, for 2377. */
+const PEER_PORT_OFFSET = 3;
+/** A member that joins copies the store; one that begins elects itself. */
+const SERVING_MS_MAX = 120_000;
+const JOIN_CALL_MS_MAX = 20_000;
+
+/** What a host is made of. */
+export interface ManagerHostOptions {
+  readonly settings: ManagerSettings;
+  readonly directory: DataDirectory<NodeId>;
+  readonly logger: Logger;
+}
+
+type State =
+  | { readonly kind: "idle" }
+  | { readonly kind: "starting"; readonly membership: Membership }
+  | { readonly kind: "member"; readonly membership: Membership; readonly member: Member };
+
+/** One run of a member. */
+interface Run {
+  readonly stop: AbortController;
+  readonly done: Promise<void>;
+}
+
+export class ManagerHost {
+  readonly #options: ManagerHostOptions;
+  readonly #failed = Promise.withResolvers<never>();
+  #nodeId: NodeId;
+  #state: State = { kind: "idle" };
+  #run: Run | undefined;
+  /** The key of a certificate that was asked for and has not come yet. */
+  #pendingKey: KeyPair | undefined;
+  #busy = false;
+
+  constructor(options: ManagerHostOptions) {
+    this.#options = options;
+    this.#nodeId = options.directory.id;
+    this.#failed.promise.catch(() => {});
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  get nodeId(): NodeId {
+    return this.#nodeId;
+  }
+
+  /** The member's part of the API. Throws `failed_precondition` while there is none. */
+  get member(): Member {
+    if (this.#state.kind === "member") return this.#state.member;
+    const idle = "this host's manager is in no cluster: swarmctl swarm init begins one, swarmctl swarm join joins one";
+    throw new SwarmError(
+      this.#state.kind === "idle" ? "failed_precondition" : "unavailable",
+      this.#state.kind === "idle" ? idle : "this host's manager is starting",
+    );
+  }
+
+  /** Takes up what was, or what the options say, and goes on until `signal` aborts or a member fails. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { settings } = this.#options;
+    const membership = (await readMembership(settings.dataDirectory)) ?? this.#asked();
+    try {
+      if (membership) await this.#start({ membership, cluster: settings.cluster }, signal);
+      await abortable(this.#failed.promise, signal);
+    } catch (reason) {
+      if (!signal.aborted) throw reason;
+    } finally {
+      await this.#end();
+    }
+  }
+
+  /** A manager that is told where to listen, or which etcd to use, begins a cluster of its own accord. */
+  #asked(): Membership | undefined {
+    const { listen, advertise, etcd } = this.#options.settings;
+    if (listen === undefined && etcd.length === 0) return undefined;
+    const place = listen ?? { host: "127.0.0.1", port: MANAGER_PORT };
+    const said = advertise ? printHostPort({ host: advertise.host, port: advertise.port ?? place.port }) : "";
+    return {
+      listen: printHostPort(place),
+      advertise: advertisedAddress(said, place, networkInterfaces()),
+      etcd: etcd.length > 0 ? { kind: "external", endpoints: etcd } : { kind: "alone" },
+    };
+  }
+
+  /** See `LocalManager.InitCluster`. */
+  async init(request: InitClusterRequest, signal: AbortSignal): Promise<void> {
+    await this.#alone(async () => {
+      this.#requireIdle();
+      const place = placeOf(request, this.#nodeId);
+      const { dataDirectory } = this.#options.settings;
+      try {
+        const membership = request.etcdEndpoints.length > 0 ? external(place, request.etcdEndpoints) : place.shared;
+        const newCa = await this.#makeAuthority(place.advertise);
+        await writeMembership(dataDirectory, membership);
+        await this.#start({ membership, cluster: this.#defaults(request), newCa }, signal);
+        await this.#leads(signal);
+      } catch (reason) {
+        await this.#forget();
+        throw reason;
+      }
+    });
+  }
+
+  /** See `LocalManager.BeginJoin`. */
+  async beginJoin(): Promise<string> {
+    this.#requireIdle();
+    this.#pendingKey ??= await generateKeyPair();
+    return createCertificateRequest(this.#pendingKey);
+  }
+
+  /** See `LocalManager.JoinCluster`. The node's id is that of the certificate, which its agent asked for. */
+  async join(request: JoinClusterRequest, nodeId: NodeId, signal: AbortSignal): Promise<void> {
+    await this.#alone(async () => {
+      this.#requireIdle();
+      const { dataDirectory, clusterKeyFile } = this.#options.settings;
+      const key = this.#pendingKey;
+      if (!key) throw new SwarmError("failed_precondition", "no certificate was asked for: BeginJoin comes first");
+      const credentials = { key: exportPrivateKey(key), chain: request.certificates, trust: request.roots };
+      const place = placeOf(request, nodeId);
+      try {
+        await writeCredentials(identityDirectory({ dataDirectory }), credentials);
+        this.#adopt(nodeId);
+        const tls = {
+          ca: request.roots,
+          certificate: request.certificates,
+          key: credentials.key,
+          serverName: "swarm-manager",
+        };
+        const taken = await takenInBy(request.managers, tls, place.peer, signal);
+        keyFile(clusterKeyFile, systemEntropy).write(taken.clusterKey);
+        const membership = joinedMembership(place, taken);
+        await writeMembership(dataDirectory, membership);
+        await this.#start({ membership, cluster: this.#options.settings.cluster }, signal);
+        this.#pendingKey = undefined;
+      } catch (reason) {
+        await this.#forget();
+        throw reason;
+      }
+    });
+  }
+
+  /** See `LocalManager.LeaveCluster`. */
+  async leave({ force }: { readonly force: boolean }, signal: AbortSignal): Promise<void> {
+    await this.#alone(async () => {
+      if (this.#state.kind === "idle")
+        throw new SwarmError("failed_precondition", "this host's manager is in no cluster");
+      if (this.#state.kind === "member") await this.#takeLeave(this.#state.member, force, signal);
+      await this.#forget();
+      this.#options.logger.info("left the cluster");
+    });
+  }
+
+  async #takeLeave({ members, services }: Member, force: boolean, signal: AbortSignal): Promise<void> {
+    const others = services.store.view.managers.size - 1;
+    if (!force) {
+      throw new SwarmError(
+        "failed_precondition",
+        others > 0
+          ? "this host is a manager of its cluster: demote it first (swarmctl node demote), or use --force"
+          : "this host is the last manager: leaving erases all state of the cluster; use --force for that",
+      );
+    }
+    if (!members || others <= 0) return;
+    try {
+      await takeOut(members, this.#nodeId, signal);
+    } catch (reason) {
+      if (!(reason instanceof SwarmError)) throw reason;
+      this.#options.logger.warn(
+        { err: reason },
+        "the other managers' store keeps a place for this one: remove the node there",
+      );
+    }
+  }
+
+  #requireIdle(): void {
+    if (this.#state.kind !== "idle") {
+      throw new SwarmError(
+        "failed_precondition",
+        "this node is already part of a cluster: use swarmctl swarm leave to leave it, and join another then",
+      );
+    }
+  }
+
+  /** One change of membership at a time. */
+  async #alone(work: () => Promise<void>): Promise<void> {
+    if (this.#busy) throw new SwarmError("unavailable", "this host's manager is just joining or leaving a cluster");
+    this.#busy = true;
+    try {
+      await work();
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  #adopt(nodeId: NodeId): void {
+    this.#options.directory.adopt(nodeId);
+    this.#nodeId = nodeId;
+  }
+
+  /** Cluster key, CA and this manager's certificate, before there is a store: its etcd needs them. */
+  async #makeAuthority(advertise: string): Promise<ClusterCa> {
+    const { settings } = this.#options;
+    const keys = keyFile(settings.clusterKeyFile, systemEntropy);
+    const shared = { clock: systemClock, random: systemRandom, entropy: systemEntropy };
+    const sealer = new Sealer(keys.read() ?? keys.create(), systemEntropy);
+    const ca = await newClusterCa({ ...shared, sealer });
+    const store = { view: { cluster: { ca } }, commit: () => Promise.reject(new SwarmError("internal", "no store")) };
+    const authority = new ClusterAuthority({ ...shared, sealer, store: store as unknown as StoreOfCa });
+    const key = await generateKeyPair();
+    const subject = {
+      kind: "node",
+      nodeId: this.#nodeId,
+      role: "swarm-manager",
+      clusterId: authority.clusterId,
+    } as const;
+    const hosts = certificateHosts([parseHostPort(advertise)?.host ?? "", settings.hostname]);
+    const { chain } = await authority.issue(subject, await createCertificateRequest(key), hosts);
+    await writeCredentials(identityDirectory(settings), { key: exportPrivateKey(key), chain, trust: authority.roots });
+    return ca;
+  }
+
+  #defaults(request: InitClusterRequest): ClusterDefaults {
+    const { cluster } = this.#options.settings;
+    return {
+      addressPool: request.addressPool || cluster.addressPool,
+      heartbeatPeriodMs: durationMs(request.heartbeatPeriod) || cluster.heartbeatPeriodMs,
+      taskHistoryLimit: request.taskHistoryLimit ?? cluster.taskHistoryLimit,
+    };
+  }
+
+  /** Resolves when the member serves. */
+  async #start(given: Pick<MemberOptions, "membership" | "cluster" | "newCa">, signal: AbortSignal): Promise<void> {
+    const { settings, logger } = this.#options;
+    const { membership } = given;
+    this.#state = { kind: "starting", membership };
+    const stop = new AbortController();
+    const serving = Promise.withResolvers<void>();
+    const options: MemberOptions = { ...given, settings, nodeId: this.#nodeId, logger };
+    const done = runMember(
+      options,
+      (member) => {
+        this.#state = { kind: "member", membership, member };
+        serving.resolve();
+        this.#followRole(member, stop.signal).catch((reason: unknown) => {
+          if (!stop.signal.aborted) this.#failed.reject(reason);
+        });
+      },
+      stop.signal,
+    );
+    this.#run = { stop, done };
+    done.then(
+      () => serving.reject(new SwarmError("canceled", "the manager was stopped")),
+      (reason: unknown) => {
+        serving.reject(reason);
+        // While it is being started its failure is the caller's affair.
+        if (this.#state.kind === "member" && !stop.signal.aborted) this.#failed.reject(reason);
+      },
+    );
+    const limit = { clock: systemClock, timeoutMs: SERVING_MS_MAX, operation: "start the manager" };
+    await withTimeout(limit, signal, () => serving.promise);
+  }
+
+  /** A manager whose node is to be a worker leaves the managers by itself. */
+  async #followRole(member: Member, signal: AbortSignal): Promise<void> {
+    const { view } = member.services.store;
+    const changes = view.changes(signal);
+    const isDemoted = () => view.nodes.get(this.#nodeId)?.spec?.desiredRole === NodeSpec_Role.WORKER;
+    if (!isDemoted()) {
+      for await (const batch of changes) {
+        if (batch.some(({ kind, id }) => kind === "node" && id === this.#nodeId) && isDemoted()) break;
+      }
+    }
+    if (!isDemoted()) return;
+    this.#options.logger.info("demoted: leaving the managers");
+    await this.#alone(async () => {
+      await this.#takeLeave(member, true, signal);
+      await this.#forget();
+    });
+  }
+
+  /** A cluster that begins is there when its one manager leads. */
+  async #leads(signal: AbortSignal): Promise<void> {
+    const { view } = this.member.services.store;
+    const limit = { clock: systemClock, timeoutMs: SERVING_MS_MAX, operation: "become the leader" };
+    await withTimeout(limit, signal, async (inner) => {
+      while (view.leader?.managerId !== this.#nodeId) await view.waitForRevision(view.revision + 1, inner);
+    });
+  }
+
+  async #end(): Promise<void> {
+    const run = this.#run;
+    this.#run = undefined;
+    if (!run) return;
+    run.stop.abort(new SwarmError("canceled", "manager stops"));
+    await run.done.catch(() => {});
+  }
+
+  /** Back to nothing, under a new id: the old one may be known as another's still. */
+  async #forget(): Promise<void> {
+    await this.#end();
+    this.#state = { kind: "idle" };
+    await forgetMembership(this.#options.settings.dataDirectory);
+    this.#adopt(newId<NodeId>(systemRandom));
+  }
+}
+
+type StoreOfCa = ConstructorParameters<typeof ClusterAuthority>[0]["store"];
+
+interface Place {
+  readonly listen: string;
+  readonly advertise: string;
+  /** Of its etcd. */
+  readonly peer: string;
+  readonly peerListen: string;
+  /** The membership of a manager whose etcd begins, to be shared later. */
+  readonly shared: Membership;
+}
+
+function placeOf(
+  request: { readonly listenAddress: string; readonly advertiseAddress: string },
+  nodeId: NodeId,
+): Place {
+  const listen = parseHostPort(request.listenAddress || `0.0.0.0:${MANAGER_PORT}`);
+  if (!listen) throw new SwarmError("invalid_argument", `--listen-addr: ${request.listenAddress} is not HOST:PORT`);
+  const advertise = advertisedAddress(request.advertiseAddress, listen, networkInterfaces());
+  const { host, port } = parseHostPort(advertise) ?? listen;
+  const peer = printHostPort({ host, port: port + PEER_PORT_OFFSET });
+  const peerListen = printHostPort({ host: listen.host, port: listen.port + PEER_PORT_OFFSET } satisfies HostPort);
+  const etcd = {
+    ...({ kind: "shared", listen: peerListen, advertise: peer } as const),
+    initialCluster: `${nodeId}=${peerUrl(peer)}`,
+    joins: false,
+  };
+  const addresses = { listen: printHostPort(listen), advertise };
+  return { ...addresses, peer, peerListen, shared: { ...addresses, etcd } };
+}
+
+function external({ listen, advertise }: Place, endpoints: readonly string[]): Membership {
+  return { listen, advertise, etcd: { kind: "external", endpoints } };
+}
+
+function joinedMembership(place: Place, taken: JoinManagersResponse): Membership {
+  if (taken.etcdEndpoints.length > 0) return external(place, taken.etcdEndpoints);
+  const { listen, advertise, peer, peerListen } = place;
+  const etcd = {
+    kind: "shared",
+    listen: peerListen,
+    advertise: peer,
+    initialCluster: taken.etcdInitialCluster,
+  } as const;
+  return { listen, advertise, etcd: { ...etcd, joins: true } };
+}
+
+/** By the first of the managers that can. */
+async function takenInBy(
+  managers: readonly string[],
+  tls: Parameters<typeof openGrpcTransport>[0]["tls"] & object,
+  etcdPeerAddress: string,
+  signal: AbortSignal,
+): Promise<JoinManagersResponse> {
+  let failure = new SwarmError("invalid_argument", "no manager is known to join by");
+  for (const address of managers) {
+    try {
+      await using transport = openGrpcTransport({ address, tls });
+      const options = { signal, timeoutMs: JOIN_CALL_MS_MAX };
+      return await createClient(ManagerPeers, transport).joinManagers({ etcdPeerAddress }, options);
+    } catch (reason) {
+      if (signal.aborted) throw abortReason(signal);
+      failure = SwarmError.wrap(`manager ${address}`, reason);
+    }
+  }
+  throw failure;
+}

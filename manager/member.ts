@@ -1,0 +1,198 @@
+/**
+ * A manager that is in a cluster: its etcd, the store, the doors for everybody but this host, and the Manager behind them. Made by
+ * `ManagerHost` as often as the host joins and leaves.
+ */
+import { isIP } from "node:net";
+import { join } from "node:path";
+import { abortReason, systemClock } from "../common/base/clock.ts";
+import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
+import type { ManagerId, NodeId } from "../common/base/id.ts";
+import type { Logger } from "../common/base/logger.ts";
+import { systemEntropy, systemRandom } from "../common/base/random.ts";
+import type { Scope } from "../common/base/scope.ts";
+import { projectVersion } from "../common/base/version.ts";
+import { RegistryClient } from "../common/registry/client.ts";
+import { GrpcServer } from "../common/rpc/grpc-server.ts";
+import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { MutualTls } from "../common/rpc/tls.ts";
+import { ManagerPeers, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
+import { Control } from "../proto/gen/swarm/v1/control_pb.js";
+import { Content as ContentService, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
+import { authorize } from "./access.ts";
+import { ManagerIdentity } from "./ca/manager-identity.ts";
+import { BlobStore } from "./content/blob-store.ts";
+import { Content } from "./content/content.ts";
+import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
+import { createManagerPeers } from "./manager-peers.ts";
+import type { Membership } from "./membership.ts";
+import type { ManagerSettings } from "./options.ts";
+import { openRemoteDoor } from "./remote-door.ts";
+import { keyFile } from "./sealing/key-file.ts";
+import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
+import { EtcdKv } from "./store/etcd-kv.ts";
+import type { EtcdMembers } from "./store/etcd-members.ts";
+import type { Store } from "./store/store.ts";
+
+/** Agents connect again after this long, which spreads them over the managers once more. */
+const CONNECTION_AGE_MS_MAX = 60 * 60_000;
+
+const parts = { clock: systemClock, random: systemRandom };
+
+/** What a member is made of. */
+export interface MemberOptions {
+  readonly settings: ManagerSettings;
+  readonly nodeId: NodeId;
+  readonly membership: Membership;
+  /** For a cluster that begins. */
+  readonly cluster: ClusterDefaults;
+  readonly newCa?: ClusterCa | undefined;
+  /** Goes on alone from this member's data. */
+  readonly forceNewCluster?: boolean;
+  readonly logger: Logger;
+}
+
+/** A member that serves. */
+export interface Member {
+  readonly services: ManagerServices;
+  /** The members of the store, where it is the managers' own. */
+  readonly members: EtcdMembers | undefined;
+  /** How others reach it. */
+  readonly address: string;
+}
+
+/** Where a manager's key and certificate lie. */
+export function identityDirectory({ dataDirectory }: Pick<ManagerSettings, "dataDirectory">): string {
+  return join(dataDirectory, "identity");
+}
+
+/** Runs until `signal` aborts, or a part of it fails for good. `serving` is told once it answers. */
+export async function runMember(
+  options: MemberOptions,
+  serving: (member: Member) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { settings, membership, nodeId, cluster, newCa, logger } = options;
+  const { dataDirectory, hostname, insecureRegistries, clusterKeyFile } = settings;
+  const failed = new AbortController();
+  const until = AbortSignal.any([signal, failed.signal]);
+  await using etcd = await startEtcd(options, until);
+  void etcd?.exited.then((reason) => {
+    if (reason) failed.abort(reason);
+  });
+  const external = membership.etcd.kind === "external" ? membership.etcd.endpoints : [];
+  using kv = new EtcdKv({ ...parts, logger, endpoints: etcd ? [etcd.endpoint] : external });
+  const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
+  using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries });
+  await using doors = new AsyncDisposableStack();
+  const clusterKeys = keyFile(clusterKeyFile, systemEntropy);
+  const manager = new Manager({
+    ...{ ...parts, kv, logger, hostname, cluster, newCa, blobs, registry, clusterKeys },
+    managerId: nodeId as string as ManagerId,
+    version: projectVersion(),
+    entropy: systemEntropy,
+    async serve(services, scope) {
+      const clusterKey = clusterKeys.read() ?? new Uint8Array();
+      const members = kv.members();
+      const bound = await openDoors({ ...options, services, blobs, scope, opened: doors, members, clusterKey });
+      const address = withPort(membership.advertise, bound);
+      serving({ services, address, members: membership.etcd.kind === "shared" ? members : undefined });
+      return address;
+    },
+  });
+  await manager.run(until);
+  if (failed.signal.aborted) throw abortReason(failed.signal);
+}
+
+async function startEtcd(
+  { settings, membership: { etcd }, nodeId, forceNewCluster, logger }: MemberOptions,
+  signal: AbortSignal,
+): Promise<EmbeddedEtcd | undefined> {
+  const common = { ...parts, logger, directory: join(settings.dataDirectory, "etcd") };
+  switch (etcd.kind) {
+    case "external":
+      return undefined;
+    case "alone":
+      return EmbeddedEtcd.start(common, signal);
+    case "shared": {
+      const { listen, advertise, initialCluster, joins } = etcd;
+      const credentials = join(identityDirectory(settings), "current");
+      const peer = { name: nodeId, listen, advertise, initialCluster, joins, credentials };
+      return EmbeddedEtcd.start({ ...common, peer: { ...peer, ...(forceNewCluster && { forceNewCluster }) } }, signal);
+    }
+  }
+}
+
+interface Doors extends MemberOptions {
+  readonly services: ManagerServices;
+  readonly blobs: BlobStore;
+  readonly members: EtcdMembers;
+  readonly clusterKey: Uint8Array;
+  readonly scope: Scope;
+  /** Takes what is to be closed at the end. */
+  readonly opened: AsyncDisposableStack;
+}
+
+/**
+ * What agents, managers and people of other hosts call, on the port, under the cluster's own certificates: who may call what,
+ * `authorize` says. And on a port of its own, for people with certificates that they brought.
+ */
+async function openDoors(doors: Doors): Promise<string> {
+  const { settings, membership, nodeId, services, blobs, members, clusterKey, scope, opened, logger } = doors;
+  const { api, hostname } = settings;
+  const { store, authority } = services;
+  await authority.ensure(scope.signal);
+  const reached = parseHostPort(membership.advertise)?.host ?? hostname;
+  const identity = await ManagerIdentity.open({
+    ...{ ...parts, logger, nodeId, authority },
+    directory: identityDirectory(settings),
+    hosts: certificateHosts([reached, hostname]),
+  });
+  scope.spawn("certificate", (signal) => identity.run(signal));
+  const door = opened.use(openMembersDoor(identity, store, logger));
+  const content = new Content({
+    ...{ blobs, logger, view: store.view, clock: systemClock, managerId: nodeId },
+    connect: (address: string) => openGrpcTransport({ address, tls: identity.client }),
+  });
+  scope.spawn("content", (signal) => content.run(signal));
+  const { view } = store;
+  const { etcd } = membership;
+  door.addService(NodeCa, services.nodeCa);
+  door.addService(ManagerPeers, createManagerPeers({ ...parts, view, etcd, members, clusterKey, logger, scope }));
+  door.addService(Dispatcher, services.dispatcher);
+  door.addService(LogBroker, services.logBroker);
+  door.addService(StreamBroker, services.streamBroker);
+  door.addService(ContentService, content.implementation);
+  door.addService(Control, services.control);
+  const bound = await door.listen(membership.listen);
+  const remote = api && opened.use(openRemoteDoor(api.files, logger));
+  remote?.addService(Control, services.control);
+  const apiBound = api && (await remote?.listen(`${api.listen.host}:${api.listen.port}`));
+  logger.info({ listen: bound, ...(apiBound ? { api: apiBound } : {}) }, "listening");
+  return bound;
+}
+
+/** Port 0 took a free one: others must be told which. */
+function withPort(advertise: string, bound: string): string {
+  const said = parseHostPort(advertise);
+  return said?.port === 0 ? printHostPort({ host: said.host, port: parseHostPort(bound)?.port ?? 0 }) : advertise;
+}
+
+/** Hosts without a certificate reach it too, for their first one. */
+function openMembersDoor(identity: ManagerIdentity, { view }: Store, logger: Logger): GrpcServer {
+  const tls = new MutualTls(identity.server, { anonymous: true });
+  identity.onRenewed(() => tls.renew(identity.server));
+  // A manager is a member before it has an agent beside it.
+  const isMember = (nodeId: string) => view.nodes.has(nodeId) || view.managers.has(nodeId);
+  return new GrpcServer({
+    ...{ logger, tls, connectionAgeMsMax: CONNECTION_AGE_MS_MAX },
+    identify: (certificate) => identity.identify(certificate),
+    authorize: (method, peer) => authorize(method, peer.identity, isMember),
+  });
+}
+
+/** Names that a certificate can have, for those who verify a manager by its host, and etcd by its address. */
+export function certificateHosts(names: readonly string[]): readonly string[] {
+  const wanted = new Set(["localhost", "127.0.0.1", "::1", ...names]);
+  return [...wanted].filter((name) => isIP(name) !== 0 || /^[a-zA-Z0-9][a-zA-Z0-9.-]*$/.test(name));
+}
