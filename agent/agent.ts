@@ -16,6 +16,7 @@ import type { NodeId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
+import type { SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { type NodeVolumes, NodeVolumesSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { Executor } from "./executor.ts";
 import { LogPublisher } from "./log-publisher.ts";
@@ -36,6 +37,8 @@ export interface AgentOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly connect: Connect;
+  /** Hears what managers say of the cluster and of this node. */
+  readonly heard?: (message: SessionMessage) => void;
   readonly executor: Executor;
   readonly database: TaskDatabase;
   /** The host's boot, to tell the records of an earlier one. */

@@ -22,6 +22,7 @@ import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import type { ClientTls } from "../common/rpc/tls.ts";
 import { type IssueCertificateResponse, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
+import type { BeginJoinResponse } from "../proto/gen/swarm/v1/local_pb.js";
 import type { NodeSpec_Availability } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ManagerList } from "./session.ts";
 
@@ -135,6 +136,21 @@ export class NodeIdentity {
         logger.warn({ err: reason }, "certificate not renewed yet");
       }
     }
+  }
+
+  /** A certificate for the manager on this host: managers give it to a node whose role is manager. */
+  async managerCertificate(
+    { certificateRequest, hosts }: Pick<BeginJoinResponse, "certificateRequest" | "hosts">,
+    managers: ManagerList,
+    signal: AbortSignal,
+  ): Promise<IssueCertificateResponse> {
+    return await firstManager(managers.all, signal, async (address, inner) => {
+      await using transport = openGrpcTransport({ address, tls: this.client });
+      return await createClient(NodeCa, transport).issueCertificate(
+        { certificateRequest, hosts, manager: true },
+        { signal: inner },
+      );
+    });
   }
 
   async #renew(managers: ManagerList, signal: AbortSignal): Promise<void> {

@@ -17,7 +17,6 @@ test("defaults, flags and environment", () => {
     }),
   ).toMatchObject({
     managers: ["a:1", "b:2"],
-    joinTokenFile: "/t",
     labels: { disk: "ssd", zone: "a=b" },
     hostname: "n7",
   });

@@ -1,6 +1,7 @@
-/** What swarm-agent can be told, by flags and environment, and what it makes of it. Pure. */
+/** What swarm-agent can be told, by flags and environment, and what it makes of it. */
+import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { type FieldProblem, invalidFields } from "../common/base/error.ts";
+import { type FieldProblem, invalidFields, SwarmError } from "../common/base/error.ts";
 import { parseHostPort } from "../common/base/host-port.ts";
 import { LOG_LEVELS, type LoggerOptions, type LogLevel } from "../common/base/logger.ts";
 import { type OptionTable, type OptionValues, type ProgramDescription, splitList } from "../common/base/options.ts";
@@ -17,7 +18,17 @@ const OPTIONS = {
   },
   "join-token-file": {
     value: "PATH",
-    help: "The cluster's join token, for a host that is no node yet (swarmctl swarm\njoin-token worker); read once, and then not needed any more",
+    help: "The cluster's join token, for a host that is no node yet and joins when it\nstarts (else it waits for swarmctl swarm join); read once",
+  },
+  socket: {
+    value: "PATH",
+    help: "Unix socket for swarmctl swarm join and leave, root's only",
+    default: "/run/swarm/agent.sock",
+  },
+  "manager-socket": {
+    value: "PATH",
+    help: "The socket of the manager on this host, if there is one",
+    default: "/run/swarm/manager.sock",
   },
   "data-dir": { value: "PATH", help: "State, images, logs and volumes", default: "/var/lib/swarm/agent" },
   hostname: { value: "NAME", help: "The node's name in the cluster (default: the host's)" },
@@ -60,8 +71,10 @@ export function describeProgram(version: string): ProgramDescription<typeof OPTI
 /** The agent's settings, checked. */
 export interface AgentSettings {
   readonly managers: readonly string[];
-  /** Where the join token is, for a host that is no node yet. */
-  readonly joinTokenFile: string | undefined;
+  /** The join token, for a host that is no node yet and is to join when it starts. Throws when the file cannot be read. */
+  readonly joinToken: () => Promise<string | undefined>;
+  readonly socket: string;
+  readonly managerSocket: string;
   readonly dataDirectory: string;
   readonly hostname: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -87,6 +100,9 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     const parsed = parseHostPort(address);
     check("manager", parsed !== undefined, `${address} is not HOST:PORT`);
   }
+  for (const flag of ["socket", "manager-socket"] as const) {
+    check(flag, values[flag].startsWith("/"), "must be an absolute path");
+  }
   check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
   check("bridge", /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values.bridge), "must be 1 to 15 letters, digits, - or _");
   const labels = splitList(values.label).map((label) => {
@@ -106,7 +122,9 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   if (problems.length > 0) throw invalidFields(problems);
   return {
     managers,
-    joinTokenFile: values["join-token-file"],
+    joinToken: () => readToken(values["join-token-file"]),
+    socket: values.socket,
+    managerSocket: values["manager-socket"],
     dataDirectory: values["data-dir"].replace(/(.)\/+$/, "$1"),
     hostname: values.hostname ?? hostname(),
     labels: Object.fromEntries(labels),
@@ -117,6 +135,15 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     purge: values.purge,
     log: logOptions(level ?? "info", format),
   };
+}
+
+async function readToken(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return await readFile(path, "utf8");
+  } catch (reason) {
+    throw SwarmError.wrap(`--join-token-file ${path}`, reason, "failed_precondition");
+  }
 }
 
 function logOptions(level: LogLevel, format: string | undefined): LoggerOptions {

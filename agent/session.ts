@@ -66,6 +66,8 @@ export interface SessionKeeperOptions {
   readonly describe: () => Promise<NodeDescription>;
   /** Told by each session, before `serve`. */
   readonly configure: (options: { readonly addressPool: string }, signal: AbortSignal) => Promise<void>;
+  /** Hears what managers say of the cluster and of this node. */
+  readonly heard?: (message: SessionMessage) => void;
   /** What lives as long as one session; its failure ends the session. */
   readonly serve: (session: Session, signal: AbortSignal) => Promise<void>;
 }
@@ -154,6 +156,7 @@ export class SessionKeeper {
   #learn(message: SessionMessage): SessionId {
     this.#sessionId = message.sessionId;
     this.#options.managers.learn(message.managers.map(({ address }) => address));
+    this.#options.heard?.(message);
     return message.sessionId as SessionId;
   }
 

@@ -63,6 +63,14 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "node ls": { summary: "List nodes in the swarm", load: () => import("./commands/node-ls.ts") },
   "node ps": { summary: "List tasks running on one or more nodes", load: () => import("./commands/node-ps.ts") },
+  "node promote": {
+    summary: "Promote one or more nodes to manager in the swarm",
+    load: () => import("./commands/node-promote.ts"),
+  },
+  "node demote": {
+    summary: "Demote one or more nodes from manager in the swarm",
+    load: () => import("./commands/node-demote.ts"),
+  },
   "node rm": { summary: "Remove one or more nodes from the swarm", load: () => import("./commands/node-rm.ts") },
   "node stats": {
     summary: "Display a live stream of what the tasks of nodes use",
@@ -177,6 +185,15 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "context update": { summary: "Update a context", load: () => import("./commands/context-update.ts") },
   "context use": { summary: "Set the current context", load: () => import("./commands/context-use.ts") },
   "swarm ca": { summary: "Display and rotate the root CA", load: () => import("./commands/swarm-ca.ts") },
+  "swarm init": {
+    summary: "Initialize a swarm: this host becomes its first manager and node",
+    load: () => import("./commands/swarm-init.ts"),
+  },
+  "swarm join": { summary: "Join a swarm as a node and/or manager", load: () => import("./commands/swarm-join.ts") },
+  "swarm leave": {
+    summary: "Leave the swarm: this host's tasks end, and it forgets the cluster",
+    load: () => import("./commands/swarm-leave.ts"),
+  },
   "swarm join-token": { summary: "Manage join tokens", load: () => import("./commands/swarm-join-token.ts") },
   "swarm update": { summary: "Update the swarm", load: () => import("./commands/swarm-update.ts") },
   "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },

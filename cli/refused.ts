@@ -11,16 +11,34 @@ export interface RefusedFlags {
   readonly reasons: Readonly<Record<string, string>>;
 }
 
-const CERTIFICATES = "nodes have no certificates yet";
+const NO_LOCKS = "managers' keys cannot be locked yet";
 /** `--external-ca`, wherever it is. */
 const NO_CFSSL =
   "certificates are signed by the managers, not by a CFSSL service: give them an authority of yours by files, " +
   "swarmctl swarm ca --rotate --ca-cert FILE --ca-key FILE";
 const OWN_ETCD = "the store is etcd: see its own --snapshot-count and compaction";
 
+const NO_OVERLAY = "overlay networks do not exist yet";
+const NO_RECOVERY = "start swarm-manager again: it goes on with what it has";
+
+/** `swarm init`. */
+export const SWARM_INIT_REFUSED = refused({
+  autolock: ["boolean", NO_LOCKS],
+  "data-path-addr": ["text", NO_OVERLAY],
+  "data-path-port": ["text", NO_OVERLAY],
+  "default-addr-pool-mask-length": ["text", "tasks of all nodes share one pool"],
+  "external-ca": ["text", NO_CFSSL],
+  "force-new-cluster": ["boolean", NO_RECOVERY],
+  "max-snapshots": ["text", OWN_ETCD],
+  "snapshot-interval": ["text", OWN_ETCD],
+});
+
+/** `swarm join`. */
+export const SWARM_JOIN_REFUSED = refused({ "data-path-addr": ["text", NO_OVERLAY] });
+
 /** `swarm update`. */
 export const SWARM_UPDATE_REFUSED = refused({
-  autolock: ["boolean", `${CERTIFICATES}, so there is nothing to lock`],
+  autolock: ["boolean", NO_LOCKS],
   "external-ca": ["text", NO_CFSSL],
   "max-snapshots": ["text", OWN_ETCD],
   "snapshot-interval": ["text", OWN_ETCD],
@@ -58,7 +76,6 @@ function refused(table: Readonly<Record<string, readonly [kind: "boolean" | "tex
   return { flags: Object.fromEntries(flags), reasons: Object.fromEntries(reasons) };
 }
 
-const JOIN = "to add a node, start swarm-agent --manager HOST:PORT on it";
 const NO_NETWORKS = "overlay networks do not exist yet: tasks reach each other by their addresses and published ports";
 const PER_NODE = "it is about one node's engine, and there is none: see service, task and node commands";
 
@@ -84,13 +101,8 @@ const BUILD_WORDS = [
 
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
 const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
-  "swarm init": `a cluster begins with its first swarm-manager: start one; ${JOIN}`,
-  "swarm join": `a node joins by itself: ${JOIN}; for another manager, start swarm-manager --etcd with the same etcd`,
-  "swarm leave": "stop swarm-agent on the node (--purge removes what it made), then swarmctl node rm NODE",
-  "swarm unlock": `${CERTIFICATES}, so nothing is locked`,
-  "swarm unlock-key": `${CERTIFICATES}, so nothing is locked`,
-  "node promote": "a node does not become a manager by its role: start swarm-manager on the host",
-  "node demote": "managers are programs of their own: stop swarm-manager on the host",
+  "swarm unlock": `${NO_LOCKS}, so nothing is locked`,
+  "swarm unlock-key": `${NO_LOCKS}, so nothing is locked`,
   events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
   "network *": NO_NETWORKS,
   "plugin *": "there are no plugins: what an agent can do is built in",

@@ -165,6 +165,8 @@ function startAgent({ name, namespace }: Host): void {
     MANAGER_ADDRESS,
     "--join-token-file",
     JOIN_TOKEN,
+    "--socket",
+    namespace ? join(STATE, `${name}.sock`) : "/run/swarm/agent.sock",
     "--data-dir",
     join(STATE, name),
     "--hostname",

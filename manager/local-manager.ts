@@ -8,9 +8,14 @@ import { identityOf } from "../common/pki/identity.ts";
 import { readTrustBundle } from "../common/pki/trust-bundle.ts";
 import type { CallContext, ServiceImplementation } from "../common/rpc/service.ts";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
-import { type JoinClusterRequest, type LocalManager, LocalState } from "../proto/gen/swarm/v1/local_pb.js";
+import {
+  type IssueLocalCertificateRequest,
+  type JoinClusterRequest,
+  type LocalManager,
+  LocalState,
+} from "../proto/gen/swarm/v1/local_pb.js";
 import { NodeSchema } from "../proto/gen/swarm/v1/objects_pb.js";
-import { NodeSpec_Availability, NodeSpec_Role, NodeStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
+import { NodeSpec_Role, NodeStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ManagerHost } from "./manager-host.ts";
 import type { Member } from "./member.ts";
 
@@ -41,7 +46,7 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
       const { member, nodeId } = host;
       return { nodeId, clusterId: clusterIdOf(member), address: member.address };
     },
-    beginJoin: async () => ({ certificateRequest: await host.beginJoin() }),
+    beginJoin: (request) => host.beginJoin(request),
     async joinCluster(request, { signal }) {
       await host.join(request, nodeOf(request), signal);
       return { address: host.member.address };
@@ -53,8 +58,7 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
     async unlockManager() {
       throw new SwarmError("failed_precondition", "this host's manager is not locked");
     },
-    issueLocalCertificate: ({ certificateRequest }, { signal }) =>
-      issueLocalCertificate(host.member, host.nodeId, certificateRequest, signal),
+    issueLocalCertificate: (request, { signal }) => issueLocalCertificate(host.member, host.nodeId, request, signal),
   };
 }
 
@@ -90,7 +94,7 @@ function clusterIdOf({ services }: Member): string {
 async function issueLocalCertificate(
   { services: { store, authority } }: Member,
   nodeId: NodeId,
-  certificateRequest: string,
+  { certificateRequest, availability }: IssueLocalCertificateRequest,
   signal: AbortSignal,
 ) {
   const { view } = store;
@@ -102,7 +106,7 @@ async function issueLocalCertificate(
   if (!view.nodes.has(nodeId)) {
     const object = create(NodeSchema, {
       id: nodeId,
-      spec: { desiredRole: NodeSpec_Role.MANAGER, availability: NodeSpec_Availability.ACTIVE },
+      spec: { desiredRole: NodeSpec_Role.MANAGER, availability },
       status: { state: NodeStatus_State.UNKNOWN, message: "joined, not seen yet" },
     });
     await store.commit([{ type: "create", kind: "node", object }], { signal });

@@ -20,7 +20,7 @@ import { exportPrivateKey, generateKeyPair, type KeyPair } from "../common/pki/k
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { type JoinManagersResponse, ManagerPeers } from "../proto/gen/swarm/v1/ca_pb.js";
-import type { InitClusterRequest, JoinClusterRequest } from "../proto/gen/swarm/v1/local_pb.js";
+import type { BeginJoinRequest, InitClusterRequest, JoinClusterRequest } from "../proto/gen/swarm/v1/local_pb.js";
 import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { advertisedAddress, MANAGER_PORT } from "./advertised.ts";
@@ -139,10 +139,18 @@ export class ManagerHost {
   }
 
   /** See `LocalManager.BeginJoin`. */
-  async beginJoin(): Promise<string> {
+  async beginJoin(
+    request: BeginJoinRequest,
+  ): Promise<{ readonly certificateRequest: string; readonly hosts: string[] }> {
     this.#requireIdle();
+    const { advertise } = placeOf(request, this.#nodeId);
     this.#pendingKey ??= await generateKeyPair();
-    return createCertificateRequest(this.#pendingKey);
+    const certificateRequest = await createCertificateRequest(this.#pendingKey);
+    return { certificateRequest, hosts: [...this.#hostsOf(advertise)] };
+  }
+
+  #hostsOf(advertise: string): readonly string[] {
+    return certificateHosts([parseHostPort(advertise)?.host ?? "", this.#options.settings.hostname]);
   }
 
   /** See `LocalManager.JoinCluster`. The node's id is that of the certificate, which its agent asked for. */
@@ -250,8 +258,7 @@ export class ManagerHost {
       role: "swarm-manager",
       clusterId: authority.clusterId,
     } as const;
-    const hosts = certificateHosts([parseHostPort(advertise)?.host ?? "", settings.hostname]);
-    const { chain } = await authority.issue(subject, await createCertificateRequest(key), hosts);
+    const { chain } = await authority.issue(subject, await createCertificateRequest(key), this.#hostsOf(advertise));
     await writeCredentials(identityDirectory(settings), { key: exportPrivateKey(key), chain, trust: authority.roots });
     return ca;
   }
@@ -262,6 +269,7 @@ export class ManagerHost {
       addressPool: request.addressPool || cluster.addressPool,
       heartbeatPeriodMs: durationMs(request.heartbeatPeriod) || cluster.heartbeatPeriodMs,
       taskHistoryLimit: request.taskHistoryLimit ?? cluster.taskHistoryLimit,
+      certificateLifetimeMs: durationMs(request.certificateLifetime),
     };
   }
 

@@ -43,6 +43,8 @@ export interface ClusterDefaults {
   readonly addressPool: string;
   readonly heartbeatPeriodMs: number;
   readonly taskHistoryLimit: number;
+  /** Of nodes' certificates; absent: 90 days. */
+  readonly certificateLifetimeMs?: number | undefined;
 }
 
 /** What a manager offers; `serve` decides on which doors. */
@@ -74,6 +76,8 @@ export interface ManagerOptions {
   /** The key that seals secrets. A new cluster gets one; a manager without its cluster's does not start. */
   readonly clusterKeys: ClusterKeys;
   readonly entropy: Entropy;
+  /** Frees a manager's place in the managers' own etcd. Absent: it is somebody else's. */
+  readonly takeOutManager?: ((nodeId: string, signal: AbortSignal) => Promise<void>) | undefined;
   /**
    * Opens the doors. Returns the address at which agents and other managers reach this one. What it spawns in `scope`
    * runs as long as the manager; the doors themselves are closed by whoever opened them.
@@ -161,6 +165,7 @@ export class Manager {
         registry,
         sealer,
         authority,
+        takeOutManager: this.#options.takeOutManager ?? (async () => {}),
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
         streams: { open: (...request) => this.#require().streams.open(...request) },
         clock,
@@ -215,9 +220,14 @@ export class Manager {
 
   async #writeCluster(store: Store, id: string, signal: AbortSignal): Promise<void> {
     const { newCa } = this.#options;
-    const { addressPool, heartbeatPeriodMs, taskHistoryLimit } = this.#options.cluster;
+    const { addressPool, heartbeatPeriodMs, taskHistoryLimit, certificateLifetimeMs } = this.#options.cluster;
     const { cluster } = store.view;
-    const spec = { addressPool, heartbeatPeriod: toDuration(heartbeatPeriodMs), taskHistoryLimit };
+    const spec = {
+      addressPool,
+      heartbeatPeriod: toDuration(heartbeatPeriodMs),
+      taskHistoryLimit,
+      ...(certificateLifetimeMs === undefined ? {} : { certificateLifetime: toDuration(certificateLifetimeMs) }),
+    };
     const proposal: Proposal = cluster
       ? { type: "update", kind: "cluster", object: { ...cluster, keyId: id } }
       : {

@@ -24,7 +24,7 @@ import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
-import { createManagerPeers } from "./manager-peers.ts";
+import { createManagerPeers, takeOut } from "./manager-peers.ts";
 import type { Membership } from "./membership.ts";
 import type { ManagerSettings } from "./options.ts";
 import { openRemoteDoor } from "./remote-door.ts";
@@ -91,6 +91,7 @@ export async function runMember(
     managerId: nodeId as string as ManagerId,
     version: projectVersion(),
     entropy: systemEntropy,
+    takeOutManager: membership.etcd.kind === "shared" ? (id, inner) => takeOut(kv.members(), id, inner) : undefined,
     async serve(services, scope) {
       const clusterKey = clusterKeys.read() ?? new Uint8Array();
       const members = kv.members();

@@ -14,7 +14,7 @@ describe("managerSettings", () => {
     expect(settings([])).toMatchObject({
       dataDirectory: "/var/lib/swarm/manager",
       socket: "/run/swarm/manager.sock",
-      listen: { host: "127.0.0.1", port: 2377 },
+      listen: undefined,
       advertise: undefined,
       etcd: [],
       cluster: { addressPool: "10.224.0.0/12", heartbeatPeriodMs: 1000, taskHistoryLimit: 5 },

@@ -19,8 +19,7 @@ const OPTIONS = {
   },
   "listen-addr": {
     value: "HOST:PORT",
-    help: "Where agents, other managers and remote swarmctls connect",
-    default: "127.0.0.1:2377",
+    help: "Where agents, other managers and remote swarmctls connect. A manager that is\nin no cluster begins one when this or --etcd is given; else it waits for\nswarmctl swarm init or join",
   },
   "advertise-addr": {
     value: "HOST[:PORT]",

@@ -90,6 +90,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
   const control = createControl({
     store,
+    takeOutManager: async () => {},
     authority: new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared }),
     blobs: new MemoryBlobs(),
     registry: {

@@ -74,10 +74,6 @@ export function validateNodeSpec(spec: NodeSpec): readonly FieldProblem[] {
   problems.text("name", lineProblem(spec.name, 255));
   problems.labels("labels", spec.labels);
   problems.known("role", spec.desiredRole, NodeSpec_Role);
-  // A role that nothing acts on would only look like a promotion.
-  if (spec.desiredRole === NodeSpec_Role.MANAGER) {
-    problems.add("role", "a node cannot be promoted yet: start swarm-manager on its host with the same --etcd");
-  }
   problems.known("availability", spec.availability, NodeSpec_Availability);
   return problems.list;
 }

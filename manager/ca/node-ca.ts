@@ -43,7 +43,8 @@ export function createNodeCa(options: NodeCaOptions): ServiceImplementation<type
           ? knownNode(store, peer.identity, request.manager)
           : await admit(options, attempts, { request, peer }, signal);
       const subject = { kind: "node", nodeId, role, clusterId: authority.clusterId } as const;
-      const { chain } = await authority.issue(subject, request.certificateRequest);
+      const hosts = role === "swarm-manager" ? request.hosts : [];
+      const { chain } = await authority.issue(subject, request.certificateRequest, hosts);
       options.logger.info({ nodeId, role, address: peer.address }, "certificate issued");
       return {
         certificates: chain,

@@ -72,6 +72,8 @@ export interface ControlDependencies {
   /** Seals secrets under the cluster's key. */
   readonly sealer: Sealer;
   readonly authority: Authority;
+  /** Frees a manager's place in the managers' own etcd, whether it runs or not; nothing where that is somebody else's. */
+  readonly takeOutManager: (nodeId: string, signal: AbortSignal) => Promise<void>;
   readonly logs: LogSource;
   readonly streams: StreamSource;
   readonly clock: Clock;

@@ -26,6 +26,7 @@ import {
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { ContentVersion, NodeVolumes, Volume } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import { requireNode } from "../require-node.ts";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Change } from "../store/changes.ts";
@@ -178,11 +179,14 @@ export class Dispatcher {
 
   #sessionMessage(session: AgentSession) {
     const { view } = this.#options.store;
+    const node = view.nodes.get(session.nodeId);
     return {
       sessionId: session.id,
       heartbeatPeriod: toDuration(this.#heartbeatPeriodMs),
       managers: [...view.managers.values()],
       addressPool: view.cluster?.spec?.addressPool ?? "",
+      role: node?.spec?.desiredRole ?? NodeSpec_Role.WORKER,
+      nodeAddress: node?.status?.address ?? "",
     };
   }
 
@@ -270,12 +274,15 @@ export class Dispatcher {
       case "cluster":
         for (const session of this.#sessions.values()) session.news.wake();
         return;
-      case "session":
-      case "node": {
-        const session = this.#sessions.get(change.id);
-        if (session) this.#verify(session);
+      case "node":
+        if (change.before?.spec?.desiredRole !== change.after?.spec?.desiredRole) {
+          this.#sessions.get(change.id)?.news.wake();
+        }
+        this.#verifyNode(change.id);
         return;
-      }
+      case "session":
+        this.#verifyNode(change.id);
+        return;
       case "volume":
         this.#touchVolume(change.before, change.after);
         return;
@@ -321,6 +328,11 @@ export class Dispatcher {
     for (const streams of this.#streams.values()) {
       for (const { touched } of streams) for (const name of changed) touched.touchVolume(name);
     }
+  }
+
+  #verifyNode(nodeId: string): void {
+    const session = this.#sessions.get(nodeId);
+    if (session) this.#verify(session);
   }
 
   /** Ends a session that the store no longer has: the node went to another manager, was removed, or our lease is gone. */

@@ -82,10 +82,10 @@ export class TestCluster implements AsyncDisposable {
     try {
       cluster.#makeFabric();
       for (let number = 0; number < (options.managers ?? 1); number++) await cluster.startManager(number);
-      await cluster.#writeJoinToken();
+      if (cluster.managers.length > 0) await cluster.#writeJoinToken();
       for (let number = 1; number <= (options.nodes ?? 3); number++)
         cluster.startAgent(cluster.addHost(`node-${number}`));
-      await cluster.nodesReady(options.nodes ?? 3);
+      if (cluster.managers.length > 0) await cluster.nodesReady(options.nodes ?? 3);
       return cluster;
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
@@ -229,6 +229,8 @@ export class TestCluster implements AsyncDisposable {
       join(this.directory, host.name),
       "--hostname",
       host.name,
+      "--socket",
+      join(this.directory, `${host.name}.sock`),
     ];
     args.push("--insecure-registry", `${this.fabric.address}:5000`, "--log-format", "json", "--log-level", "debug");
     const program = this.#start(host.name, host, [
@@ -238,6 +240,56 @@ export class TestCluster implements AsyncDisposable {
     ]);
     this.agents.set(host.name, program);
     return program;
+  }
+
+  /** Starts both programs on a host, in no cluster yet. Answers what swarmctl says on that host. */
+  async startIdle(host: Host): Promise<(...args: readonly string[]) => Promise<Answer>> {
+    const folder = this.folder(host.name);
+    const log = ["--log-format", "json", "--log-level", "debug"];
+    const manager = [
+      join(ROOT, "manager/swarm-manager"),
+      "--data-dir",
+      `${folder}/manager`,
+      "--socket",
+      `${folder}/m.sock`,
+    ];
+    this.#programs.push(this.#start(`${host.name}-manager`, host, [...manager, "--hostname", host.name, ...log]));
+    const agent = [join(ROOT, "agent/swarm-agent"), "--data-dir", `${folder}/agent`, "--hostname", host.name];
+    const places = ["--socket", `${folder}/a.sock`, "--manager-socket", `${folder}/m.sock`];
+    const program = this.#start(host.name, host, [...agent, ...places, ...log]);
+    this.agents.set(host.name, program);
+    await eventually(() => {
+      for (const socket of ["m.sock", "a.sock"]) expect(existsSync(`${folder}/${socket}`)).toBe(true);
+    });
+    return this.#swarmctlOn(host);
+  }
+
+  /** swarmctl on a host of `startIdle`. */
+  #swarmctlOn(host: Host): (...args: readonly string[]) => Promise<Answer> {
+    const folder = this.folder(host.name);
+    const sockets = ["--manager-socket", `${folder}/m.sock`, "--agent-socket", `${folder}/a.sock`];
+    return (...args) => {
+      const local = args[0] === "swarm" && ["init", "join", "leave"].includes(args[1] ?? "");
+      const words = local ? [...args.slice(0, 2), ...sockets, ...args.slice(2)] : args;
+      return this.execOn(host, join(ROOT, "cli/swarmctl"), "--host", `unix://${folder}/m.sock`, ...words);
+    };
+  }
+
+  /** Starts the manager of `startIdle` again, where it was. */
+  restartManager(name: string): void {
+    const host = this.host(name);
+    const folder = this.folder(name);
+    const old = this.program(`${name}-manager`);
+    this.#programs.splice(this.#programs.indexOf(old), 1);
+    const manager = [
+      join(ROOT, "manager/swarm-manager"),
+      "--data-dir",
+      `${folder}/manager`,
+      "--socket",
+      `${folder}/m.sock`,
+    ];
+    const log = ["--log-format", "json", "--log-level", "debug"];
+    this.#programs.push(this.#start(`${name}-manager`, host, [...manager, "--hostname", name, ...log]));
   }
 
   /** A program that `startProgram` started. */
@@ -372,15 +424,10 @@ export class TestCluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const agent of this.agents.values()) await this.end(agent, "SIGTERM");
     for (const host of this.hosts) {
-      if (existsSync(join(this.directory, host.name))) {
-        await this.execOn(
-          host,
-          join(ROOT, "agent/swarm-agent"),
-          "--purge",
-          "--data-dir",
-          join(this.directory, host.name),
-        );
-      }
+      const idle = join(this.directory, host.name, "agent");
+      const directory = existsSync(idle) ? idle : join(this.directory, host.name);
+      if (!existsSync(directory)) continue;
+      await this.execOn(host, join(ROOT, "agent/swarm-agent"), "--purge", "--data-dir", directory);
     }
     for (const manager of this.managers) await this.end(manager, "SIGTERM");
     for (const program of this.#programs) await this.end(program, "SIGTERM");

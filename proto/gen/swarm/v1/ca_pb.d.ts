@@ -74,6 +74,13 @@ export declare type IssueCertificateRequest = Message<"swarm.v1.IssueCertificate
    * @generated from field: swarm.v1.NodeSpec.Availability availability = 4;
    */
   availability: NodeSpec_Availability;
+
+  /**
+   * Of a manager's: names and addresses of its host, by which etcd verifies it.
+   *
+   * @generated from field: repeated string hosts = 5;
+   */
+  hosts: string[];
 };
 
 /**

@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ContentPin, NodeDescription, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
+import type { ContentPin, NodeDescription, NodeSpec_Role, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
 import type { CopyRequest, CopyResponse, ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
@@ -71,6 +71,20 @@ export declare type SessionMessage = Message<"swarm.v1.SessionMessage"> & {
    * @generated from field: string address_pool = 4;
    */
   addressPool: string;
+
+  /**
+   * What the node is to be: the agent brings its host's manager in when it becomes one.
+   *
+   * @generated from field: swarm.v1.NodeSpec.Role role = 5;
+   */
+  role: NodeSpec_Role;
+
+  /**
+   * The node's address as the manager sees it.
+   *
+   * @generated from field: string node_address = 6;
+   */
+  nodeAddress: string;
 };
 
 /**

@@ -167,6 +167,17 @@ export declare const InitClusterResponseSchema: GenMessage<InitClusterResponse>;
  * @generated from message swarm.v1.BeginJoinRequest
  */
 export declare type BeginJoinRequest = Message<"swarm.v1.BeginJoinRequest"> & {
+  /**
+   * As JoinCluster will have them.
+   *
+   * @generated from field: string listen_address = 1;
+   */
+  listenAddress: string;
+
+  /**
+   * @generated from field: string advertise_address = 2;
+   */
+  advertiseAddress: string;
 };
 
 /**
@@ -183,6 +194,13 @@ export declare type BeginJoinResponse = Message<"swarm.v1.BeginJoinResponse"> & 
    * @generated from field: string certificate_request = 1;
    */
   certificateRequest: string;
+
+  /**
+   * Names and addresses that the certificate is to have.
+   *
+   * @generated from field: repeated string hosts = 2;
+   */
+  hosts: string[];
 };
 
 /**
@@ -311,6 +329,13 @@ export declare type IssueLocalCertificateRequest = Message<"swarm.v1.IssueLocalC
    * @generated from field: string certificate_request = 1;
    */
   certificateRequest: string;
+
+  /**
+   * What the node is to be taken for.
+   *
+   * @generated from field: swarm.v1.NodeSpec.Availability availability = 2;
+   */
+  availability: NodeSpec_Availability;
 };
 
 /**
@@ -389,19 +414,14 @@ export declare type GetLocalAgentResponse = Message<"swarm.v1.GetLocalAgentRespo
   clusterId: string;
 
   /**
-   * The manager that it has a session with; empty: none now, and `reason` says why.
+   * Those it knows.
    *
-   * @generated from field: string manager = 4;
+   * @generated from field: repeated string managers = 4;
    */
-  manager: string;
+  managers: string[];
 
   /**
-   * @generated from field: string reason = 5;
-   */
-  reason: string;
-
-  /**
-   * @generated from field: string version = 6;
+   * @generated from field: string version = 5;
    */
   version: string;
 };
@@ -477,10 +497,6 @@ export declare const JoinNodeResponseSchema: GenMessage<JoinNodeResponse>;
  * @generated from message swarm.v1.LeaveNodeRequest
  */
 export declare type LeaveNodeRequest = Message<"swarm.v1.LeaveNodeRequest"> & {
-  /**
-   * @generated from field: bool force = 1;
-   */
-  force: boolean;
 };
 
 /**

@@ -1,0 +1,3 @@
+import { roleCommand } from "../node-role.ts";
+
+export const command = roleCommand("promote");

@@ -1,0 +1,170 @@
+/**
+ * Goal: three commands make a cluster of machines that trust each other and nobody else: init, join, join. Managers come and go with
+ * their place in the store, also by promotion, also when they die. Method: six hosts as network namespaces, both programs on each,
+ * and nothing but swarmctl.
+ */
+import { afterAll, beforeAll, expect } from "vitest";
+import { eventually } from "../eventually.ts";
+import { buildImage, busyboxFiles } from "../images.ts";
+import { isRoot, rootTest } from "../privileges.ts";
+import { TestCluster } from "./cluster.ts";
+
+const NAMES = ["m1", "m2", "m3", "w1", "w2", "w3"];
+
+let cluster: TestCluster;
+const on: Record<string, Awaited<ReturnType<TestCluster["startIdle"]>>> = {};
+
+beforeAll(async () => {
+  if (!isRoot) return;
+  cluster = await TestCluster.start({ managers: 0, nodes: 0 });
+  await Promise.all(
+    NAMES.map(async (name) => {
+      on[name] = await cluster.startIdle(cluster.addHost(name));
+    }),
+  );
+});
+
+afterAll(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+async function swarmctl(host: string, ...args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = (await on[host]?.(...args)) ?? { code: 1, stdout: "", stderr: `no host ${host}` };
+  if (code !== 0) throw new Error(stderr.trim());
+  return stdout;
+}
+
+const nodes = (host: string) =>
+  swarmctl(host, "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}").then((text) =>
+    text
+      .trim()
+      .split("\n")
+      .map((line) => line.trim())
+      .sort(),
+  );
+
+rootTest("idle programs say how it goes on", async () => {
+  await expect(swarmctl("m1", "node", "ls")).rejects.toThrow(
+    "this host's manager is in no cluster: swarmctl swarm init begins one, swarmctl swarm join joins one",
+  );
+  await expect(swarmctl("m1", "swarm", "leave")).rejects.toThrow("this node is not part of a swarm");
+  await expect(swarmctl("w1", "swarm", "join", "--token", "nonsense", "10.198.0.2")).rejects.toThrow(
+    "invalid join token",
+  );
+});
+
+rootTest("init, join as workers and managers", async () => {
+  const startedMs = performance.now();
+  const said = await swarmctl("m1", "swarm", "init", "--default-addr-pool", "10.99.0.0/16");
+  console.log(`swarm init: ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  expect(said).toMatch(/^Swarm initialized: current node \([a-z0-9]{25}\) is now a manager\./);
+  const [, worker = "", address = ""] = /swarm join --token (SWMTKN-1-\S+) (\S+)/.exec(said) ?? [];
+  expect(address).toBe("10.198.0.2:2377");
+  await eventually(async () => expect(await nodes("m1")).toEqual(["m1 Ready Leader"]));
+  await expect(swarmctl("m1", "swarm", "init")).rejects.toThrow("this node is already part of a cluster");
+
+  const joinedMs = performance.now();
+  for (const name of ["w1", "w2"]) {
+    expect(await swarmctl(name, "swarm", "join", "--token", worker, address)).toBe(
+      "This node joined a swarm as a worker.\n",
+    );
+  }
+  console.log(`swarm join of a worker: ${((performance.now() - joinedMs) / 2000).toFixed(1)} s`);
+  const manager = (await swarmctl("m1", "swarm", "join-token", "-q", "manager")).trim();
+  for (const name of ["m2", "m3"]) {
+    expect(await swarmctl(name, "swarm", "join", "--token", manager, address)).toBe(
+      "This node joined a swarm as a manager.\n",
+    );
+  }
+  await eventually(async () =>
+    expect(await nodes("m3")).toEqual([
+      "m1 Ready Leader",
+      "m2 Ready Reachable",
+      "m3 Ready Reachable",
+      "w1 Ready",
+      "w2 Ready",
+    ]),
+  );
+  expect(await swarmctl("m2", "info", "--format", "{{json .}}")).toContain("10.99.0.0/16");
+});
+
+rootTest("it runs services, wherever they are asked for", async () => {
+  const image = buildImage({
+    name: "demo/sleep:1",
+    directory: cluster.folder("images"),
+    layers: [{ files: busyboxFiles() }],
+    config: { Env: ["PATH=/bin"], Cmd: ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 3600 & wait $!; done"] },
+  });
+  await swarmctl("m2", "image", "load", image);
+  await swarmctl("m3", "service", "create", "--name", "web", "--mode", "global", "demo/sleep:1");
+  expect(await swarmctl("m1", "service", "ls", "--format", "{{.Name}} {{.Replicas}}")).toBe("web 5/5\n");
+});
+
+rootTest("the leader is killed: another one leads, and comes back as a follower", async () => {
+  await cluster.end(cluster.program("m1-manager"), "SIGKILL");
+  await eventually(
+    async () =>
+      expect((await nodes("m2")).filter((line) => line.endsWith("Leader") && !line.startsWith("m1"))).toHaveLength(1),
+    { timeoutMs: 20_000 },
+  );
+  await swarmctl("m3", "service", "update", "--label-add", "seen=yes", "-d", "web");
+  cluster.restartManager("m1");
+  await eventually(
+    async () => expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(3),
+    {
+      timeoutMs: 30_000,
+    },
+  );
+});
+
+rootTest("promoted, demoted, and a worker again", async () => {
+  await swarmctl("m1", "node", "promote", "w1");
+  await eventually(async () => expect(await nodes("w1")).toContain("w1 Ready Reachable"), { timeoutMs: 60_000 });
+  expect(await swarmctl("m1", "node", "demote", "w1")).toBe("Manager w1 demoted in the swarm.\n");
+  await eventually(async () => expect(await nodes("m1")).toContain("w1 Ready"), { timeoutMs: 30_000 });
+  await expect(swarmctl("w1", "node", "ls")).rejects.toThrow("this host's manager is in no cluster");
+  // Its place in the store is free: it can come back.
+  await swarmctl("m1", "node", "promote", "w1");
+  await eventually(async () => expect(await nodes("w1")).toContain("w1 Ready Reachable"), { timeoutMs: 60_000 });
+  await swarmctl("m1", "node", "demote", "w1");
+  await eventually(async () => expect(await nodes("m1")).toContain("w1 Ready"), { timeoutMs: 30_000 });
+});
+
+rootTest("a token is rotated, a worker leaves, is removed, and is refused by the old token", async () => {
+  const old = (await swarmctl("m1", "swarm", "join-token", "-q", "worker")).trim();
+  await swarmctl("m2", "swarm", "join-token", "--rotate", "worker");
+  await expect(swarmctl("w3", "swarm", "join", "--token", old, "10.198.0.3")).rejects.toThrow(
+    "the join token is not valid",
+  );
+  const token = (await swarmctl("m3", "swarm", "join-token", "-q", "worker")).trim();
+  await swarmctl("w3", "swarm", "join", "--availability", "drain", "--token", token, "10.198.0.3");
+  await eventually(async () => expect(await nodes("m1")).toContain("w3 Ready"));
+  expect(await swarmctl("w2", "swarm", "leave")).toBe("Node left the swarm.\n");
+  await eventually(async () => expect(await nodes("m1")).toContain("w2 Down"), { timeoutMs: 30_000 });
+  await swarmctl("m1", "node", "rm", "w2");
+  expect(await nodes("m1")).not.toContain("w2 Down");
+  await swarmctl("w2", "swarm", "join", "--token", token, "10.198.0.3");
+  await eventually(async () => expect(await nodes("m1")).toContain("w2 Ready"));
+});
+
+rootTest("a manager that is lost for good is removed, and the rest is a quorum", async () => {
+  await cluster.end(cluster.program("m3-manager"), "SIGKILL");
+  await cluster.end(cluster.agent("m3"), "SIGKILL");
+  await eventually(async () => expect(await nodes("m1")).toContain("m3 Down Unreachable"), { timeoutMs: 30_000 });
+  await expect(swarmctl("m1", "node", "rm", "m3")).rejects.toThrow("must be demoted to worker before removal");
+  await swarmctl("m1", "node", "rm", "--force", "m3");
+  expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(2);
+  await expect(swarmctl("m2", "swarm", "leave")).rejects.toThrow(
+    "demote it first (swarmctl node demote), or use --force",
+  );
+  expect(await swarmctl("m2", "swarm", "leave", "--force")).toBe("Node left the swarm.\n");
+  await eventually(
+    async () =>
+      expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toEqual(["m1 Ready Leader"]),
+    {
+      timeoutMs: 30_000,
+    },
+  );
+  await expect(swarmctl("m1", "node", "demote", "m1")).rejects.toThrow("attempting to demote the last manager");
+  await expect(swarmctl("m1", "swarm", "leave")).rejects.toThrow("this host is the last manager");
+});
