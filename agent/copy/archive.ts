@@ -1,5 +1,6 @@
 /** Records of what is copied out of a container, as a tar. */
 import { SwarmError } from "../../common/base/error.ts";
+import { FirstFew } from "../../common/base/first-few.ts";
 import { TAR_END, tarHeader, tarPadding } from "../../common/model/tar-writer.ts";
 import { type CopyFailure, copyFailure } from "./failure.ts";
 import type { CopyEvent, FileState } from "./records.ts";
@@ -7,12 +8,17 @@ import type { CopyEvent, FileState } from "./records.ts";
 /** Files with several names that are remembered, of which the shim sends the content once: as in agent/shim/copy.c. */
 const LINKED_MAX = 48 * 1024;
 
+/** Warnings that are told one by one: a container may have a million sockets. */
+export const WARNINGS_MAX = 100;
+export const MORE_WARNINGS = "more warnings of this kind";
+
 /** Turns one copy's records into the bytes of its archive. */
 export class Archive {
   readonly #failure: CopyFailure;
   /** The first name of each file that has several. */
   readonly #linked = new Map<string, string>();
-  #warnings: string[] = [];
+  /** What is to be told: left out, or not as it was. */
+  readonly warnings = new FirstFew(WARNINGS_MAX);
   #sizeBytes = 0;
   #ended = false;
 
@@ -34,11 +40,11 @@ export class Archive {
         if (this.#sizeBytes === 0) yield this.#padding;
         return;
       case "skipped":
-        this.#warnings.push(`${this.#failure.shown(event.path)}: a socket, left out`);
+        this.warnings.add(`${this.#failure.shown(event.path)}: a socket, left out`);
         return;
       case "shrunk": {
         const lost = `${event.missingBytes} bytes`;
-        this.#warnings.push(
+        this.warnings.add(
           `${this.#failure.shown(event.path)}: became ${lost} shorter while it was read, zeros stand for them`,
         );
         return;
@@ -56,13 +62,6 @@ export class Archive {
   /** Throws `unavailable` when the records ended without their end: the process was killed, with its container say. */
   finish(): void {
     if (!this.#ended) throw new SwarmError("unavailable", "copying ended early: the container may have ended");
-  }
-
-  /** What is to be told since the last call. */
-  takeWarnings(): readonly string[] {
-    const warnings = this.#warnings;
-    this.#warnings = [];
-    return warnings;
   }
 
   #padding: Uint8Array = new Uint8Array();

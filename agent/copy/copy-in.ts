@@ -1,8 +1,10 @@
 /** Into a container: a tar in pieces, as operations that the shim carries out there. */
 import { SwarmError } from "../../common/base/error.ts";
+import { FirstFew } from "../../common/base/first-few.ts";
 import { TarParser, tarPathText } from "../../common/model/tar.ts";
 import { encodeUnpackOp, type UnpackOp } from "../image/unpack-op.ts";
 import type { SessionProcess } from "../runtime/session-process.ts";
+import { MORE_WARNINGS, WARNINGS_MAX } from "./archive.ts";
 import { fromRoot, recordsOf } from "./copy-out.ts";
 import { copyFailure } from "./failure.ts";
 import type { CopyEvent, PlaceRecord } from "./records.ts";
@@ -69,7 +71,7 @@ export class CopyIn {
     outcome.then(settle, settle);
     const translator = new EntryTranslator({ keepOwners });
     const parser = new TarParser();
-    const warnings: string[] = [];
+    const warnings = new FirstFew(WARNINGS_MAX);
     let current: Pick<EntryOps, "takesContent"> = { takesContent: false };
     for await (const bytes of tar) {
       // Nobody reads it any more: why, the outcome says.
@@ -80,7 +82,7 @@ export class CopyIn {
           continue;
         }
         const decision = translator.decide(event.entry);
-        if (decision.warning !== undefined) warnings.push(decision.warning);
+        if (decision.warning !== undefined) warnings.add(decision.warning);
         for (const op of decision.ops) await this.#write(encodeUnpackOp(op), signal);
         current = decision;
       }
@@ -90,7 +92,7 @@ export class CopyIn {
       await this.#send(translator.finish(), signal);
     }
     this.#require(await outcome, "end");
-    return warnings;
+    return warnings.takeAll(MORE_WARNINGS);
   }
 
   async #look(path: string, signal: AbortSignal): Promise<PlaceRecord> {

@@ -4,7 +4,7 @@ import { inChunks } from "../../common/rpc/chunks.ts";
 import type { CopyFrom } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { ContainerPath, CopyOutOp } from "../runtime/op.ts";
 import type { OutputPart } from "../runtime/session-process.ts";
-import { Archive } from "./archive.ts";
+import { Archive, MORE_WARNINGS } from "./archive.ts";
 import type { CopyFailure } from "./failure.ts";
 import { type CopyEvent, type FileState, RecordReader } from "./records.ts";
 
@@ -53,8 +53,9 @@ export async function* copyOut(
   }
   for await (const chunk of inChunks(bytes(), COPY_CHUNK_BYTES)) {
     yield { kind: "data", bytes: chunk };
-    for (const text of archive.takeWarnings()) yield { kind: "warning", text };
+    for (const text of archive.warnings.take()) yield { kind: "warning", text };
   }
+  for (const text of archive.warnings.takeAll(MORE_WARNINGS)) yield { kind: "warning", text };
   archive.finish();
 }
 

@@ -76,7 +76,7 @@ async function copyOut(invocation: Invocation, from: TaskEnd, to: CopyEnd): Prom
     progress.clear();
     await unpacker?.[Symbol.asyncDispose]();
   }
-  for (const warning of unpacker?.warnings ?? []) progress.warn(warning);
+  for (const warning of unpacker?.warnings.takeAll("more were left out") ?? []) progress.warn(warning);
   if (to.kind === "local") progress.done(absolutePath(to.path));
 }
 

@@ -44,7 +44,7 @@ async function unpack(items: readonly TarItem[] | Buffer, name = "t", path = at(
   const tar = Buffer.isBuffer(items) ? items : writeTar(items);
   for (let start = 0; start < tar.length; start += 7_000) await unpacker.push(tar.subarray(start, start + 7_000));
   await unpacker.finish();
-  return unpacker.warnings;
+  return unpacker.warnings.takeAll("more");
 }
 
 async function pack(path: string, name: string) {

@@ -17,6 +17,7 @@ import {
   utimes,
 } from "node:fs/promises";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import { FirstFew } from "../../common/base/first-few.ts";
 import { cleanTarPath, type TarEntry, TarParser, tarPathText } from "../../common/model/tar.ts";
 import { pathOf, textOfBytes } from "./byte-path.ts";
 import { localError } from "./pack.ts";
@@ -45,12 +46,15 @@ interface OpenFile {
   at: number;
 }
 
+/** Warnings that are told one by one: an archive may hold a million devices. */
+const WARNINGS_MAX = 100;
 /** Zeros of at least this length are not written: a sparse file stays one. */
 const HOLE_BYTES_MIN = 4096;
 
 /** Feed it with `push`, then call `finish`; disposal closes what is open and leaves what is written. */
 export class Unpacker implements AsyncDisposable {
-  readonly warnings: string[] = [];
+  /** What was left out. */
+  readonly warnings = new FirstFew(WARNINGS_MAX);
   readonly #options: UnpackOptions;
   readonly #parser = new TarParser();
   readonly #open: OpenDirectory[] = [];
@@ -113,7 +117,7 @@ export class Unpacker implements AsyncDisposable {
       default: {
         const what =
           typeof entry.kind === "object" ? "of an unknown type" : entry.kind === "fifo" ? "a pipe" : "a device";
-        this.warnings.push(`${textOfBytes(path)}: ${what}, left out`);
+        this.warnings.add(`${textOfBytes(path)}: ${what}, left out`);
       }
     }
   }

@@ -10,6 +10,8 @@ import type { StreamSource } from "./dependencies.ts";
 export class NodeStats {
   readonly nodeId: string;
   readonly #questions = new Pipe<ManagerFrame>(1);
+  /** Ends the stream: that nothing more is asked does not. */
+  readonly #over = new AbortController();
   #pending: PromiseWithResolvers<readonly TaskUsage[]> | undefined;
   #failure: SwarmError | undefined;
   #answered = false;
@@ -29,9 +31,10 @@ export class NodeStats {
 
   /** Carries questions and answers until the stream ends, is closed, or `signal` aborts. Needs an owner. */
   async run(streams: StreamSource, signal: AbortSignal): Promise<void> {
+    const until = AbortSignal.any([signal, this.#over.signal]);
     try {
-      const questions = this.#questions.read(signal);
-      for await (const { content } of streams.open({ nodeId: this.nodeId }, questions, signal)) {
+      const questions = this.#questions.read(until);
+      for await (const { content } of streams.open({ nodeId: this.nodeId }, questions, until)) {
         if (content.case !== "stats") continue;
         this.#answered = true;
         this.#pending?.resolve(content.value.tasks);
@@ -63,7 +66,7 @@ export class NodeStats {
 
   #fail(reason: SwarmError): void {
     this.#failure ??= reason;
-    this.#questions.close();
+    this.#over.abort(this.#failure);
     this.#pending?.reject(this.#failure);
     this.#pending = undefined;
   }

@@ -68,6 +68,8 @@ async function world() {
         const tasks = taskIds.filter((id) => !node.lost.has(id)).map((id) => ({ taskId: id, pids: 1n }));
         yield create(AgentFrameSchema, { content: { case: "stats", value: { tasks } } });
       }
+      // As the broker has it: that nothing more is asked does not end a stream.
+      await abortable(new Promise<never>(() => {}), until);
     } finally {
       node.open -= 1;
     }
