@@ -19,7 +19,6 @@ const NO_CFSSL =
 const OWN_ETCD = "the store is etcd: see its own --snapshot-count and compaction";
 
 const NO_OVERLAY = "overlay networks do not exist yet";
-const NO_RECOVERY = "start swarm-manager again: it goes on with what it has";
 
 /** `swarm init`. */
 export const SWARM_INIT_REFUSED = refused({
@@ -28,7 +27,6 @@ export const SWARM_INIT_REFUSED = refused({
   "data-path-port": ["text", NO_OVERLAY],
   "default-addr-pool-mask-length": ["text", "tasks of all nodes share one pool"],
   "external-ca": ["text", NO_CFSSL],
-  "force-new-cluster": ["boolean", NO_RECOVERY],
   "max-snapshots": ["text", OWN_ETCD],
   "snapshot-interval": ["text", OWN_ETCD],
 });

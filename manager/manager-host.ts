@@ -39,6 +39,7 @@ const PEER_PORT_OFFSET = 3;
 /** A member that joins copies the store; one that begins elects itself. */
 const SERVING_MS_MAX = 120_000;
 const JOIN_CALL_MS_MAX = 20_000;
+const START_AGAIN_MS = 2_000;
 
 /** What a host is made of. */
 export interface ManagerHostOptions {
@@ -97,12 +98,32 @@ export class ManagerHost {
     const { settings } = this.#options;
     const membership = (await readMembership(settings.dataDirectory)) ?? this.#asked();
     try {
-      if (membership) await this.#start({ membership, cluster: settings.cluster }, signal);
+      if (membership) await this.#takeUp(membership, signal);
       await abortable(this.#failed.promise, signal);
     } catch (reason) {
       if (!signal.aborted) throw reason;
     } finally {
       await this.#end();
+    }
+  }
+
+  /** Without its store there is nothing to do but to wait for it, or for somebody who gives the others up. */
+  async #takeUp(membership: Membership, signal: AbortSignal): Promise<void> {
+    const { settings, logger } = this.#options;
+    for (let retrying = false; ; retrying = true) {
+      const starting = this.#start({ membership, cluster: settings.cluster }, signal);
+      const run = this.#run;
+      try {
+        return await starting;
+      } catch (reason) {
+        if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+        // Somebody began anew with what there is: `InitCluster` with force_new_cluster.
+        if (this.#run !== run) return;
+        if (reason.code !== "unavailable" && reason.code !== "deadline_exceeded") throw reason;
+        if (!retrying) logger.error({ err: reason }, "the store has no quorum: waiting for the other managers");
+        await this.#end();
+      }
+      await systemClock.sleep(START_AGAIN_MS, signal);
     }
   }
 
@@ -122,6 +143,7 @@ export class ManagerHost {
   /** See `LocalManager.InitCluster`. */
   async init(request: InitClusterRequest, signal: AbortSignal): Promise<void> {
     await this.#alone(async () => {
+      if (request.forceNewCluster) return await this.#goOnAlone(signal);
       this.#requireIdle();
       const place = placeOf(request, this.#nodeId);
       const { dataDirectory } = this.#options.settings;
@@ -136,6 +158,22 @@ export class ManagerHost {
         throw reason;
       }
     });
+  }
+
+  /** The other managers are lost: what this one has of the store becomes the store. */
+  async #goOnAlone(signal: AbortSignal): Promise<void> {
+    const { settings, logger } = this.#options;
+    const membership = await readMembership(settings.dataDirectory);
+    if (membership?.etcd.kind !== "shared") {
+      throw new SwarmError(
+        "failed_precondition",
+        "--force-new-cluster is for a manager that shared its store with managers that are lost; this one did not",
+      );
+    }
+    await this.#end();
+    logger.warn("beginning anew with this manager's state: the other managers are given up");
+    await this.#start({ membership, cluster: settings.cluster, forceNewCluster: true }, signal);
+    await this.#leads(signal);
   }
 
   /** See `LocalManager.BeginJoin`. */
@@ -274,7 +312,10 @@ export class ManagerHost {
   }
 
   /** Resolves when the member serves. */
-  async #start(given: Pick<MemberOptions, "membership" | "cluster" | "newCa">, signal: AbortSignal): Promise<void> {
+  async #start(
+    given: Pick<MemberOptions, "membership" | "cluster" | "newCa" | "forceNewCluster">,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { settings, logger } = this.#options;
     const { membership } = given;
     this.#state = { kind: "starting", membership };

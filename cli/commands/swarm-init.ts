@@ -20,6 +20,10 @@ export const command: Command = {
     "default-addr-pool": { kind: "text", value: "ipNet", help: "Default address pool in CIDR format" },
     "dispatcher-heartbeat": { kind: "text", value: "duration", help: "Dispatcher heartbeat period", default: "1s" },
     etcd: { kind: "list", value: "string", help: "Members of an etcd to keep the state in (default: one of its own)" },
+    "force-new-cluster": {
+      kind: "boolean",
+      help: "Go on with what this host's manager has of a cluster whose other managers are lost",
+    },
     "listen-addr": {
       kind: "text",
       value: "node-addr",
@@ -46,6 +50,7 @@ async function run({ flags, io, signal }: Invocation): Promise<number> {
     advertiseAddress: flags.text("advertise-addr") ?? "",
     addressPool: flags.text("default-addr-pool") ?? "",
     etcdEndpoints: [...flags.list("etcd")],
+    forceNewCluster: flags.on("force-new-cluster"),
     ...(periodMs === undefined ? {} : { heartbeatPeriod: toDuration(periodMs) }),
     ...(lifetimeMs === undefined ? {} : { certificateLifetime: toDuration(lifetimeMs) }),
     ...(limit === undefined ? {} : { taskHistoryLimit: limit }),
@@ -56,7 +61,7 @@ async function run({ flags, io, signal }: Invocation): Promise<number> {
   });
   io.out(`Swarm initialized: current node (${nodeId}) is now a manager.\n\n`);
   try {
-    await local.agent.joinNode({ availability }, options);
+    if (!request.forceNewCluster) await local.agent.joinNode({ availability }, options);
   } catch (reason) {
     if (!isAbsent(reason)) throw reason;
     io.err(`swarmctl: warning: ${notRunning("swarm-agent", reason).message}, and this host runs no tasks until then\n`);

@@ -168,3 +168,27 @@ rootTest("a manager that is lost for good is removed, and the rest is a quorum",
   await expect(swarmctl("m1", "node", "demote", "m1")).rejects.toThrow("attempting to demote the last manager");
   await expect(swarmctl("m1", "swarm", "leave")).rejects.toThrow("this host is the last manager");
 });
+
+rootTest("with its only companion lost a manager has no quorum; it goes on alone when it is told to", async () => {
+  const token = (await swarmctl("m1", "swarm", "join-token", "-q", "manager")).trim();
+  await swarmctl("m2", "swarm", "join", "--token", token, "10.198.0.2");
+  await cluster.end(cluster.program("m2-manager"), "SIGKILL");
+  await cluster.end(cluster.agent("m2"), "SIGKILL");
+  await eventually(async () => {
+    await expect(swarmctl("m1", "service", "update", "--label-add", "a=b", "-d", "web")).rejects.toThrow(
+      /store|unavailable|manager/,
+    );
+  });
+  // Also when it was stopped meanwhile: it waits for its store.
+  await cluster.end(cluster.program("m1-manager"), "SIGTERM");
+  cluster.restartManager("m1");
+  await eventually(
+    async () => expect(await swarmctl("m1", "swarm", "init", "--force-new-cluster")).toContain("is now a manager"),
+    {
+      timeoutMs: 90_000,
+    },
+  );
+  await eventually(async () => expect(await nodes("m1")).toContain("m1 Ready Leader"), { timeoutMs: 30_000 });
+  expect(await swarmctl("m1", "service", "ls", "--format", "{{.Name}}")).toBe("web\n");
+  await swarmctl("m1", "service", "update", "--label-add", "a=b", "-d", "web");
+});
