@@ -2,8 +2,8 @@
  * `npm run release [-- --arch amd64,arm64] [--out DIRECTORY]`: what is installed on hosts, in `deploy/out/release`:
  *
  * ```
- * swarm-VERSION-linux-ARCH.tar.gz       for deploy/install.sh          swarm-cluster_VERSION_ARCH.deb   for dpkg and apt
- * swarm-VERSION-linux-ARCH.cdx.json     what is in it                  SHA256SUMS
+ * swarm-VERSION-linux-ARCH.tar.gz       for install.sh                 swarm-cluster_VERSION_ARCH.deb   for dpkg and apt
+ * swarm-VERSION-linux-ARCH.cdx.json     what is in it                  install.sh, SHA256SUMS
  * ```
  *
  * The same commit gives the same bytes, wherever and whenever it is built: times are the commit's (or SOURCE_DATE_EPOCH), the
@@ -26,7 +26,7 @@ import { bundledPackages, readLock } from "./release/packages.ts";
 import { billOfMaterials, type Parts, sha256 } from "./release/sbom.ts";
 import { buildShim } from "./release/shim.ts";
 import { ARCHITECTURES, type Architecture, type Release, ReleaseError } from "./release/target.ts";
-import { file, type Tree, under } from "./release/tree.ts";
+import { file, program, type Tree, under } from "./release/tree.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
@@ -108,7 +108,7 @@ function publish(artefactsByName: Tree, out: string): void {
   const sums: string[] = [];
   for (const [name, entry] of artefactsByName) {
     if (entry.type !== "file") continue;
-    writeFileSync(join(staging, name), entry.content);
+    writeFileSync(join(staging, name), entry.content, { mode: entry.mode });
     sums.push(`${sha256(entry.content)}  ${name}\n`);
   }
   writeFileSync(join(staging, "SHA256SUMS"), sums.toSorted().join(""));
@@ -122,7 +122,7 @@ async function main(): Promise<void> {
   const lock = readLock();
   const { bundles, metafiles } = await bundle();
   const packages = bundledPackages(metafiles, lock);
-  const all = new Map<string, ReturnType<typeof file>>();
+  const all = new Map([["install.sh", program(readFileSync(join(ROOT, "deploy/install.sh")))]]);
   for (const architecture of architectures) {
     const [node, shim] = await Promise.all([fetchNode(architecture, lock), buildShim(architecture)]);
     for (const [name, entry] of await artefacts({ release, architecture, packages, node, shim }, bundles))

@@ -1,6 +1,6 @@
 /** Goal: archives that other programs read, the same bytes for the same tree. Method: our own tar reader, dpkg-deb, and trees in another order. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
@@ -24,7 +24,7 @@ const TREE: Tree = new Map(ENTRIES);
 const RELEASE = { version: "1.2.3", epochSeconds: 1_700_000_000 };
 
 test("a tar says what is in the tree, in order, at one time", () => {
-  const tar = writeTar(TREE, { prefix: "top/", mtimeSeconds: RELEASE.epochSeconds });
+  const tar = Buffer.concat(writeTar(TREE, { prefix: "top/", mtimeSeconds: RELEASE.epochSeconds }));
   expect(tar.length % 10_240).toBe(0);
   const parser = new TarParser();
   const entries = [...parser.push(tar)].flatMap((event) => (event.event === "entry" ? [event.entry] : []));
@@ -49,14 +49,27 @@ test("a tar says what is in the tree, in order, at one time", () => {
 test("the order in which a tree was put together does not show", async () => {
   const other = new Map(ENTRIES.toReversed());
   const options = { prefix: "./", mtimeSeconds: RELEASE.epochSeconds };
-  expect(writeTar(other, options).equals(writeTar(TREE, options))).toBe(true);
+  expect(Buffer.concat(writeTar(other, options)).equals(Buffer.concat(writeTar(TREE, options)))).toBe(true);
   expect((await debianPackage(other, "amd64", RELEASE)).equals(await debianPackage(TREE, "amd64", RELEASE))).toBe(true);
 });
 
 test("gzip holds no time and no name", async () => {
-  const compressed = await compress(Buffer.from("text"));
+  const compressed = await compress([Buffer.from("te"), Buffer.from("xt")]);
   expect([...compressed.subarray(3, 10)]).toEqual([0, 0, 0, 0, 0, 0, 3]);
   expect(gunzipSync(compressed).toString()).toBe("text");
+});
+
+test("a large file is compressed once, and every reader takes the members for one stream", async () => {
+  const large = Buffer.alloc(17 * 1024 * 1024, "swarm");
+  const tree: Tree = new Map([...ENTRIES, ["usr/lib/tool/large", program(large)]]);
+  const path = join(folder, "large.tar.gz");
+  writeFileSync(path, await compress(writeTar(tree, { prefix: "top/", mtimeSeconds: 0 })));
+  const member = ["-xzOf", path, "top/usr/lib/tool/large"];
+  expect(execFileSync("tar", member, { maxBuffer: 1 << 26 }).equals(large)).toBe(true);
+  expect(execFileSync("tar", ["-tzf", path], { encoding: "utf8" }).split("\n")).toContain("top/usr/lib/tool/tool");
+  writeFileSync(join(folder, "large.deb"), await debianPackage(tree, "amd64", RELEASE));
+  execFileSync("dpkg-deb", ["--extract", join(folder, "large.deb"), join(folder, "large")]);
+  expect(readFileSync(join(folder, "large/usr/lib/tool/large")).equals(large)).toBe(true);
 });
 
 test("a path that no header holds is refused", () => {

@@ -12,8 +12,14 @@ const RECORD = 20 * BLOCK;
 const NAME_BYTES_MAX = 100;
 const PREFIX_BYTES_MAX = 155;
 
-/** The tree as a tar archive. `prefix` is put before each path: "./" for dpkg. */
-export function writeTar(tree: Tree, options: { readonly prefix: string; readonly mtimeSeconds: number }): Buffer {
+/** A file from here on is compressed for itself, once for all archives that hold it: Node is in four of them. */
+const LARGE_BYTES = 16 * 1024 * 1024;
+
+/** The tree as a tar archive, in pieces that follow one another. `prefix` is put before each path: "./" for dpkg. */
+export function writeTar(
+  tree: Tree,
+  options: { readonly prefix: string; readonly mtimeSeconds: number },
+): readonly Uint8Array[] {
   const { prefix, mtimeSeconds } = options;
   const folders = prefix === "./" ? ["", ...foldersOf(tree)] : foldersOf(tree);
   const headers = folders.map((path) => header(`${prefix}${path}${path === "" ? "" : "/"}`, undefined, mtimeSeconds));
@@ -21,12 +27,36 @@ export function writeTar(tree: Tree, options: { readonly prefix: string; readonl
     const head = header(`${prefix}${path}`, entry, mtimeSeconds);
     return entry.type === "file" ? [head, entry.content, padding(entry.content.length, BLOCK)] : [head];
   });
-  const body = Buffer.concat([...headers, ...entries, Buffer.alloc(2 * BLOCK)]);
-  return Buffer.concat([body, padding(body.length, RECORD)]);
+  const pieces = [...headers, ...entries, Buffer.alloc(2 * BLOCK)];
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  return [...pieces, padding(length, RECORD)];
 }
 
-/** Without name and time, as `gzip -n`. */
-export async function compress(bytes: Uint8Array): Promise<Buffer> {
+const compressedLarge = new WeakMap<Uint8Array, Promise<Buffer>>();
+
+/** The pieces as gzip, without name and time (`gzip -n`). A gzip file may have several members (RFC 1952, 2.2): large pieces have their own. */
+export async function compress(pieces: readonly Uint8Array[]): Promise<Buffer> {
+  const members: Promise<Buffer>[] = [];
+  let small: Uint8Array[] = [];
+  const endSmall = () => {
+    if (small.length > 0) members.push(compressMember(Buffer.concat(small)));
+    small = [];
+  };
+  for (const piece of pieces) {
+    if (piece.length < LARGE_BYTES) {
+      small.push(piece);
+      continue;
+    }
+    endSmall();
+    const member = compressedLarge.get(piece) ?? compressMember(piece);
+    compressedLarge.set(piece, member);
+    members.push(member);
+  }
+  endSmall();
+  return Buffer.concat(await Promise.all(members));
+}
+
+async function compressMember(bytes: Uint8Array): Promise<Buffer> {
   const compressed = await promisify(gzip)(bytes, { level: constants.Z_DEFAULT_COMPRESSION });
   // RFC 1952: byte 9 is the system that compressed; 3 is Unix, whatever zlib was built for.
   compressed[9] = 3;

@@ -99,7 +99,7 @@ async function manualPages({ release }: Parts, { prefix }: Layout): Promise<Tree
   const entries = pages.map(async ({ name, section, source }) => {
     const path = `${prefix}/share/man/man${section}/${name}.${section}.gz`;
     const own = source.replaceAll("/usr/lib/swarm", `/${prefix}/lib/swarm`);
-    return [path, file(await compress(Buffer.from(own)))] as const;
+    return [path, file(await compress([Buffer.from(own)]))] as const;
   });
   return new Map(await Promise.all(entries));
 }

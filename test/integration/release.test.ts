@@ -1,16 +1,23 @@
 /**
- * Goal: the same commit gives the same bytes wherever it is built, and the artefacts hold what they should. Method: build here and in a copy
- * of the checkout at another place, at another time of day for its files; look into both architectures' archives.
+ * Goal: what hosts get. The same commit gives the same bytes wherever it is built; the package and the tarball install, run, upgrade under
+ * running containers and go again. Method: build here and in a copy of the checkout at another place; then dpkg and install.sh in
+ * whole systems with a real systemd (`test/system-root.ts`), swarmctl as an administrator uses it. The long form builds everything twice, and
+ * installs on a Debian that debootstrap made.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { projectVersion } from "../../common/base/version.ts";
+import { writeDemoImage } from "../../deploy/demo/image.ts";
+import { containerProcesses, joinHost, mainPid, managerAnswers, nodeIsReady } from "../installed-host.ts";
+import { SystemRoot } from "../system-root.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const LONG = process.env.SWARM_TEST_LONG === "1";
+const NATIVE = process.arch === "arm64" ? "arm64" : "amd64";
 const execute = promisify(execFile);
 // Beside the checkout, for hard links.
 const folder = mkdtempSync(join(dirname(ROOT.replace(/\/$/, "")), ".swarm-release-test-"));
@@ -34,93 +41,354 @@ function copyCheckout(to: string): void {
   execFileSync("cp", ["-al", join(ROOT, "node_modules"), join(to, "node_modules")]);
 }
 
+const digest = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
+const artefact = (end: string) => readdirSync(first).find((name) => name.endsWith(end)) ?? "";
+
 beforeAll(async () => {
   copyCheckout(join(folder, "checkout"));
   await release(ROOT, first, "amd64,arm64");
-  await release(join(folder, "checkout"), second, LONG ? "amd64,arm64" : "amd64");
+  await release(join(folder, "checkout"), second, LONG ? "amd64,arm64" : NATIVE);
 }, 300_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const digest = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
+describe("artefacts", () => {
+  test("the same bytes in another place", () => {
+    const artefacts = readdirSync(second).filter((name) => name !== "SHA256SUMS");
+    expect(artefacts).toHaveLength(LONG ? 7 : 4);
+    for (const name of artefacts) expect([name, digest(join(second, name))]).toEqual([name, digest(join(first, name))]);
+  });
 
-test("the same bytes in another place", () => {
-  const artefacts = readdirSync(second).filter((name) => name !== "SHA256SUMS");
-  expect(artefacts).toHaveLength(LONG ? 6 : 3);
-  for (const name of artefacts) expect([name, digest(join(second, name))]).toEqual([name, digest(join(first, name))]);
-});
+  test("SHA256SUMS is right, and of all", () => {
+    const checked = execFileSync("sha256sum", ["--check", "SHA256SUMS"], { cwd: first, encoding: "utf8" });
+    expect(checked).toMatch(/^(.*: OK\n){7}$/);
+    expect(readdirSync(first)).toHaveLength(8);
+  });
 
-test("SHA256SUMS is right, and of all", () => {
-  expect(execFileSync("sha256sum", ["--check", "SHA256SUMS"], { cwd: first, encoding: "utf8" })).toMatch(
-    /^(.*: OK\n){6}$/,
-  );
-  expect(readdirSync(first)).toHaveLength(7);
-});
-
-describe.each([
-  ["amd64", "x86-64", 0x3e],
-  ["arm64", "aarch64", 0xb7],
-])("%s", (architecture, _, machine) => {
-  const names = () => readdirSync(first).filter((name) => name.includes(architecture));
-  const tarball = () => join(first, names().find((name) => name.endsWith(".tar.gz")) ?? "");
-
-  test("Node and the shim are that architecture's, and the shim is static", () => {
-    const extract = (path: string) =>
-      execFileSync("tar", ["-xzOf", tarball(), "--wildcards", `*/lib/swarm/${path}`], { maxBuffer: 1 << 28 });
+  test.each([
+    ["amd64", 0x3e],
+    ["arm64", 0xb7],
+  ])("Node and the shim are %s's, and the shim is static", (architecture, machine) => {
+    const tarball = join(first, artefact(`${architecture}.tar.gz`));
     for (const path of ["bin/node", "agent/shim/build/swarm-shim"]) {
-      const elf = extract(path);
+      const member = ["-xzOf", tarball, "--wildcards", `*/lib/swarm/${path}`];
+      const elf = execFileSync("tar", member, { maxBuffer: 1 << 28 });
       expect(elf.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
       expect(elf.readUInt16LE(18)).toBe(machine);
-      // PT_INTERP (3) asks for a loader.
-      const headers = Array.from({ length: elf.readUInt16LE(56) }, (__, index) =>
+      const headers = Array.from({ length: elf.readUInt16LE(56) }, (_, index) =>
         elf.readUInt32LE(Number(elf.readBigUInt64LE(32)) + index * elf.readUInt16LE(54)),
       );
+      // PT_INTERP asks for a loader.
       expect(headers.includes(3)).toBe(path === "bin/node");
     }
   });
 
-  test("everything is there, root's, and nothing that anybody else may write", () => {
-    const listing = execFileSync("tar", ["-tvzf", tarball()], { encoding: "utf8" }).trim().split("\n");
-    const paths = listing.map((line) => line.replace(/.*\d\d:\d\d /, "").replace(/^swarm-[^/]+\//, ""));
-    const wanted = [
-      "usr/local/bin/swarmctl -> ../lib/swarm/cli/swarmctl",
-      "usr/local/lib/systemd/system/swarm-manager.service",
-      "usr/local/share/man/man1/swarmctl-service-create.1.gz",
-      "usr/local/share/man/man8/swarm-agent.8.gz",
-      "usr/local/share/bash-completion/completions/swarmctl",
-      "usr/local/share/zsh/site-functions/_swarmctl",
-      "usr/local/share/fish/vendor_completions.d/swarmctl.fish",
-      "usr/local/share/doc/swarm/licences/etcd3",
-      "usr/local/share/doc/swarm/sbom.cdx.json",
-      "etc/sysusers.d/swarm.conf",
-      "etc/tmpfiles.d/swarm.conf",
-      "etc/default/swarm-agent",
-    ];
-    expect(paths).toEqual(expect.arrayContaining(wanted));
-    expect(
-      listing.filter((line) => !/^[dl-]rwxr-xr-x root\/root|^-rw-r--r-- root\/root|^lrwxrwxrwx root\/root/.test(line)),
-    ).toEqual([]);
-  });
-});
-
-test("units of a local installation start local programs", () => {
-  const tarball = readdirSync(first).find((name) => /amd64\.tar\.gz$/.test(name)) ?? "";
-  const unit = execFileSync("tar", ["-xzOf", join(first, tarball), "--wildcards", "*/swarm-agent.service"], {
-    encoding: "utf8",
-  });
-  expect(unit).toContain("ExecStart=/usr/local/bin/swarm-agent $SWARM_AGENT_FLAGS\n");
-});
-
-test("no shell script has what shellcheck warns of", () => {
-  const scripts = execFileSync(
-    "git",
-    ["ls-files", "--cached", "--others", "--exclude-standard", "deploy/**.sh", "deploy/*.sh"],
-    {
-      cwd: ROOT,
-      encoding: "utf8",
+  test.each(["amd64", "arm64"])(
+    "%s: everything is there, root's, and nothing that anybody else may write",
+    (architecture) => {
+      const tarball = join(first, artefact(`${architecture}.tar.gz`));
+      const listing = execFileSync("tar", ["-tvzf", tarball], { encoding: "utf8" }).trim().split("\n");
+      const paths = listing.map((line) => line.replace(/.*\d\d:\d\d /, "").replace(/^swarm-[^/]+\//, ""));
+      expect(paths).toEqual(
+        expect.arrayContaining([
+          "usr/local/bin/swarmctl -> ../lib/swarm/cli/swarmctl",
+          "usr/local/lib/systemd/system/swarm-manager.service",
+          "usr/local/share/man/man1/swarmctl-service-create.1.gz",
+          "usr/local/share/man/man8/swarm-agent.8.gz",
+          "usr/local/share/bash-completion/completions/swarmctl",
+          "usr/local/share/zsh/site-functions/_swarmctl",
+          "usr/local/share/fish/vendor_completions.d/swarmctl.fish",
+          "usr/local/share/doc/swarm/licences/etcd3",
+          "usr/local/share/doc/swarm/sbom.cdx.json",
+          "etc/sysusers.d/swarm.conf",
+          "etc/tmpfiles.d/swarm.conf",
+          "etc/default/swarm-agent",
+        ]),
+      );
+      const usual = /^([d-]rwxr-xr-x|-rw-r--r--|lrwxrwxrwx) root\/root /;
+      expect(listing.filter((line) => !usual.test(line))).toEqual([]);
     },
   );
-  // setup.sh is bash's and sourced by others, start.sh needs their variables.
-  const own = scripts.split("\n").filter((path) => path !== "" && !/deploy\/(setup|start)\.sh$|examples\//.test(path));
-  expect(own.length).toBeGreaterThan(3);
-  expect(execFileSync("shellcheck", ["--shell=sh", ...own], { cwd: ROOT, encoding: "utf8" })).toBe("");
+
+  test("no shell script has what shellcheck warns of", () => {
+    const argv = ["ls-files", "--cached", "--others", "--exclude-standard", "deploy"];
+    const files = execFileSync("git", argv, { cwd: ROOT, encoding: "utf8" }).split("\n");
+    // setup.sh is bash's and sourced by others, start.sh needs their variables.
+    const own = files.filter((path) => path.endsWith(".sh") && !/deploy\/(setup|start)\.sh$|examples\//.test(path));
+    expect(own.length).toBeGreaterThan(4);
+    expect(execFileSync("shellcheck", ["--shell=sh", ...own], { cwd: ROOT, encoding: "utf8" })).toBe("");
+  });
 });
+
+describe("the Debian package", () => {
+  let root: SystemRoot;
+  let before: string;
+  /** Where an installation leaves anything. */
+  const traces = () =>
+    root.shell(
+      "find /usr /etc /var /run -xdev -name '*swarm*' ! -path '/run/credentials/*' ! -path '/var/cache/man/*' | sort",
+    );
+
+  beforeAll(async () => {
+    root = await SystemRoot.start();
+    before = await traces();
+    cpSync(join(first, artefact(`${NATIVE}.deb`)), join(root.share, "swarm.deb"));
+    writeDemoImage(root.share, "1");
+  }, 60_000);
+  afterAll(() => root?.[Symbol.asyncDispose]());
+
+  test("dpkg installs it, and the manager runs", async () => {
+    await root.shell("dpkg -i /mnt/share/swarm.deb");
+    await managerAnswers(root);
+    expect(await root.shell("systemctl is-enabled swarm-manager swarm-agent")).toBe("enabled\nenabled\n");
+    expect(await root.shell("swarmctl version --format '{{.Server.Version}}'")).toBe(`${projectVersion()}\n`);
+    expect(await root.shell("journalctl -q -u swarm-manager")).toContain("manager ready");
+    // A bundle that was compiled where it is installed.
+    expect(await root.shell("ls /usr/lib/swarm/deploy/out/*.code | wc -l")).toBe("3\n");
+  });
+
+  test("the manager has no privilege, and its unit says so", async () => {
+    const status = await root.shell(`cat /proc/${await mainPid(root, "swarm-manager")}/status`);
+    expect(status).toMatch(/^CapBnd:\s+0+$/m);
+    expect(status).toMatch(/^NoNewPrivs:\s+1$/m);
+    expect(status).toMatch(/^Seccomp:\s+2$/m);
+    expect(status).not.toMatch(/^Uid:\s+0\s/m);
+    // In tenths: 4.0 of 10 at most.
+    await root.shell("systemd-analyze security --threshold=40 --no-pager swarm-manager.service");
+    expect(await root.shell("systemd-analyze verify swarm-manager.service swarm-agent.service 2>&1")).toBe("");
+    const modes = await root.shell("stat -c '%a %U' /var/lib/swarm/manager /var/lib/swarm/agent /run/swarm");
+    expect(modes).toBe("700 swarm\n700 root\n750 swarm\n");
+  });
+
+  test("an upgrade starts both programs again and no container", async () => {
+    await joinHost(root);
+    await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
+    await root.shell("swarmctl service create --name web --replicas 2 -p 8080:80 demo/web:1");
+    const [processes, agent, tasks] = [
+      await containerProcesses(root),
+      await mainPid(root, "swarm-agent"),
+      await root.shell("swarmctl service ps -q web"),
+    ];
+    expect(processes.length).toBeGreaterThanOrEqual(2);
+    await root.shell("dpkg -i /mnt/share/swarm.deb");
+    await managerAnswers(root);
+    await nodeIsReady(root);
+    expect(await containerProcesses(root)).toEqual(processes);
+    expect(await mainPid(root, "swarm-agent")).not.toBe(agent);
+    expect(await root.shell("swarmctl service ps -q web")).toBe(tasks);
+    expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
+    expect(await root.shell("cat /etc/default/swarm-agent")).toContain("JOIN_TOKEN_FILE");
+  });
+
+  test("swarmctl check says that this host does, and which ports the manager has", async () => {
+    const { Findings } = JSON.parse(await root.shell("swarmctl check --format json"));
+    expect(Findings).toContainEqual(
+      expect.objectContaining({ Name: "port 2377", Level: "OK", Message: expect.stringMatching(/the manager's/) }),
+    );
+  });
+
+  test("removing it ends the containers and keeps the state; installing it again goes on from there", async () => {
+    const before = await root.shell("swarmctl node ls -q");
+    await root.shell("dpkg -r swarm-cluster");
+    expect(await containerProcesses(root)).toEqual([]);
+    expect(
+      await root.shell(
+        "find /sys/fs/cgroup -name 'container-*'; ls -d /sys/class/net/swarm0 /usr/lib/swarm 2>/dev/null || true",
+      ),
+    ).toBe("");
+    expect(await root.shell("ls /var/lib/swarm")).toBe("agent\nmanager\n");
+    await root.shell("dpkg -i /mnt/share/swarm.deb");
+    await managerAnswers(root);
+    await nodeIsReady(root);
+    expect(await root.shell("swarmctl node ls -q")).toBe(before);
+    await root.shell("swarmctl wait service web --for converged --timeout 60s");
+    expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
+  });
+
+  test("purging it leaves nothing", async () => {
+    await root.shell("dpkg -P swarm-cluster");
+    expect(await containerProcesses(root)).toEqual([]);
+    expect(await root.shell("ls /var/lib/swarm")).toBe("");
+    expect(await traces()).toBe(before);
+    expect(await root.shell("pgrep -f /usr/lib/swarm || true")).toBe("");
+  });
+});
+
+/** Debian's smallest system with what the package depends on and recommends, and curl to look. */
+const MINIMAL = "systemd,systemd-sysv,nftables,libstdc++6,etcd-server,iproute2,curl";
+
+describe.runIf(LONG)("the Debian package on a Debian of debootstrap", () => {
+  let root: SystemRoot;
+
+  beforeAll(async () => {
+    const debian = join(folder, "debian");
+    await execute("debootstrap", ["--variant=minbase", `--include=${MINIMAL}`, "bookworm", debian]);
+    root = await SystemRoot.start(debian);
+    cpSync(join(first, artefact(`${NATIVE}.deb`)), join(root.share, "swarm.deb"));
+    writeDemoImage(root.share, "1");
+  }, 600_000);
+  afterAll(() => root?.[Symbol.asyncDispose]());
+
+  test("nothing else is needed", async () => {
+    await root.shell("dpkg -i /mnt/share/swarm.deb");
+    await managerAnswers(root);
+    await joinHost(root);
+    await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
+    await root.shell("swarmctl service create --name web -p 8080:80 demo/web:1");
+    expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
+    expect(await root.shell("dpkg --audit")).toBe("");
+    await root.shell("dpkg -P swarm-cluster");
+    expect(await root.shell("ls -A /var/lib/swarm")).toBe("");
+  });
+});
+
+describe("install.sh", () => {
+  let root: SystemRoot;
+  const install = (...args: readonly string[]) => root.run("sh", "/mnt/share/install.sh", ...args);
+  const tarball = () => artefact(`${NATIVE}.tar.gz`);
+
+  beforeAll(async () => {
+    root = await SystemRoot.start();
+    for (const name of ["install.sh", "SHA256SUMS", tarball()]) cpSync(join(first, name), join(root.share, name));
+    writeDemoImage(root.share, "1");
+    // Programs whose answers a test may set.
+    await root.shell("mkdir /fake");
+  }, 60_000);
+  afterAll(() => root?.[Symbol.asyncDispose]());
+
+  test.each([
+    ["another processor", "printf '#!/bin/sh\\necho riscv64\\n' >/fake/uname", /this is riscv64/],
+    [
+      "an old kernel",
+      "printf '#!/bin/sh\\n[ $1 = -m ] && echo x86_64 || echo 5.10.0-30-amd64\\n' >/fake/uname",
+      /the kernel is 5\.10\.0-30-amd64: containers need 5\.12/,
+    ],
+    ["musl", "printf '#!/bin/sh\\nexit 1\\n' >/fake/getconf", /no glibc \(it may have musl\)/],
+    ["an old glibc", "printf '#!/bin/sh\\necho glibc 2.17\\n' >/fake/getconf", /glibc 2\.17 is older than 2\.28/],
+    ["not root", "printf '#!/bin/sh\\necho 1000\\n' >/fake/id", /must run as root/],
+  ])("refuses %s", async (_, fake, reason) => {
+    const { stderr, code } = await root.run(
+      "sh",
+      "-c",
+      `${fake}; chmod 755 /fake/*; PATH=/fake:$PATH sh /mnt/share/install.sh; code=$?; rm /fake/*; exit $code`,
+    );
+    expect(stderr).toMatch(reason);
+    expect(code).toBe(1);
+    expect(await root.shell("ls /usr/local/lib /usr/local/bin")).not.toContain("swarm");
+  });
+
+  test.each([
+    ["another distribution", "ID=arch\\n", /this is arch: Debian, Ubuntu, Fedora/],
+    ["Alpine", "ID=alpine\\nVERSION_ID=3.20\\n", /this is alpine/],
+  ])("refuses %s", async (_, text, reason) => {
+    const { stderr, code } = await root.run(
+      "sh",
+      "-c",
+      `printf '${text}' >/tmp/os-release; mount --bind /tmp/os-release /etc/os-release; sh /mnt/share/install.sh; code=$?; umount /etc/os-release; exit $code`,
+    );
+    expect([code, stderr]).toEqual([1, expect.stringMatching(reason)]);
+  });
+
+  test.each([
+    ["systemd", "/run/systemd", /systemd does not run this host/],
+    ["cgroups", "/sys/fs/cgroup", /no cgroups below|the cgroup controller memory is missing/],
+  ])("refuses a host without %s", async (_, hidden, reason) => {
+    // What is mounted below goes, too, for whoever reads the list of mounts.
+    const script = `awk '$2 ~ "^${hidden}" { print $2 }' /proc/mounts | sort -r | xargs -r umount; mount -t tmpfs tmpfs ${hidden}; sh /mnt/share/install.sh`;
+    const { stderr, code } = await root.run("unshare", "--mount", "sh", "-c", script);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(reason)]);
+  });
+
+  test("refuses a tarball that is not the one of SHA256SUMS, and unknown words", async () => {
+    const damaged = await root.run(
+      "sh",
+      "-c",
+      `mkdir -p /tmp/bad && cd /tmp/bad && cp /mnt/share/* . && echo x >>${tarball()} && sh install.sh`,
+    );
+    expect(damaged).toMatchObject({ code: 1, stderr: expect.stringMatching(/is not what SHA256SUMS says/) });
+    expect(await install("--frob")).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/unknown argument --frob/),
+    });
+    expect(await install("--version", "9.9")).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/names no swarm-9\.9/),
+    });
+    expect(await root.shell("ls /usr/local/lib")).not.toContain("swarm");
+  });
+
+  test("installs, says what it did, and does it once", async () => {
+    const { stdout, stderr, code } = await install();
+    expect([code, stderr]).toEqual([0, expect.not.stringContaining("error")]);
+    expect(stdout).toContain(`installed ${tarball().replace(".tar.gz", "")} in /usr/local\n`);
+    expect(stdout).toContain("swarm-manager.service is enabled and active\n");
+    await managerAnswers(root);
+    await joinHost(root);
+    await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
+    await root.shell("swarmctl service create --name web -p 8080:80 demo/web:1");
+    const [processes, manager] = [await containerProcesses(root), await mainPid(root, "swarm-manager")];
+    const again = await install();
+    expect(again.stdout).toMatch(/^swarm-.* is installed already\n/);
+    expect(await mainPid(root, "swarm-manager")).toBe(manager);
+    expect(await containerProcesses(root)).toEqual(processes);
+    expect(await root.shell("systemd-analyze verify swarm-manager.service swarm-agent.service 2>&1")).toBe("");
+  });
+
+  test("upgrades under a running container, takes away what the new version has not, and keeps options", async () => {
+    const processes = await containerProcesses(root);
+    const before = await root.shell("cat /etc/default/swarm-agent");
+    makeNewerRelease(root.share, tarball());
+    const { stdout, code } = await install("--from", "/mnt/share/newer/", "--version", "99.0.0");
+    expect([code, stdout]).toEqual([
+      0,
+      expect.stringMatching(/kept \/etc\/default\/swarm-agent\n[\s\S]*installed swarm-99\.0\.0/),
+    ]);
+    await managerAnswers(root);
+    await nodeIsReady(root);
+    expect(await root.shell("swarmctl version --format '{{.Server.Version}}'")).toBe("99.0.0\n");
+    expect(await root.shell("swarmctl node ls --format '{{.EngineVersion}}'")).toBe("99.0.0\n");
+    expect(await containerProcesses(root)).toEqual(processes);
+    expect(await root.shell("cat /etc/default/swarm-agent")).toBe(before);
+    expect(await root.shell("ls /usr/local/share/man/man8")).toBe("swarm-agent.8.gz\n");
+  });
+
+  test("does not mix with the package", async () => {
+    const { stderr, code } = await root.run(
+      "sh",
+      "-c",
+      "mkdir /usr/lib/swarm; sh /mnt/share/install.sh; code=$?; rmdir /usr/lib/swarm; exit $code",
+    );
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/the package swarm-cluster is installed/)]);
+  });
+
+  test("removes the programs and the containers, then the state", async () => {
+    expect((await install("--remove")).stdout).toContain("state stays in /var/lib/swarm");
+    expect(await containerProcesses(root)).toEqual([]);
+    expect(await root.shell("find /usr/local -name '*swarm*'; ls /var/lib/swarm")).toBe("agent\nmanager\n");
+    const purged = await install("--purge");
+    expect(purged.stdout).toMatch(/^nothing is installed in \/usr\/local\n[\s\S]*removed this host's state/);
+    expect(await root.shell("ls -A /var/lib/swarm; ls /etc/default | grep swarm || true")).toBe("");
+  });
+});
+
+/** Another version, less one page of the manual. */
+function makeNewerRelease(share: string, tarball: string): void {
+  const work = mkdtempSync(join(folder, "newer-"));
+  execFileSync("tar", ["-xzf", join(share, tarball), "-C", work, "--strip-components=1"]);
+  const manifest = join(work, "usr/local/lib/swarm/package.json");
+  writeFileSync(manifest, readFileSync(manifest, "utf8").replace(`"${projectVersion()}"`, '"99.0.0"'));
+  rmSync(join(work, "usr/local/share/man/man8/swarm-manager.8.gz"));
+  const name = `swarm-99.0.0-linux-${NATIVE}`;
+  mkdirSync(join(share, "newer"));
+  const path = join(share, "newer", `${name}.tar.gz`);
+  execFileSync("tar", [
+    "-c",
+    "--use-compress-program=gzip -1",
+    "-f",
+    path,
+    "-C",
+    work,
+    `--transform=s,^\\.,${name},S`,
+    ".",
+  ]);
+  writeFileSync(join(share, "newer/SHA256SUMS"), `${digest(path)}  ${name}.tar.gz\n`);
+}

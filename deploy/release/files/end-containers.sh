@@ -1,5 +1,5 @@
 #!/bin/sh
-# Ends the containers of this host's node and takes away what the kernel keeps for them: links, rules, mounts below /var/lib/swarm.
+# Ends the containers of this host's node and takes away what the kernel keeps for them: links, rules, volumes that are mounted.
 # For a host whose agent goes for good; whoever wants tasks to move first drains the node. Data stays where it is.
 set -u
 
@@ -28,8 +28,10 @@ if [ -n "$(processes)" ]; then
     ended 100 || echo "some processes of containers do not end" >&2
   fi
 fi
+find /sys/fs/cgroup -depth -type d -path "*/swarm-$node*" -exec rmdir {} + 2>/dev/null
 if command -v nft >/dev/null; then nft delete table ip swarm0 2>/dev/null; fi
 if [ -e /sys/class/net/swarm0 ] && command -v ip >/dev/null; then ip link delete swarm0; fi
-# The last one mounted first: volumes with options, perhaps of other hosts.
-awk '$5 ~ "^/var/lib/swarm/" { print $5 }' /proc/self/mountinfo | sort -r | while read -r path; do umount "$path"; done
-! awk '$5 ~ "^/var/lib/swarm/" { found = 1 } END { exit !found }' /proc/self/mountinfo
+# Volumes with options, perhaps of other hosts; the last one mounted first.
+mounted() { awk '$5 ~ "^/var/lib/swarm/agent/mounts/" { print $5 }' /proc/self/mountinfo | sort -r; }
+mounted | while read -r path; do umount "$path"; done
+[ -z "$(mounted)" ]

@@ -13,11 +13,13 @@ purge)
     deb-systemd-helper purge swarm-manager.service swarm-agent.service >/dev/null || true
     deb-systemd-helper unmask swarm-manager.service swarm-agent.service >/dev/null || true
   fi
-  # What is mounted there may be another host's data.
-  if awk '$5 ~ "^/var/lib/swarm/" { found = 1 } END { exit !found }' /proc/self/mountinfo; then
-    echo "swarm: something is still mounted below /var/lib/swarm: not removed" >&2
+  # A volume that is still mounted is another host's data.
+  if grep -q ' /var/lib/swarm/agent/mounts/' /proc/self/mountinfo; then
+    echo "swarm: volumes are still mounted below /var/lib/swarm/agent/mounts: not removed" >&2
   else
-    rm -rf --one-file-system /var/lib/swarm /run/swarm /run/swarm-agent
+    rm -rf --one-file-system /var/lib/swarm/agent /var/lib/swarm/manager /run/swarm /run/swarm-agent ||
+      echo "swarm: what is mounted below /var/lib/swarm was left" >&2
+    rmdir /var/lib/swarm 2>/dev/null || true
   fi
   ;;
 esac

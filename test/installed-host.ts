@@ -1,0 +1,41 @@
+/** A host on which the product is installed as people install it, and what tests ask of it. */
+import { eventually } from "./eventually.ts";
+import type { SystemRoot } from "./system-root.ts";
+
+/** Resolves when the manager of a fresh installation answers. */
+export async function managerAnswers(root: SystemRoot): Promise<void> {
+  await eventually(() => root.shell("swarmctl info"), { timeoutMs: 30_000, intervalMs: 200 });
+}
+
+/** Makes the host a node of its own manager's cluster. */
+export async function joinHost(root: SystemRoot): Promise<void> {
+  await root.shell(`umask 077
+    swarmctl swarm join-token -q worker >/root/token
+    echo SWARM_AGENT_JOIN_TOKEN_FILE=/root/token >>/etc/default/swarm-agent
+    systemctl reset-failed swarm-agent
+    systemctl restart swarm-agent`);
+  await nodeIsReady(root);
+}
+
+export async function nodeIsReady(root: SystemRoot): Promise<void> {
+  await eventually(
+    async () => {
+      const status = await root.shell("swarmctl node ls --format '{{.Status}}'");
+      if (status !== "Ready\n") throw new Error(`the node is ${status}`);
+    },
+    { timeoutMs: 30_000, intervalMs: 200 },
+  );
+}
+
+/** The process that systemd started for a unit; 0 = none. */
+export async function mainPid(root: SystemRoot, unit: string): Promise<number> {
+  return Number(await root.shell(`systemctl show --property MainPID --value ${unit}`));
+}
+
+/** Each process of each container with the time it began at: whatever is started anew differs. */
+export async function containerProcesses(root: SystemRoot): Promise<readonly string[]> {
+  const found = await root.shell(`
+    find /sys/fs/cgroup -path '*/swarm-*/container-*/cgroup.procs' -exec cat {} + | sort -nu |
+    while read -r pid; do cut -d ' ' -f 1,22 "/proc/$pid/stat"; done`);
+  return found.split("\n").filter(Boolean);
+}
