@@ -195,6 +195,11 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./commands/swarm-leave.ts"),
   },
   "swarm join-token": { summary: "Manage join tokens", load: () => import("./commands/swarm-join-token.ts") },
+  "swarm unlock": {
+    summary: "Unlock this host's manager with the key from STDIN",
+    load: () => import("./commands/swarm-unlock.ts"),
+  },
+  "swarm unlock-key": { summary: "Manage the unlock key", load: () => import("./commands/swarm-unlock-key.ts") },
   "swarm update": { summary: "Update the swarm", load: () => import("./commands/swarm-update.ts") },
   "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },
   "wait service": { summary: "Block until a service is as wanted", load: () => import("./commands/wait-service.ts") },

@@ -11,7 +11,6 @@ export interface RefusedFlags {
   readonly reasons: Readonly<Record<string, string>>;
 }
 
-const NO_LOCKS = "managers' keys cannot be locked yet";
 /** `--external-ca`, wherever it is. */
 const NO_CFSSL =
   "certificates are signed by the managers, not by a CFSSL service: give them an authority of yours by files, " +
@@ -22,7 +21,6 @@ const NO_OVERLAY = "overlay networks do not exist yet";
 
 /** `swarm init`. */
 export const SWARM_INIT_REFUSED = refused({
-  autolock: ["boolean", NO_LOCKS],
   "data-path-addr": ["text", NO_OVERLAY],
   "data-path-port": ["text", NO_OVERLAY],
   "default-addr-pool-mask-length": ["text", "tasks of all nodes share one pool"],
@@ -36,7 +34,6 @@ export const SWARM_JOIN_REFUSED = refused({ "data-path-addr": ["text", NO_OVERLA
 
 /** `swarm update`. */
 export const SWARM_UPDATE_REFUSED = refused({
-  autolock: ["boolean", NO_LOCKS],
   "external-ca": ["text", NO_CFSSL],
   "max-snapshots": ["text", OWN_ETCD],
   "snapshot-interval": ["text", OWN_ETCD],
@@ -99,8 +96,6 @@ const BUILD_WORDS = [
 
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
 const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
-  "swarm unlock": `${NO_LOCKS}, so nothing is locked`,
-  "swarm unlock-key": `${NO_LOCKS}, so nothing is locked`,
   events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
   "network *": NO_NETWORKS,
   "plugin *": "there are no plugins: what an agent can do is built in",

@@ -88,6 +88,7 @@ const CONTROL: Rights<typeof Control> = {
   removeNode: ADMIN,
   updateCluster: ADMIN,
   getJoinTokens: ADMIN,
+  getUnlockKey: ADMIN,
 };
 
 /** By the services' full names. */

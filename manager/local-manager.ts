@@ -6,21 +6,23 @@ import { projectVersion } from "../common/base/version.ts";
 import { readCertificates } from "../common/pki/certificates.ts";
 import { identityOf } from "../common/pki/identity.ts";
 import { readTrustBundle } from "../common/pki/trust-bundle.ts";
+import { parseUnlockKey } from "../common/pki/unlock-key.ts";
 import type { CallContext, ServiceImplementation } from "../common/rpc/service.ts";
-import { Control } from "../proto/gen/swarm/v1/control_pb.js";
+import { Control, GetUnlockKeyRequestSchema, UpdateClusterRequestSchema } from "../proto/gen/swarm/v1/control_pb.js";
 import {
   type IssueLocalCertificateRequest,
   type JoinClusterRequest,
   type LocalManager,
   LocalState,
 } from "../proto/gen/swarm/v1/local_pb.js";
-import { NodeSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { type ClusterSpec, ClusterSpecSchema, NodeSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role, NodeStatus_State } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ManagerHost } from "./manager-host.ts";
 import type { Member } from "./member.ts";
 
 const STATES = {
   idle: LocalState.IDLE,
+  locked: LocalState.LOCKED,
   starting: LocalState.STARTING,
   member: LocalState.MEMBER,
 } as const;
@@ -39,12 +41,10 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
       };
     },
     async initCluster(request, { signal }) {
-      if (request.autolock) {
-        throw new SwarmError("unimplemented", "--autolock: managers' keys cannot be locked yet");
-      }
       await host.init(request, signal);
       const { member, nodeId } = host;
-      return { nodeId, clusterId: clusterIdOf(member), address: member.address };
+      const unlockKey = request.autolock ? await lockFromNowOn(member, signal) : "";
+      return { nodeId, clusterId: clusterIdOf(member), address: member.address, unlockKey };
     },
     beginJoin: (request) => host.beginJoin(request),
     async joinCluster(request, { signal }) {
@@ -55,11 +55,23 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
       await host.leave(request, signal);
       return {};
     },
-    async unlockManager() {
-      throw new SwarmError("failed_precondition", "this host's manager is not locked");
+    async unlockManager({ unlockKey }) {
+      await host.unlock(parseUnlockKey(unlockKey));
+      return {};
     },
     issueLocalCertificate: (request, { signal }) => issueLocalCertificate(host.member, host.nodeId, request, signal),
   };
+}
+
+/** Turns autolock on, as `swarm update --autolock` does; answers the key. */
+async function lockFromNowOn({ services: { control, store } }: Member, signal: AbortSignal): Promise<string> {
+  const { cluster } = store.view;
+  const context = { signal, peer: { address: "local" } };
+  const spec = create(ClusterSpecSchema, { ...cluster?.spec, autolock: true } as ClusterSpec);
+  const request = create(UpdateClusterRequestSchema, { version: cluster?.meta?.version ?? 0n, spec });
+  await control.updateCluster(request, context);
+  const { unlockKey = "" } = await control.getUnlockKey(create(GetUnlockKeyRequestSchema), context);
+  return unlockKey;
 }
 
 /** Control while the host's manager is a member. */

@@ -3,13 +3,14 @@
  * root: LocalManager to begin, join and leave, Control while it is a member.
  *
  *   IDLE ── InitCluster, JoinCluster ──▶ STARTING ──▶ MEMBER ── LeaveCluster, demoted ──▶ IDLE
- *    ▲             it failed ─────────────────┘          │ the process starts again: by membership.json
+ *    ▲             it failed ─────────────────┘          │ the process starts again: by membership.json, LOCKED first with autolock
  */
 import { networkInterfaces } from "node:os";
-import { abortable, abortReason, systemClock, withTimeout } from "../common/base/clock.ts";
+import { dirname, join } from "node:path";
+import { abortable, systemClock, withTimeout } from "../common/base/clock.ts";
 import type { DataDirectory } from "../common/base/data-directory.ts";
 import { SwarmError } from "../common/base/error.ts";
-import { type HostPort, parseHostPort, printHostPort } from "../common/base/host-port.ts";
+import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
 import { type NodeId, newId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import { systemEntropy, systemRandom } from "../common/base/random.ts";
@@ -17,28 +18,23 @@ import { durationMs } from "../common/model/duration.ts";
 import { createCertificateRequest } from "../common/pki/certificate-request.ts";
 import { writeCredentials } from "../common/pki/credential-files.ts";
 import { exportPrivateKey, generateKeyPair, type KeyPair } from "../common/pki/key-pair.ts";
-import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
-import { createClient } from "../common/rpc/service.ts";
-import { type JoinManagersResponse, ManagerPeers } from "../proto/gen/swarm/v1/ca_pb.js";
 import type { BeginJoinRequest, InitClusterRequest, JoinClusterRequest } from "../proto/gen/swarm/v1/local_pb.js";
 import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { advertisedAddress, MANAGER_PORT } from "./advertised.ts";
 import { ClusterAuthority, newClusterCa } from "./ca/cluster-authority.ts";
+import { external, joinedMembership, placeOf, takenInBy } from "./joining.ts";
 import type { ClusterDefaults } from "./manager.ts";
 import { takeOut } from "./manager-peers.ts";
-import { certificateHosts, identityDirectory, type Member, type MemberOptions, runMember } from "./member.ts";
+import { certificateHosts, type Member, type MemberOptions, runMember } from "./member.ts";
 import { forgetMembership, type Membership, readMembership, writeMembership } from "./membership.ts";
 import type { ManagerSettings } from "./options.ts";
 import { keyFile } from "./sealing/key-file.ts";
+import { ManagerLock, runtimeDirectory } from "./sealing/manager-lock.ts";
 import { Sealer } from "./sealing/sealer.ts";
-import { peerUrl } from "./store/embedded-etcd.ts";
 
-/** The etcds of managers meet at this distance from the managers' port: 2380, etcd's own, for 2377. */
-const PEER_PORT_OFFSET = 3;
 /** A member that joins copies the store; one that begins elects itself. */
 const SERVING_MS_MAX = 120_000;
-const JOIN_CALL_MS_MAX = 20_000;
 const START_AGAIN_MS = 2_000;
 
 /** What a host is made of. */
@@ -50,6 +46,8 @@ export interface ManagerHostOptions {
 
 type State =
   | { readonly kind: "idle" }
+  /** It needs the unlock key first. */
+  | { readonly kind: "locked"; readonly membership: Membership }
   | { readonly kind: "starting"; readonly membership: Membership }
   | { readonly kind: "member"; readonly membership: Membership; readonly member: Member };
 
@@ -62,6 +60,8 @@ interface Run {
 export class ManagerHost {
   readonly #options: ManagerHostOptions;
   readonly #failed = Promise.withResolvers<never>();
+  #unlocked = Promise.withResolvers<void>();
+  #lock: ManagerLock;
   #nodeId: NodeId;
   #state: State = { kind: "idle" };
   #run: Run | undefined;
@@ -72,6 +72,7 @@ export class ManagerHost {
   constructor(options: ManagerHostOptions) {
     this.#options = options;
     this.#nodeId = options.directory.id;
+    this.#lock = this.#newLock();
     this.#failed.promise.catch(() => {});
   }
 
@@ -86,11 +87,7 @@ export class ManagerHost {
   /** The member's part of the API. Throws `failed_precondition` while there is none. */
   get member(): Member {
     if (this.#state.kind === "member") return this.#state.member;
-    const idle = "this host's manager is in no cluster: swarmctl swarm init begins one, swarmctl swarm join joins one";
-    throw new SwarmError(
-      this.#state.kind === "idle" ? "failed_precondition" : "unavailable",
-      this.#state.kind === "idle" ? idle : "this host's manager is starting",
-    );
+    throw absence(this.#state.kind);
   }
 
   /** Takes up what was, or what the options say, and goes on until `signal` aborts or a member fails. */
@@ -98,13 +95,38 @@ export class ManagerHost {
     const { settings } = this.#options;
     const membership = (await readMembership(settings.dataDirectory)) ?? this.#asked();
     try {
-      if (membership) await this.#takeUp(membership, signal);
+      if (membership && this.#lock.isLocked) await this.#waitForKey(membership, signal);
+      if (membership && this.#state.kind !== "member") await this.#takeUp(membership, signal);
       await abortable(this.#failed.promise, signal);
     } catch (reason) {
       if (!signal.aborted) throw reason;
     } finally {
       await this.#end();
     }
+  }
+
+  async #waitForKey(membership: Membership, signal: AbortSignal): Promise<void> {
+    this.#state = { kind: "locked", membership };
+    this.#options.logger.warn("locked: waiting for swarmctl swarm unlock");
+    await abortable(this.#unlocked.promise, signal);
+  }
+
+  /** See `LocalManager.UnlockManager`. */
+  async unlock(key: Uint8Array): Promise<void> {
+    if (this.#state.kind !== "locked") throw new SwarmError("failed_precondition", "this host's manager is not locked");
+    await this.#lock.unlock(key);
+    this.#unlocked.resolve();
+  }
+
+  #newLock(): ManagerLock {
+    const { dataDirectory, clusterKeyFile, socket } = this.#options.settings;
+    const runtime = runtimeDirectory(dirname(socket), this.#nodeId);
+    return new ManagerLock({
+      clusterKeyFile,
+      identity: join(dataDirectory, "identity"),
+      runtime,
+      entropy: systemEntropy,
+    });
   }
 
   /** Without its store there is nothing to do but to wait for it, or for somebody who gives the others up. */
@@ -201,8 +223,8 @@ export class ManagerHost {
       const credentials = { key: exportPrivateKey(key), chain: request.certificates, trust: request.roots };
       const place = placeOf(request, nodeId);
       try {
-        await writeCredentials(identityDirectory({ dataDirectory }), credentials);
         this.#adopt(nodeId);
+        await writeCredentials(join(dataDirectory, "identity"), credentials);
         const tls = {
           ca: request.roots,
           certificate: request.certificates,
@@ -278,6 +300,7 @@ export class ManagerHost {
   #adopt(nodeId: NodeId): void {
     this.#options.directory.adopt(nodeId);
     this.#nodeId = nodeId;
+    this.#lock = this.#newLock();
   }
 
   /** Cluster key, CA and this manager's certificate, before there is a store: its etcd needs them. */
@@ -297,7 +320,11 @@ export class ManagerHost {
       clusterId: authority.clusterId,
     } as const;
     const { chain } = await authority.issue(subject, await createCertificateRequest(key), this.#hostsOf(advertise));
-    await writeCredentials(identityDirectory(settings), { key: exportPrivateKey(key), chain, trust: authority.roots });
+    await writeCredentials(join(settings.dataDirectory, "identity"), {
+      key: exportPrivateKey(key),
+      chain,
+      trust: authority.roots,
+    });
     return ca;
   }
 
@@ -321,7 +348,7 @@ export class ManagerHost {
     this.#state = { kind: "starting", membership };
     const stop = new AbortController();
     const serving = Promise.withResolvers<void>();
-    const options: MemberOptions = { ...given, settings, nodeId: this.#nodeId, logger };
+    const options: MemberOptions = { ...given, settings, nodeId: this.#nodeId, lock: this.#lock, logger };
     const done = runMember(
       options,
       (member) => {
@@ -390,70 +417,22 @@ export class ManagerHost {
   }
 }
 
-type StoreOfCa = ConstructorParameters<typeof ClusterAuthority>[0]["store"];
-
-interface Place {
-  readonly listen: string;
-  readonly advertise: string;
-  /** Of its etcd. */
-  readonly peer: string;
-  readonly peerListen: string;
-  /** The membership of a manager whose etcd begins, to be shared later. */
-  readonly shared: Membership;
-}
-
-function placeOf(
-  request: { readonly listenAddress: string; readonly advertiseAddress: string },
-  nodeId: NodeId,
-): Place {
-  const listen = parseHostPort(request.listenAddress || `0.0.0.0:${MANAGER_PORT}`);
-  if (!listen) throw new SwarmError("invalid_argument", `--listen-addr: ${request.listenAddress} is not HOST:PORT`);
-  const advertise = advertisedAddress(request.advertiseAddress, listen, networkInterfaces());
-  const { host, port } = parseHostPort(advertise) ?? listen;
-  const peer = printHostPort({ host, port: port + PEER_PORT_OFFSET });
-  const peerListen = printHostPort({ host: listen.host, port: listen.port + PEER_PORT_OFFSET } satisfies HostPort);
-  const etcd = {
-    ...({ kind: "shared", listen: peerListen, advertise: peer } as const),
-    initialCluster: `${nodeId}=${peerUrl(peer)}`,
-    joins: false,
-  };
-  const addresses = { listen: printHostPort(listen), advertise };
-  return { ...addresses, peer, peerListen, shared: { ...addresses, etcd } };
-}
-
-function external({ listen, advertise }: Place, endpoints: readonly string[]): Membership {
-  return { listen, advertise, etcd: { kind: "external", endpoints } };
-}
-
-function joinedMembership(place: Place, taken: JoinManagersResponse): Membership {
-  if (taken.etcdEndpoints.length > 0) return external(place, taken.etcdEndpoints);
-  const { listen, advertise, peer, peerListen } = place;
-  const etcd = {
-    kind: "shared",
-    listen: peerListen,
-    advertise: peer,
-    initialCluster: taken.etcdInitialCluster,
-  } as const;
-  return { listen, advertise, etcd: { ...etcd, joins: true } };
-}
-
-/** By the first of the managers that can. */
-async function takenInBy(
-  managers: readonly string[],
-  tls: Parameters<typeof openGrpcTransport>[0]["tls"] & object,
-  etcdPeerAddress: string,
-  signal: AbortSignal,
-): Promise<JoinManagersResponse> {
-  let failure = new SwarmError("invalid_argument", "no manager is known to join by");
-  for (const address of managers) {
-    try {
-      await using transport = openGrpcTransport({ address, tls });
-      const options = { signal, timeoutMs: JOIN_CALL_MS_MAX };
-      return await createClient(ManagerPeers, transport).joinManagers({ etcdPeerAddress }, options);
-    } catch (reason) {
-      if (signal.aborted) throw abortReason(signal);
-      failure = SwarmError.wrap(`manager ${address}`, reason);
-    }
+/** Why there is no member to talk to, and what to do. */
+function absence(kind: Exclude<State["kind"], "member">): SwarmError {
+  switch (kind) {
+    case "idle":
+      return new SwarmError(
+        "failed_precondition",
+        "this host's manager is in no cluster: swarmctl swarm init begins one, swarmctl swarm join joins one",
+      );
+    case "locked":
+      return new SwarmError(
+        "failed_precondition",
+        "the swarm is locked: this host's manager must be unlocked before it can be used (swarmctl swarm unlock)",
+      );
+    case "starting":
+      return new SwarmError("unavailable", "this host's manager is starting");
   }
-  throw failure;
 }
+
+type StoreOfCa = ConstructorParameters<typeof ClusterAuthority>[0]["store"];

@@ -151,7 +151,7 @@ export class Manager {
   }
 
   #services(store: Store, sealer: Sealer, authority: ClusterAuthority): ManagerServices {
-    const { clock, random, logger, managerId, version, blobs, registry } = this.#options;
+    const { clock, random, entropy, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
     const streamBroker = () => this.#require().streams.implementation;
@@ -164,6 +164,7 @@ export class Manager {
         blobs,
         registry,
         sealer,
+        entropy,
         authority,
         takeOutManager: this.#options.takeOutManager ?? (async () => {}),
         logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },

@@ -3,7 +3,7 @@
  * `ManagerHost` as often as the host joins and leaves.
  */
 import { isIP } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { abortReason, systemClock } from "../common/base/clock.ts";
 import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
 import type { ManagerId, NodeId } from "../common/base/id.ts";
@@ -28,7 +28,8 @@ import { createManagerPeers, takeOut } from "./manager-peers.ts";
 import type { Membership } from "./membership.ts";
 import type { ManagerSettings } from "./options.ts";
 import { openRemoteDoor } from "./remote-door.ts";
-import { keyFile } from "./sealing/key-file.ts";
+import { type ManagerLock, runtimeDirectory, UNLOCK_KEY_PLACE } from "./sealing/manager-lock.ts";
+import { Sealer } from "./sealing/sealer.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
 import type { EtcdMembers } from "./store/etcd-members.ts";
@@ -44,6 +45,7 @@ export interface MemberOptions {
   readonly settings: ManagerSettings;
   readonly nodeId: NodeId;
   readonly membership: Membership;
+  readonly lock: ManagerLock;
   /** For a cluster that begins. */
   readonly cluster: ClusterDefaults;
   readonly newCa?: ClusterCa | undefined;
@@ -61,9 +63,9 @@ export interface Member {
   readonly address: string;
 }
 
-/** Where a manager's key and certificate lie. */
-export function identityDirectory({ dataDirectory }: Pick<ManagerSettings, "dataDirectory">): string {
-  return join(dataDirectory, "identity");
+/** Where a manager's key and certificate are while it runs. */
+function usedIdentity({ settings, nodeId }: MemberOptions): string {
+  return runtimeDirectory(dirname(settings.socket), nodeId);
 }
 
 /** Runs until `signal` aborts, or a part of it fails for good. `serving` is told once it answers. */
@@ -72,8 +74,11 @@ export async function runMember(
   serving: (member: Member) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { settings, membership, nodeId, cluster, newCa, logger } = options;
-  const { dataDirectory, hostname, insecureRegistries, clusterKeyFile } = settings;
+  const { settings, membership, nodeId, cluster, newCa, lock, logger } = options;
+  const { dataDirectory, hostname, insecureRegistries } = settings;
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => lock.close());
+  await lock.open();
   const failed = new AbortController();
   const until = AbortSignal.any([signal, failed.signal]);
   await using etcd = await startEtcd(options, until);
@@ -85,7 +90,7 @@ export async function runMember(
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
   using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries });
   await using doors = new AsyncDisposableStack();
-  const clusterKeys = keyFile(clusterKeyFile, systemEntropy);
+  const { clusterKeys } = lock;
   const manager = new Manager({
     ...{ ...parts, kv, logger, hostname, cluster, newCa, blobs, registry, clusterKeys },
     managerId: nodeId as string as ManagerId,
@@ -105,10 +110,9 @@ export async function runMember(
   if (failed.signal.aborted) throw abortReason(failed.signal);
 }
 
-async function startEtcd(
-  { settings, membership: { etcd }, nodeId, forceNewCluster, logger }: MemberOptions,
-  signal: AbortSignal,
-): Promise<EmbeddedEtcd | undefined> {
+async function startEtcd(options: MemberOptions, signal: AbortSignal): Promise<EmbeddedEtcd | undefined> {
+  const { settings, membership, nodeId, forceNewCluster, logger } = options;
+  const { etcd } = membership;
   const common = { ...parts, logger, directory: join(settings.dataDirectory, "etcd") };
   switch (etcd.kind) {
     case "external":
@@ -117,7 +121,7 @@ async function startEtcd(
       return EmbeddedEtcd.start(common, signal);
     case "shared": {
       const { listen, advertise, initialCluster, joins } = etcd;
-      const credentials = join(identityDirectory(settings), "current");
+      const credentials = join(usedIdentity(options), "current");
       const peer = { name: nodeId, listen, advertise, initialCluster, joins, credentials };
       return EmbeddedEtcd.start({ ...common, peer: { ...peer, ...(forceNewCluster && { forceNewCluster }) } }, signal);
     }
@@ -139,16 +143,21 @@ interface Doors extends MemberOptions {
  * `authorize` says. And on a port of its own, for people with certificates that they brought.
  */
 async function openDoors(doors: Doors): Promise<string> {
-  const { settings, membership, nodeId, services, blobs, members, clusterKey, scope, opened, logger } = doors;
+  const { settings, membership, nodeId, services, blobs, members, clusterKey, lock, scope, opened, logger } = doors;
   const { api, hostname } = settings;
   const { store, authority } = services;
   await authority.ensure(scope.signal);
   const reached = parseHostPort(membership.advertise)?.host ?? hostname;
   const identity = await ManagerIdentity.open({
     ...{ ...parts, logger, nodeId, authority },
-    directory: identityDirectory(settings),
+    directory: usedIdentity(doors),
     hosts: certificateHosts([reached, hostname]),
   });
+  await lock.keep(identity.credentials);
+  const keep = () =>
+    void lock.keep(identity.credentials).catch((err: unknown) => logger.error({ err }, "identity not kept"));
+  identity.onRenewed(keep);
+  scope.spawn("lock", (signal) => followLock(doors, identity, signal));
   scope.spawn("certificate", (signal) => identity.run(signal));
   const door = opened.use(openMembersDoor(identity, store, logger));
   const content = new Content({
@@ -177,6 +186,26 @@ async function openDoors(doors: Doors): Promise<string> {
 function withPort(advertise: string, bound: string): string {
   const said = parseHostPort(advertise);
   return said?.port === 0 ? printHostPort({ host: said.host, port: parseHostPort(bound)?.port ?? 0 }) : advertise;
+}
+
+/** Locks this manager's keys as the cluster says, now and whenever that changes. */
+async function followLock(
+  { services: { store }, clusterKey, lock, logger }: Doors,
+  identity: ManagerIdentity,
+  signal: AbortSignal,
+): Promise<void> {
+  const sealer = new Sealer(clusterKey, systemEntropy);
+  const changes = store.view.changes(signal);
+  const apply = async () => {
+    const sealed = store.view.cluster?.sealedUnlockKey ?? new Uint8Array();
+    await lock.relock(sealed.length === 0 ? undefined : sealer.open(sealed, UNLOCK_KEY_PLACE), identity.credentials);
+  };
+  await apply();
+  for await (const batch of changes) {
+    if (!batch.some(({ kind }) => kind === "cluster")) continue;
+    await apply();
+    logger.debug("keys on the disk are as the cluster says");
+  }
 }
 
 /** Hosts without a certificate reach it too, for their first one. */

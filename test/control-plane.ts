@@ -102,6 +102,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
         taskId === undefined ? playStats(store, outgoing) : playTask(join(folder, "files"), outgoing),
     },
     sealer,
+    entropy: systemEntropy,
     managerId,
     version: "0.0.0-test",
     ...shared,

@@ -4,12 +4,17 @@ import type { Command, Invocation } from "../command.ts";
 import { choiceFlag, durationFlagMs, integerFlag } from "../flags/values.ts";
 import { isAbsent, LOCAL_CALL_MS_MAX, LocalPrograms, notRunning, SOCKET_FLAGS } from "../local.ts";
 import { refuseFlags, SWARM_INIT_REFUSED } from "../refused.ts";
+import { unlockInstructions } from "../unlock-words.ts";
 
 export const command: Command = {
   usage: "swarm init [OPTIONS]",
   summary: "Initialize a swarm: this host becomes its first manager and node",
   flags: {
     "advertise-addr": { kind: "text", value: "string", help: "Advertised address (format: '<ip|interface>[:port]')" },
+    autolock: {
+      kind: "boolean",
+      help: "Enable manager autolocking (requiring an unlock key to start a stopped manager)",
+    },
     availability: {
       kind: "text",
       value: "string",
@@ -51,12 +56,13 @@ async function run({ flags, io, signal }: Invocation): Promise<number> {
     addressPool: flags.text("default-addr-pool") ?? "",
     etcdEndpoints: [...flags.list("etcd")],
     forceNewCluster: flags.on("force-new-cluster"),
+    autolock: flags.on("autolock"),
     ...(periodMs === undefined ? {} : { heartbeatPeriod: toDuration(periodMs) }),
     ...(lifetimeMs === undefined ? {} : { certificateLifetime: toDuration(lifetimeMs) }),
     ...(limit === undefined ? {} : { taskHistoryLimit: limit }),
   };
   const options = { signal, timeoutMs: LOCAL_CALL_MS_MAX };
-  const { nodeId, address } = await local.manager.initCluster(request, options).catch((reason: unknown) => {
+  const { nodeId, address, unlockKey } = await local.manager.initCluster(request, options).catch((reason: unknown) => {
     throw isAbsent(reason) ? notRunning("swarm-manager", reason) : reason;
   });
   io.out(`Swarm initialized: current node (${nodeId}) is now a manager.\n\n`);
@@ -70,6 +76,7 @@ async function run({ flags, io, signal }: Invocation): Promise<number> {
   io.out("To add a worker to this swarm, run the following command:\n\n");
   io.out(`    swarmctl swarm join --token ${tokens.worker} ${address}\n\n`);
   io.out("To add a manager to this swarm, run 'swarmctl swarm join-token manager' and follow the instructions.\n");
+  if (unlockKey !== "") io.out(`\n${unlockInstructions(unlockKey)}`);
   return 0;
 }
 

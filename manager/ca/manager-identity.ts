@@ -65,6 +65,11 @@ export class ManagerIdentity {
     return identity;
   }
 
+  /** What to keep. */
+  get credentials(): Credentials {
+    return this.#credentials;
+  }
+
   /** For servers. */
   get server(): TlsPem {
     const { chain, key, trust } = this.#credentials;

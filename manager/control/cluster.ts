@@ -1,10 +1,16 @@
 /** The cluster's settings. */
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
+import { formatUnlockKey, newUnlockKey } from "../../common/pki/unlock-key.ts";
 import { LIFETIME_MS_MIN } from "../../common/pki/validity.ts";
-import type { GetJoinTokensRequest, UpdateClusterRequest } from "../../proto/gen/swarm/v1/control_pb.js";
+import type {
+  GetJoinTokensRequest,
+  GetUnlockKeyRequest,
+  UpdateClusterRequest,
+} from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Cluster, ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
+import { UNLOCK_KEY_PLACE } from "../sealing/manager-lock.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 
 /** As the manager's own options: shorter beats cost more than they tell, longer ones find no dead node. */
@@ -13,7 +19,7 @@ const TASK_HISTORY_MAX = 9_999;
 
 /** Replaces the settings; the loops, the reaper and the dispatcher act on them from then on. */
 export async function updateCluster(
-  { store }: ControlDependencies,
+  { store, sealer, entropy }: ControlDependencies,
   { version, spec }: UpdateClusterRequest,
   signal: AbortSignal,
 ): Promise<Cluster> {
@@ -27,9 +33,11 @@ export async function updateCluster(
     "update out of sequence: the cluster's settings have changed since they were read",
   );
   if (version !== (cluster.meta?.version ?? 0n)) throw stale;
-  const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, spec } }], {
-    signal,
-  });
+  const present = cluster.sealedUnlockKey;
+  const fresh = () => sealer.seal(newUnlockKey(entropy), UNLOCK_KEY_PLACE);
+  const sealedUnlockKey = spec.autolock ? (present.length > 0 ? present : fresh()) : new Uint8Array();
+  const object = { ...cluster, spec, sealedUnlockKey };
+  const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object }], { signal });
   if (conflicts.length > 0) throw stale;
   return store.view.cluster ?? cluster;
 }
@@ -44,6 +52,27 @@ export async function getJoinTokens(
   if (rotate !== undefined)
     await authority.rotateToken(rotate === NodeSpec_Role.MANAGER ? "manager" : "worker", signal);
   return await authority.tokens();
+}
+
+/** The unlock key, after making a new one if that is asked for: managers seal their keys under it as soon as they see it. */
+export async function getUnlockKey(
+  { store, sealer, entropy }: ControlDependencies,
+  { rotate }: GetUnlockKeyRequest,
+  signal: AbortSignal,
+): Promise<string> {
+  const { cluster } = store.view;
+  if (!cluster?.spec?.autolock || cluster.sealedUnlockKey.length === 0) {
+    throw new SwarmError(
+      "failed_precondition",
+      "no unlock key is set: autolock is off (swarmctl swarm update --autolock)",
+    );
+  }
+  if (!rotate) return formatUnlockKey(sealer.open(cluster.sealedUnlockKey, UNLOCK_KEY_PLACE));
+  const key = newUnlockKey(entropy);
+  const object = { ...cluster, sealedUnlockKey: sealer.seal(key, UNLOCK_KEY_PLACE) };
+  const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object }], { signal });
+  if (conflicts.length > 0) throw new SwarmError("aborted", "rotate the unlock key: the store changed, try again");
+  return formatUnlockKey(key);
 }
 
 function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly FieldProblem[] {

@@ -15,7 +15,7 @@ import {
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { getCa } from "./ca.ts";
-import { getJoinTokens, updateCluster } from "./cluster.ts";
+import { getJoinTokens, getUnlockKey, updateCluster } from "./cluster.ts";
 import { contentMethods } from "./content-methods.ts";
 import { copyFiles } from "./copy.ts";
 import type { ControlDependencies } from "./dependencies.ts";
@@ -40,6 +40,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
   const { view } = dependencies.store;
   return {
     getInfo: async () => getInfo(dependencies),
+    getUnlockKey: async (request, { signal }) => ({ unlockKey: await getUnlockKey(dependencies, request, signal) }),
     getJoinTokens: (request, { signal }) => getJoinTokens(dependencies, request, signal),
     getCa: (_, { signal }) => getCa(dependencies, signal),
     updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),

@@ -1,7 +1,7 @@
 /** What the Control API stands on. Each is the narrowest part of its room that the API needs. */
 import type { Clock } from "../../common/base/clock.ts";
 import type { Logger } from "../../common/base/logger.ts";
-import type { Random } from "../../common/base/random.ts";
+import type { Entropy, Random } from "../../common/base/random.ts";
 import type { ImageReference } from "../../common/model/image-reference.ts";
 import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
@@ -71,6 +71,7 @@ export interface ControlDependencies {
   readonly registry: Registries;
   /** Seals secrets under the cluster's key. */
   readonly sealer: Sealer;
+  readonly entropy: Entropy;
   readonly authority: Authority;
   /** Frees a manager's place in the managers' own etcd, whether it runs or not; nothing where that is somebody else's. */
   readonly takeOutManager: (nodeId: string, signal: AbortSignal) => Promise<void>;

@@ -134,8 +134,11 @@ export class EmbeddedEtcd implements AsyncDisposable {
       await writeOwner(directory, pid);
       await etcd.#ready(signal);
     } catch (reason) {
+      // One that ended at once is not in /proc any more: why it ended says more.
+      const isGone = errnoOf(reason) === "ESRCH" || errnoOf(reason) === "ENOENT";
+      const ended = isGone ? await etcd.exited : undefined;
       await etcd[Symbol.asyncDispose]();
-      throw reason;
+      throw ended ?? reason;
     }
     return etcd;
   }

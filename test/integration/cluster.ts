@@ -269,10 +269,20 @@ export class TestCluster implements AsyncDisposable {
     const folder = this.folder(host.name);
     const sockets = ["--manager-socket", `${folder}/m.sock`, "--agent-socket", `${folder}/a.sock`];
     return (...args) => {
-      const local = args[0] === "swarm" && ["init", "join", "leave"].includes(args[1] ?? "");
+      const local = args[0] === "swarm" && ["init", "join", "leave", "unlock"].includes(args[1] ?? "");
       const words = local ? [...args.slice(0, 2), ...sockets, ...args.slice(2)] : args;
       return this.execOn(host, join(ROOT, "cli/swarmctl"), "--host", `unix://${folder}/m.sock`, ...words);
     };
+  }
+
+  /** swarmctl on a host of `startIdle`, with something on its standard input. Throws what it says when it fails. */
+  async pipeTo(name: string, input: string, ...args: readonly string[]): Promise<void> {
+    const folder = this.folder(name);
+    const words = [...args, "--manager-socket", `${folder}/m.sock`];
+    const command = ["sh", "-c", 'printf %s "$0" | "$@"', input, join(ROOT, "cli/swarmctl"), ...words];
+    const [program = "sh", ...rest] = command;
+    const { code, stderr } = await this.execOn(this.host(name), program, ...rest);
+    if (code !== 0) throw new Error(stderr.trim());
   }
 
   /** Starts the manager of `startIdle` again, where it was. */

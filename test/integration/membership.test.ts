@@ -3,6 +3,7 @@
  * their place in the store, also by promotion, also when they die. Method: six hosts as network namespaces, both programs on each,
  * and nothing but swarmctl.
  */
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect } from "vitest";
 import { eventually } from "../eventually.ts";
 import { buildImage, busyboxFiles } from "../images.ts";
@@ -145,6 +146,35 @@ rootTest("a token is rotated, a worker leaves, is removed, and is refused by the
   expect(await nodes("m1")).not.toContain("w2 Down");
   await swarmctl("w2", "swarm", "join", "--token", token, "10.198.0.3");
   await eventually(async () => expect(await nodes("m1")).toContain("w2 Ready"));
+});
+
+rootTest("with autolock a manager that starts again waits for its key, and the key lies nowhere", async () => {
+  const said = await swarmctl("m2", "swarm", "update", "--autolock");
+  const [key = ""] = /SWMKEY-1-\S+/.exec(said) ?? [];
+  const data = `${cluster.directory}/m1/manager`;
+  await eventually(() => {
+    expect(readFileSync(`${data}/cluster.key`, "utf8")).toMatch(/^SWARM-CLUSTER-KEY-SEALED-1-/);
+    expect(readFileSync(`${data}/identity/current/key.pem`, "utf8")).toContain("SWARM SEALED KEY");
+  });
+  await cluster.end(cluster.program("m1-manager"), "SIGTERM");
+  // What is in clear while it runs goes with it.
+  expect(readdirSync(`${cluster.directory}/m1`).filter((name) => name.startsWith("identity-"))).toEqual([]);
+  cluster.restartManager("m1");
+  await eventually(async () => await expect(swarmctl("m1", "node", "ls")).rejects.toThrow("the swarm is locked"));
+  await expect(cluster.pipeTo("m1", `${key.slice(0, -1)}A\n`, "swarm", "unlock")).rejects.toThrow(
+    /invalid (unlock )?key/,
+  );
+  await cluster.pipeTo("m1", `${key}\n`, "swarm", "unlock");
+  await eventually(
+    async () => expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(3),
+    {
+      timeoutMs: 30_000,
+    },
+  );
+  expect((await swarmctl("m1", "swarm", "unlock-key", "-q")).trim()).toBe(key);
+  expect((await swarmctl("m1", "swarm", "unlock-key", "--rotate", "-q")).trim()).not.toBe(key);
+  await swarmctl("m1", "swarm", "update", "--autolock=false");
+  await eventually(() => expect(readFileSync(`${data}/cluster.key`, "utf8")).toMatch(/^SWARM-CLUSTER-KEY-1-/));
 });
 
 rootTest("a manager that is lost for good is removed, and the rest is a quorum", async () => {

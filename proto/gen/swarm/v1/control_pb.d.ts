@@ -147,6 +147,38 @@ export declare type UpdateClusterResponse = Message<"swarm.v1.UpdateClusterRespo
 export declare const UpdateClusterResponseSchema: GenMessage<UpdateClusterResponse>;
 
 /**
+ * @generated from message swarm.v1.GetUnlockKeyRequest
+ */
+export declare type GetUnlockKeyRequest = Message<"swarm.v1.GetUnlockKeyRequest"> & {
+  /**
+   * @generated from field: bool rotate = 1;
+   */
+  rotate: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.GetUnlockKeyRequest.
+ * Use `create(GetUnlockKeyRequestSchema)` to create a new message.
+ */
+export declare const GetUnlockKeyRequestSchema: GenMessage<GetUnlockKeyRequest>;
+
+/**
+ * @generated from message swarm.v1.GetUnlockKeyResponse
+ */
+export declare type GetUnlockKeyResponse = Message<"swarm.v1.GetUnlockKeyResponse"> & {
+  /**
+   * @generated from field: string unlock_key = 1;
+   */
+  unlockKey: string;
+};
+
+/**
+ * Describes the message swarm.v1.GetUnlockKeyResponse.
+ * Use `create(GetUnlockKeyResponseSchema)` to create a new message.
+ */
+export declare const GetUnlockKeyResponseSchema: GenMessage<GetUnlockKeyResponse>;
+
+/**
  * @generated from message swarm.v1.GetJoinTokensRequest
  */
 export declare type GetJoinTokensRequest = Message<"swarm.v1.GetJoinTokensRequest"> & {
@@ -2840,6 +2872,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof GetCaRequestSchema;
     output: typeof GetCaResponseSchema;
+  },
+  /**
+   * The key that unlocks managers that start again; with `rotate`, a new one. FAILED_PRECONDITION without autolock.
+   *
+   * @generated from rpc swarm.v1.Control.GetUnlockKey
+   */
+  getUnlockKey: {
+    methodKind: "unary";
+    input: typeof GetUnlockKeyRequestSchema;
+    output: typeof GetUnlockKeyResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.UpdateCluster

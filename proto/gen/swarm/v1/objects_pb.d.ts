@@ -815,6 +815,13 @@ export declare type Cluster = Message<"swarm.v1.Cluster"> & {
    * @generated from field: swarm.v1.ClusterCa ca = 5;
    */
   ca?: ClusterCa | undefined;
+
+  /**
+   * With autolock: the key that managers' keys lie sealed under on their disks, itself sealed under the cluster key.
+   *
+   * @generated from field: bytes sealed_unlock_key = 6;
+   */
+  sealedUnlockKey: Uint8Array;
 };
 
 /**
@@ -916,7 +923,7 @@ export declare type ClusterSpec = Message<"swarm.v1.ClusterSpec"> & {
   certificateLifetime?: Duration | undefined;
 
   /**
-   * Whether managers' keys are sealed under an unlock key.
+   * Whether managers' keys lie sealed under an unlock key.
    *
    * @generated from field: bool autolock = 5;
    */
