@@ -74,16 +74,22 @@ async function lockFromNowOn({ services: { control, store } }: Member, signal: A
   return unlockKey;
 }
 
-/** Control while the host's manager is a member. */
+/** Control while the host's manager is a member; a manager that is just starting is waited for. */
 export function delegatedControl(host: ManagerHost): ServiceImplementation<typeof Control> {
   const implementation: Record<string, unknown> = {};
-  for (const { localName } of Control.methods as readonly DescMethod[]) {
-    implementation[localName] = (request: unknown, context: CallContext) => {
-      const control = host.member.services.control as unknown as Readonly<Record<string, Method>>;
-      const method = control[localName];
+  for (const { localName, methodKind } of Control.methods as readonly DescMethod[]) {
+    const methodOf = async ({ signal }: CallContext) => {
+      const { control } = (await host.whenMember(signal)).services;
+      const method = (control as unknown as Readonly<Record<string, Method>>)[localName];
       if (!method) throw new SwarmError("unimplemented", `${localName} is not a method`);
-      return method(request, context);
+      return method;
     };
+    implementation[localName] =
+      methodKind === "unary" || methodKind === "client_streaming"
+        ? async (request: unknown, context: CallContext) => (await methodOf(context))(request, context)
+        : async function* (request: unknown, context: CallContext) {
+            yield* (await methodOf(context))(request, context) as AsyncIterable<unknown>;
+          };
   }
   return implementation as ServiceImplementation<typeof Control>;
 }

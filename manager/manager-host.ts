@@ -7,7 +7,7 @@
  */
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
-import { abortable, systemClock, withTimeout } from "../common/base/clock.ts";
+import { abortable, abortReason, systemClock, withTimeout } from "../common/base/clock.ts";
 import type { DataDirectory } from "../common/base/data-directory.ts";
 import { SwarmError } from "../common/base/error.ts";
 import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
@@ -36,6 +36,8 @@ import { Sealer } from "./sealing/sealer.ts";
 /** A member that joins copies the store; one that begins elects itself. */
 const SERVING_MS_MAX = 120_000;
 const START_AGAIN_MS = 2_000;
+/** Below a call's default deadline: who calls is told what it waits for. */
+const STARTING_MS_MAX = 4_000;
 
 /** What a host is made of. */
 export interface ManagerHostOptions {
@@ -47,8 +49,8 @@ export interface ManagerHostOptions {
 type State =
   | { readonly kind: "idle" }
   /** It needs the unlock key first. */
-  | { readonly kind: "locked"; readonly membership: Membership }
-  | { readonly kind: "starting"; readonly membership: Membership }
+  | { readonly kind: "locked" }
+  | { readonly kind: "starting" }
   | { readonly kind: "member"; readonly membership: Membership; readonly member: Member };
 
 /** One run of a member. */
@@ -63,7 +65,10 @@ export class ManagerHost {
   #unlocked = Promise.withResolvers<void>();
   #lock: ManagerLock;
   #nodeId: NodeId;
-  #state: State = { kind: "idle" };
+  /** Until it has looked whether there is a cluster to take up. */
+  #state: State = { kind: "starting" };
+  #changed = Promise.withResolvers<void>();
+  readonly #looked = Promise.withResolvers<void>();
   #run: Run | undefined;
   /** The key of a certificate that was asked for and has not come yet. */
   #pendingKey: KeyPair | undefined;
@@ -90,12 +95,33 @@ export class ManagerHost {
     throw absence(this.#state.kind);
   }
 
+  /** The member; one that is just starting is waited for a little. Throws as `member` does. */
+  async whenMember(signal: AbortSignal): Promise<Member> {
+    const limit = { clock: systemClock, timeoutMs: STARTING_MS_MAX, operation: "wait for the manager" };
+    try {
+      await withTimeout(limit, signal, async (inner) => {
+        while (this.#state.kind === "starting") await abortable(this.#changed.promise, inner);
+      });
+    } catch {
+      if (signal.aborted) throw abortReason(signal);
+    }
+    return this.member;
+  }
+
+  #become(state: State): void {
+    this.#state = state;
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
   /** Takes up what was, or what the options say, and goes on until `signal` aborts or a member fails. */
   async run(signal: AbortSignal): Promise<void> {
     const { settings } = this.#options;
     const membership = (await readMembership(settings.dataDirectory)) ?? this.#asked();
     try {
-      if (membership && this.#lock.isLocked) await this.#waitForKey(membership, signal);
+      if (!membership) this.#become({ kind: "idle" });
+      this.#looked.resolve();
+      if (membership && this.#lock.isLocked) await this.#waitForKey(signal);
       if (membership && this.#state.kind !== "member") await this.#takeUp(membership, signal);
       await abortable(this.#failed.promise, signal);
     } catch (reason) {
@@ -105,8 +131,8 @@ export class ManagerHost {
     }
   }
 
-  async #waitForKey(membership: Membership, signal: AbortSignal): Promise<void> {
-    this.#state = { kind: "locked", membership };
+  async #waitForKey(signal: AbortSignal): Promise<void> {
+    this.#become({ kind: "locked" });
     this.#options.logger.warn("locked: waiting for swarmctl swarm unlock");
     await abortable(this.#unlocked.promise, signal);
   }
@@ -166,7 +192,7 @@ export class ManagerHost {
   async init(request: InitClusterRequest, signal: AbortSignal): Promise<void> {
     await this.#alone(async () => {
       if (request.forceNewCluster) return await this.#goOnAlone(signal);
-      this.#requireIdle();
+      await this.#requireIdle();
       const place = placeOf(request, this.#nodeId);
       const { dataDirectory } = this.#options.settings;
       try {
@@ -202,7 +228,7 @@ export class ManagerHost {
   async beginJoin(
     request: BeginJoinRequest,
   ): Promise<{ readonly certificateRequest: string; readonly hosts: string[] }> {
-    this.#requireIdle();
+    await this.#requireIdle();
     const { advertise } = placeOf(request, this.#nodeId);
     this.#pendingKey ??= await generateKeyPair();
     const certificateRequest = await createCertificateRequest(this.#pendingKey);
@@ -216,7 +242,7 @@ export class ManagerHost {
   /** See `LocalManager.JoinCluster`. The node's id is that of the certificate, which its agent asked for. */
   async join(request: JoinClusterRequest, nodeId: NodeId, signal: AbortSignal): Promise<void> {
     await this.#alone(async () => {
-      this.#requireIdle();
+      await this.#requireIdle();
       const { dataDirectory, clusterKeyFile } = this.#options.settings;
       const key = this.#pendingKey;
       if (!key) throw new SwarmError("failed_precondition", "no certificate was asked for: BeginJoin comes first");
@@ -277,7 +303,8 @@ export class ManagerHost {
     }
   }
 
-  #requireIdle(): void {
+  async #requireIdle(): Promise<void> {
+    await this.#looked.promise;
     if (this.#state.kind !== "idle") {
       throw new SwarmError(
         "failed_precondition",
@@ -345,14 +372,14 @@ export class ManagerHost {
   ): Promise<void> {
     const { settings, logger } = this.#options;
     const { membership } = given;
-    this.#state = { kind: "starting", membership };
+    this.#become({ kind: "starting" });
     const stop = new AbortController();
     const serving = Promise.withResolvers<void>();
     const options: MemberOptions = { ...given, settings, nodeId: this.#nodeId, lock: this.#lock, logger };
     const done = runMember(
       options,
       (member) => {
-        this.#state = { kind: "member", membership, member };
+        this.#become({ kind: "member", membership, member });
         serving.resolve();
         this.#followRole(member, stop.signal).catch((reason: unknown) => {
           if (!stop.signal.aborted) this.#failed.reject(reason);
@@ -411,7 +438,7 @@ export class ManagerHost {
   /** Back to nothing, under a new id: the old one may be known as another's still. */
   async #forget(): Promise<void> {
     await this.#end();
-    this.#state = { kind: "idle" };
+    this.#become({ kind: "idle" });
     await forgetMembership(this.#options.settings.dataDirectory);
     this.#adopt(newId<NodeId>(systemRandom));
   }
