@@ -201,6 +201,22 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "swarm unlock-key": { summary: "Manage the unlock key", load: () => import("./commands/swarm-unlock-key.ts") },
   "swarm update": { summary: "Update the swarm", load: () => import("./commands/swarm-update.ts") },
+  "user create": {
+    summary: "Create a user, and write an invite for a swarmctl elsewhere",
+    load: () => import("./commands/user-create.ts"),
+  },
+  "user inspect": {
+    summary: "Display detailed information on one or more users",
+    load: () => import("./commands/user-inspect.ts"),
+  },
+  "user ls": {
+    summary: "List users, and when their certificates end",
+    load: () => import("./commands/user-ls.ts"),
+  },
+  "user rm": {
+    summary: "Remove one or more users: their certificates are refused at once",
+    load: () => import("./commands/user-rm.ts"),
+  },
   "wait node": { summary: "Block until a node is as wanted", load: () => import("./commands/wait-node.ts") },
   "wait service": { summary: "Block until a service is as wanted", load: () => import("./commands/wait-service.ts") },
   "wait stack": { summary: "Block until a stack is as wanted", load: () => import("./commands/wait-stack.ts") },
@@ -216,6 +232,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 export const ALIASES: Readonly<Record<string, string>> = {
   "secret list": "secret ls",
   "secret remove": "secret rm",
+  "user list": "user ls",
+  "user remove": "user rm",
   "volume list": "volume ls",
   "volume remove": "volume rm",
   "config list": "config ls",
@@ -249,5 +267,6 @@ export const GROUPS: Readonly<Record<string, string>> = {
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",
+  user: "Manage users: who may use swarmctl from elsewhere, and for what",
   wait: "Block until something is as wanted",
 };

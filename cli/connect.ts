@@ -68,7 +68,8 @@ async function loadTls({ tls, clock, warn }: ConnectOptions): Promise<ProbeTls |
   const nowMs = clock.nowMs();
   const { pem, warnings } = loadTlsFiles(tls.files, { end: "client", nowMs });
   for (const warning of warnings) warn?.(warning);
-  return { pem: { ...pem, verify: tls.verify }, files: tls.files, nowMs };
+  const named = tls.serverName === undefined ? {} : { serverName: tls.serverName };
+  return { pem: { ...pem, verify: tls.verify, ...named }, files: tls.files, nowMs };
 }
 
 /** `unix:///path`, `tcp://host:port` or `host:port`. */

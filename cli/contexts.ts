@@ -31,6 +31,8 @@ export interface ContextMeta {
   /** Addresses, several with commas between them. */
   readonly host: string;
   readonly skipTlsVerify: boolean;
+  /** The name that managers' certificates have, whatever their addresses. Absent: that of their address. */
+  readonly serverName?: string;
 }
 
 /** PEM texts of a context. */
@@ -100,6 +102,7 @@ export class ContextStore {
       description: typeof meta.description === "string" ? meta.description : "",
       host: meta.host,
       skipTlsVerify: meta.skipTlsVerify === true,
+      ...(typeof meta.serverName === "string" && { serverName: meta.serverName }),
       files: Object.fromEntries(files),
     };
   }

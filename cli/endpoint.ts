@@ -16,6 +16,8 @@ export interface TlsChoice {
   readonly files: TlsFiles;
   /** Whether the manager must prove who it is. */
   readonly verify: boolean;
+  /** The name that its certificate must have; absent: that of its address. */
+  readonly serverName?: string;
 }
 
 /** Whom to call. */
@@ -98,10 +100,11 @@ export function defaultHosts(flags: Flags, { environment }: Pick<Io, "environmen
 }
 
 /** What a context says. */
-function endpointOfContext({ host, skipTlsVerify, files }: StoredContext): Endpoint {
+function endpointOfContext({ host, skipTlsVerify, serverName, files }: StoredContext): Endpoint {
   const { ca, cert: certificate, key } = files;
   const secure = skipTlsVerify || ca !== undefined || certificate !== undefined;
-  const tls = secure ? { files: { ca, certificate, key }, verify: !skipTlsVerify } : undefined;
+  const named = serverName === undefined ? {} : { serverName };
+  const tls = secure ? { files: { ca, certificate, key }, verify: !skipTlsVerify, ...named } : undefined;
   return { hosts: splitHosts([host]), tls };
 }
 

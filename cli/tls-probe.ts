@@ -42,10 +42,11 @@ export async function probePlain(target: Target, signal: AbortSignal): Promise<v
  * certificate after the client thinks itself connected, so the probe waits for the server's first bytes.
  */
 export async function probeTls(target: Target, tls: ProbeTls, signal: AbortSignal): Promise<void> {
+  const name = tls.pem.serverName ?? target.host;
   const socket = openTls({
     ...target,
     ...clientTlsOptions(tls.pem),
-    ...(isIP(target.host) === 0 ? { servername: target.host } : {}),
+    ...(isIP(name) === 0 ? { servername: name } : {}),
     ALPNProtocols: ["h2"],
     // Judged here, where the certificate can be shown.
     rejectUnauthorized: false,
@@ -53,7 +54,7 @@ export async function probeTls(target: Target, tls: ProbeTls, signal: AbortSigna
   let problem: SwarmError | undefined;
   socket.once("secureConnect", () => {
     if (socket.authorized || tls.pem.verify === false) return;
-    problem = new SwarmError("unauthenticated", serverProblem(socket, target, tls));
+    problem = new SwarmError("unauthenticated", serverProblem(socket, name, tls));
     socket.destroy(problem);
   });
   try {
@@ -84,14 +85,14 @@ function firstBytes(socket: Socket, signal: AbortSignal, connected: () => void):
 }
 
 /** Why we do not believe the manager. */
-function serverProblem(socket: TLSSocket, { host }: Target, { files, pem, nowMs }: ProbeTls): string {
+function serverProblem(socket: TLSSocket, name: string, { files, pem, nowMs }: ProbeTls): string {
   const code = String(socket.authorizationError);
   const certificate = socket.getPeerX509Certificate();
   if (certificate === undefined) return `the manager shows no certificate (${code})`;
   const whose = `the manager's certificate (${describeCertificate(certificate)})`;
   const fault = validityProblem(certificate, nowMs);
   if (fault !== undefined) return `${whose} ${fault}`;
-  if (code.includes("ALTNAME")) return `${whose} is for ${names(certificate)}, not for ${host}`;
+  if (code.includes("ALTNAME")) return `${whose} is for ${names(certificate)}, not for ${name}`;
   const authorities =
     pem.ca === undefined ? [] : certificatesOf(pem.ca).map((each) => each.subject.replaceAll("\n", ", "));
   const whom =

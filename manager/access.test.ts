@@ -15,7 +15,8 @@ const clusterId = "c".repeat(25) as ClusterId;
 const nodeId = "n".repeat(25) as NodeId;
 const node = (role: "swarm-worker" | "swarm-manager") => ({ kind: "node", nodeId, role, clusterId }) as const;
 const user = (role: "swarm-viewer" | "swarm-deployer" | "swarm-admin") =>
-  ({ kind: "user", name: "ci", role, clusterId }) as const;
+  ({ kind: "user", name: "ci", role, clusterId, serial: "5e", notAfterMs: 0 }) as const;
+const members = { hasNode: () => true, serialOf: () => "5e" };
 
 const CALLERS: Readonly<Record<string, PeerIdentity | undefined>> = {
   nobody: undefined,
@@ -30,6 +31,7 @@ const SERVICES: readonly DescService[] = [NodeCa, ManagerPeers, Dispatcher, LogB
 /** What a viewer may call of Control: all that changes nothing and tells no secret. */
 const READS = /^(get(Info|Ca)|list|watch|planStack|resolveImages|serviceLogs)/;
 const ADMINISTERS = ["updateNode", "removeNode", "updateCluster", "getJoinTokens", "getUnlockKey"];
+const USERS = /^(create|list|remove)Users?$/;
 
 function mayCall(caller: string, method: DescMethod): boolean {
   const { localName: name } = method;
@@ -42,8 +44,8 @@ function mayCall(caller: string, method: DescMethod): boolean {
       return caller === "agent" || caller === "manager";
     case "Control":
       if (caller === "admin") return true;
-      if (caller === "deployer") return !ADMINISTERS.includes(name);
-      return caller === "viewer" && READS.test(name);
+      if (caller === "deployer") return !ADMINISTERS.includes(name) && !USERS.test(name);
+      return caller === "viewer" && READS.test(name) && !USERS.test(name);
     default:
       return caller === "agent";
   }
@@ -55,7 +57,7 @@ const methods = SERVICES.flatMap((service) =>
 
 test.each(methods)("%s", (_, method) => {
   for (const [caller, identity] of Object.entries(CALLERS)) {
-    const call = () => authorize(method, identity, () => true);
+    const call = () => authorize(method, identity, members);
     if (mayCall(caller, method)) expect(call, caller).not.toThrow();
     else expect(call, caller).toThrow(identity ? / is not for / : /needs a certificate of this cluster/);
   }
@@ -63,11 +65,29 @@ test.each(methods)("%s", (_, method) => {
 
 test("a node that was removed may call nothing, not even for a new certificate", () => {
   for (const [, method] of methods) {
-    expect(() => authorize(method, node("swarm-worker"), () => false)).toThrow(`node ${nodeId} was removed`);
+    const call = () => authorize(method, node("swarm-worker"), { ...members, hasNode: () => false });
+    expect(call).toThrow(`node ${nodeId} was removed`);
+  }
+});
+
+test.each([
+  [undefined, "user ci was removed from the cluster"],
+  ["5f", "user ci was given another certificate since this one"],
+])("a user whose serial is %s now may call nothing", (serial, message) => {
+  for (const [, method] of methods) {
+    const call = () => authorize(method, user("swarm-admin"), { ...members, serialOf: () => serial });
+    expect(call).toThrow(expect.objectContaining({ code: "permission_denied", message }));
+  }
+});
+
+test("who comes by the host's socket or its administrator's CA is an admin", () => {
+  for (const identity of [{ kind: "host" }, { kind: "operator", name: "CN=alice" }] as const) {
+    expect(() => authorize(Control.method.removeUser, identity, members)).not.toThrow();
+    expect(() => authorize(Dispatcher.method.openSession, identity, members)).toThrow("not for users");
   }
 });
 
 test("a method that is in no table is nobody's", () => {
   const strange = { ...Control.method.getInfo, localName: "getEverything", name: "GetEverything" };
-  for (const identity of Object.values(CALLERS)) expect(() => authorize(strange, identity, () => true)).toThrow();
+  for (const identity of Object.values(CALLERS)) expect(() => authorize(strange, identity, members)).toThrow();
 });

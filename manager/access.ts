@@ -88,6 +88,9 @@ const CONTROL: Rights<typeof Control> = {
   removeNode: ADMIN,
   updateCluster: ADMIN,
   getJoinTokens: ADMIN,
+  createUser: ADMIN,
+  listUsers: ADMIN,
+  removeUser: ADMIN,
   getUnlockKey: ADMIN,
 };
 
@@ -107,20 +110,22 @@ export function callersOf(method: DescMethod): readonly Caller[] {
   return TABLE[method.parent.typeName]?.[method.localName] ?? [];
 }
 
+/** Whom the cluster knows now. */
+export interface Members {
+  hasNode(nodeId: string): boolean;
+  /** Of the one certificate of a user that counts; undefined for a name that nobody has. */
+  serialOf(userName: string): string | undefined;
+}
+
 /**
  * Refuses a call that the peer may not make.
- * @throws unauthenticated: a certificate is needed. permission_denied: this one is not enough, or its node was removed.
+ * @throws unauthenticated: a certificate is needed. permission_denied: this one is not enough, or whom it is of was removed.
  */
-export function authorize(
-  method: DescMethod,
-  identity: PeerIdentity | undefined,
-  isMember: (nodeId: string) => boolean,
-): void {
+export function authorize(method: DescMethod, identity: PeerIdentity | undefined, members: Members): void {
   const callers = callersOf(method);
-  // A node that was removed is told so, whatever it calls: it must not get a new certificate by the old one either.
-  if (identity?.kind === "node" && !isMember(identity.nodeId)) {
-    throw new SwarmError("permission_denied", `node ${identity.nodeId} was removed from the cluster`);
-  }
+  // Who was removed is told so, whatever they call: they must not get a new certificate by the old one either.
+  const problem = identity && revocation(identity, members);
+  if (problem !== undefined) throw new SwarmError("permission_denied", problem);
   if (callers.includes("anyone")) return;
   if (identity === undefined) {
     throw new SwarmError("unauthenticated", `${method.name} needs a certificate of this cluster that is valid now`);
@@ -128,6 +133,17 @@ export function authorize(
   const caller = callerOf(identity);
   if (callers.includes(caller)) return;
   throw new SwarmError("permission_denied", `${method.name} is not for ${NOUNS[caller]}`);
+}
+
+/** Why a certificate counts no more, though its time is not over; undefined while it does. */
+export function revocation(identity: PeerIdentity, members: Members): string | undefined {
+  if (identity.kind === "node" && !members.hasNode(identity.nodeId)) {
+    return `node ${identity.nodeId} was removed from the cluster`;
+  }
+  if (identity.kind !== "user") return undefined;
+  const serial = members.serialOf(identity.name);
+  if (serial === undefined) return `user ${identity.name} was removed from the cluster`;
+  return serial === identity.serial ? undefined : `user ${identity.name} was given another certificate since this one`;
 }
 
 const NOUNS: Readonly<Record<Caller, string>> = {
@@ -140,6 +156,7 @@ const NOUNS: Readonly<Record<Caller, string>> = {
 };
 
 function callerOf(identity: PeerIdentity): Caller {
+  if (identity.kind === "host" || identity.kind === "operator") return "admin";
   switch (identity.role) {
     case "swarm-worker":
       return "agent";

@@ -32,7 +32,7 @@ function main(): Promise<number> {
 async function run(settings: ManagerSettings, logger: Logger, stop: AbortSignal): Promise<void> {
   using directory = await openDataDirectory<NodeId>(settings.dataDirectory, "manager-id", systemRandom);
   const host = new ManagerHost({ settings, directory, logger });
-  await using local = new GrpcServer({ logger, clock: systemClock });
+  await using local = new GrpcServer({ logger, clock: systemClock, identity: { kind: "host" } });
   local.addService(LocalManager, createLocalManager(host));
   local.addService(Control, delegatedControl(host));
   await local.listen(`unix:${settings.socket}`);

@@ -12,19 +12,17 @@ import { systemEntropy, systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { RegistryClient } from "../common/registry/client.ts";
-import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
-import { MutualTls } from "../common/rpc/tls.ts";
 import { ManagerPeers, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Content as ContentService, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
-import { authorize } from "./access.ts";
 import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
 import { createManagerPeers, takeOut } from "./manager-peers.ts";
+import { openMembersDoor } from "./members-door.ts";
 import type { Membership } from "./membership.ts";
 import type { ManagerSettings } from "./options.ts";
 import { openRemoteDoor } from "./remote-door.ts";
@@ -33,10 +31,6 @@ import { Sealer } from "./sealing/sealer.ts";
 import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
 import type { EtcdMembers } from "./store/etcd-members.ts";
-import type { Store } from "./store/store.ts";
-
-/** Agents connect again after this long, which spreads them over the managers once more. */
-const CONNECTION_AGE_MS_MAX = 60 * 60_000;
 
 const parts = { clock: systemClock, random: systemRandom };
 
@@ -159,7 +153,7 @@ async function openDoors(doors: Doors): Promise<string> {
   identity.onRenewed(keep);
   scope.spawn("lock", (signal) => followLock(doors, identity, signal));
   scope.spawn("certificate", (signal) => identity.run(signal));
-  const door = opened.use(openMembersDoor(identity, store, logger));
+  const door = opened.use(openMembersDoor({ identity, view: store.view, logger }));
   const content = new Content({
     ...{ blobs, logger, view: store.view, clock: systemClock, managerId: nodeId },
     connect: (address: string) => openGrpcTransport({ address, tls: identity.client }),
@@ -206,19 +200,6 @@ async function followLock(
     await apply();
     logger.debug("keys on the disk are as the cluster says");
   }
-}
-
-/** Hosts without a certificate reach it too, for their first one. */
-function openMembersDoor(identity: ManagerIdentity, { view }: Store, logger: Logger): GrpcServer {
-  const tls = new MutualTls(identity.server, { anonymous: true });
-  identity.onRenewed(() => tls.renew(identity.server));
-  // A manager is a member before it has an agent beside it.
-  const isMember = (nodeId: string) => view.nodes.has(nodeId) || view.managers.has(nodeId);
-  return new GrpcServer({
-    ...{ logger, tls, connectionAgeMsMax: CONNECTION_AGE_MS_MAX },
-    identify: (certificate) => identity.identify(certificate),
-    authorize: (method, peer) => authorize(method, peer.identity, isMember),
-  });
 }
 
 /** Names that a certificate can have, for those who verify a manager by its host, and etcd by its address. */

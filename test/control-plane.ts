@@ -21,9 +21,11 @@ import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import type { MutualTls } from "../common/rpc/tls.ts";
 import { ClusterAuthority } from "../manager/ca/cluster-authority.ts";
+import { ManagerIdentity } from "../manager/ca/manager-identity.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
 import { runLeader } from "../manager/leader.ts";
+import { openMembersDoor } from "../manager/members-door.ts";
 import { KEY_BYTES } from "../manager/sealing/cluster-key.ts";
 import { Sealer } from "../manager/sealing/sealer.ts";
 import { runElection } from "../manager/store/election.ts";
@@ -41,7 +43,13 @@ import {
   TaskUsageSchema,
 } from "../proto/gen/swarm/v1/control_pb.js";
 import { type AgentFrame, AgentFrameSchema, type ManagerFrame } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import { ClusterSchema, NodeSchema, SessionSchema, type Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import {
+  ClusterSchema,
+  ManagerInfoSchema,
+  NodeSchema,
+  SessionSchema,
+  type Task,
+} from "../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { playCopy } from "./play-copy.ts";
 
@@ -63,6 +71,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly signal: AbortSignal;
   /** Serves the API on a free port of 127.0.0.1 as well, over TLS; answers the address. */
   serveTls(tls: MutualTls): Promise<string>;
+  /** Serves it under the cluster's own certificates, as managers' port does; answers the address, which the store has too. */
+  serveMembers(): Promise<string>;
 }
 
 /** Starts one with `nodes` ready nodes named node-1, node-2, … */
@@ -85,13 +95,14 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   );
   scope.spawn("nodes", (signal) => playNodes(store, signal));
   scope.spawn("volumes", (signal) => playVolumes(store, signal));
-  const server = new GrpcServer({ logger: silentLogger });
+  const server = new GrpcServer({ logger: silentLogger, identity: { kind: "host" } });
   const remotes: GrpcServer[] = [];
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
+  const authority = new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared });
   const control = createControl({
     store,
     takeOutManager: async () => {},
-    authority: new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared }),
+    authority,
     blobs: new MemoryBlobs(),
     registry: {
       digestOf: async (reference) => `sha256:${createHash("sha256").update(canonicalName(reference)).digest("hex")}`,
@@ -115,10 +126,25 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     store,
     signal: scope.signal,
     async serveTls(tls) {
-      const remote = new GrpcServer({ logger: silentLogger, tls });
+      const identify = () => ({ kind: "operator", name: "CN=operator" }) as const;
+      const remote = new GrpcServer({ logger: silentLogger, tls, identify });
       remotes.push(remote);
       remote.addService(Control, control);
       return await remote.listen("127.0.0.1:0");
+    },
+    async serveMembers() {
+      await authority.ensure(scope.signal);
+      const identity = await ManagerIdentity.open({
+        ...{ ...shared, authority, directory: join(folder, "identity"), hosts: ["localhost"] },
+        nodeId: managerId as string as NodeId,
+      });
+      const door = openMembersDoor({ identity, view: store.view, logger: silentLogger });
+      remotes.push(door);
+      door.addService(Control, control);
+      const bound = await door.listen("127.0.0.1:0");
+      const object = create(ManagerInfoSchema, { id: managerId, address: bound, hostname: "manager" });
+      await store.commit([{ type: "create", kind: "manager", object }], { signal: scope.signal });
+      return bound;
     },
     async [Symbol.asyncDispose]() {
       for (const each of [server, ...remotes]) await each[Symbol.asyncDispose]();

@@ -18,7 +18,7 @@ async function run({ flags, words, io, clock }: Invocation): Promise<number> {
   if (store.has(name)) throw new SwarmError("already_exists", `context ${JSON.stringify(name)} already exists`);
   const from = flags.text("from");
   const present = from === undefined ? undefined : { meta: store.get(from), pem: store.pem(from) };
-  const { meta, pem, warnings } = wantedContext(flags, present, clock.nowMs());
+  const { meta, pem, warnings } = await wantedContext(flags, present, { io, nowMs: clock.nowMs() });
   store.write(name, meta, pem);
   for (const warning of warnings) io.err(`swarmctl: warning: ${warning}\n`);
   io.out(`${name}\n`);

@@ -14,8 +14,8 @@ export const command: Command = {
 async function run({ words, io }: Invocation): Promise<number> {
   const [name = "", file = `${name}.swarmcontext`] = words;
   const store = new ContextStore(configFolder(io));
-  const { description, host, skipTlsVerify } = store.get(name);
-  const text = `${JSON.stringify({ name, description, host, skipTlsVerify, ...store.pem(name) }, undefined, 2)}\n`;
+  const { description, host, skipTlsVerify, serverName } = store.get(name);
+  const text = `${JSON.stringify({ name, description, host, skipTlsVerify, serverName, ...store.pem(name) }, undefined, 2)}\n`;
   if (file === "-") {
     if (io.terminal) throw new SwarmError("failed_precondition", "refusing to write a key to a terminal: name a file");
     io.out(text);

@@ -1,6 +1,7 @@
 import { SwarmError } from "../../common/base/error.ts";
 import type { Command, Invocation } from "../command.ts";
 import { ContextStore, checkContextName, configFolder } from "../contexts.ts";
+import { readTextArgument } from "../text-argument.ts";
 
 export const command: Command = {
   usage: "context import CONTEXT FILE|-",
@@ -10,15 +11,12 @@ export const command: Command = {
   run,
 };
 
-/** More is no context. */
-const BYTES_MAX = 1024 * 1024;
-
 async function run({ words, io }: Invocation): Promise<number> {
   const [name = "", file = ""] = words;
   const store = new ContextStore(configFolder(io));
   checkContextName(name);
   if (store.has(name)) throw new SwarmError("already_exists", `context ${JSON.stringify(name)} already exists`);
-  const text = file === "-" ? await readAll(io.stdin) : io.readFile(file);
+  const text = await readTextArgument(file, io);
   const exported = parse(file, text);
   const textOf = (field: string) => {
     const value = exported[field];
@@ -28,7 +26,13 @@ async function run({ words, io }: Invocation): Promise<number> {
   const host = textOf("host");
   if (host === undefined)
     throw new SwarmError("invalid_argument", `${file}: host: missing; is it from 'context export'?`);
-  const meta = { description: textOf("description") ?? "", host, skipTlsVerify: exported.skipTlsVerify === true };
+  const serverName = textOf("serverName");
+  const meta = {
+    description: textOf("description") ?? "",
+    host,
+    skipTlsVerify: exported.skipTlsVerify === true,
+    ...(serverName === undefined ? {} : { serverName }),
+  };
   store.write(name, meta, { ca: textOf("ca"), cert: textOf("cert"), key: textOf("key") });
   io.out(`${name}\n`);
   io.err(`Successfully imported context "${name}"\n`);
@@ -43,15 +47,4 @@ function parse(file: string, text: string): Readonly<Record<string, unknown>> {
     // Told below.
   }
   throw new SwarmError("invalid_argument", `${file}: is no JSON object; is it from 'context export'?`);
-}
-
-async function readAll(stdin: AsyncIterable<Uint8Array | string>): Promise<string> {
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  for await (const part of stdin) {
-    bytes += part.length;
-    if (bytes > BYTES_MAX) throw new SwarmError("invalid_argument", `stdin: larger than ${BYTES_MAX} bytes`);
-    parts.push(Buffer.from(part));
-  }
-  return Buffer.concat(parts).toString("utf8");
 }

@@ -1,8 +1,9 @@
 import type { Command, Invocation } from "../command.ts";
-import { ContextStore, configFolder, DEFAULT_CONTEXT } from "../contexts.ts";
+import { type ContextMeta, ContextStore, configFolder, DEFAULT_CONTEXT } from "../contexts.ts";
 import { contextName, defaultHosts } from "../endpoint.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
 import { renderObjects } from "../output/format.ts";
+import { filled } from "../output/json-parts.ts";
 
 export const command: Command = {
   usage: "context inspect [OPTIONS] [CONTEXT...]",
@@ -27,16 +28,14 @@ async function run({ flags, globals, words, io }: Invocation): Promise<number> {
 }
 
 /** Docker's shape; keys are named, never shown. */
-function shown(
-  name: string,
-  meta: { readonly description: string; readonly host: string; readonly skipTlsVerify: boolean },
-  files: Readonly<Record<string, string | undefined>>,
-) {
+function shown(name: string, meta: ContextMeta, files: Readonly<Record<string, string | undefined>>) {
   const material = Object.values(files).flatMap((path) => (path === undefined ? [] : [path]));
   return {
     Name: name,
     Metadata: meta.description === "" ? {} : { Description: meta.description },
-    Endpoints: { docker: { Host: meta.host, SkipTLSVerify: meta.skipTlsVerify } },
+    Endpoints: {
+      docker: { Host: meta.host, SkipTLSVerify: meta.skipTlsVerify, ...filled({ TLSServerName: meta.serverName }) },
+    },
     TLSMaterial: material.length > 0 ? { docker: material } : {},
   };
 }

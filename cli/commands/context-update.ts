@@ -13,7 +13,11 @@ export const command: Command = {
 async function run({ flags, words, io, clock }: Invocation): Promise<number> {
   const [name = ""] = words;
   const store = new ContextStore(configFolder(io));
-  const { meta, pem, warnings } = wantedContext(flags, { meta: store.get(name), pem: store.pem(name) }, clock.nowMs());
+  const { meta, pem, warnings } = await wantedContext(
+    flags,
+    { meta: store.get(name), pem: store.pem(name) },
+    { io, nowMs: clock.nowMs() },
+  );
   store.write(name, meta, pem);
   for (const warning of warnings) io.err(`swarmctl: warning: ${warning}\n`);
   io.out(`${name}\n`);

@@ -1,8 +1,11 @@
 /** Flags of `context create` and `context update`, in Docker's spelling and in a shorter one. */
+import { statSync } from "node:fs";
 import { SwarmError } from "../../common/base/error.ts";
 import { isLoopback, parseHostPort } from "../../common/base/host-port.ts";
 import { loadTlsFiles } from "../../common/rpc/tls-files.ts";
 import type { ContextMeta, ContextPem } from "../contexts.ts";
+import type { Io } from "../io.ts";
+import { readTextArgument } from "../text-argument.ts";
 import { UsageError } from "../usage-error.ts";
 import { parseCsvFields } from "./csv.ts";
 import type { Flags, FlagTable } from "./parse.ts";
@@ -19,6 +22,11 @@ export const CONTEXT_FLAGS = {
   ca: { kind: "text", value: "file", help: "Trust certs signed only by this CA (copied)" },
   cert: { kind: "text", value: "file", help: "TLS certificate file (copied)" },
   key: { kind: "text", value: "file", help: "TLS key file (copied; only you can read the copy)" },
+  "from-invite": {
+    kind: "text",
+    value: "file",
+    help: "All of it from an invite that 'user create' wrote, or - for STDIN",
+  },
   "skip-tls-verify": { kind: "boolean", help: "Do not check who the manager is" },
 } as const satisfies FlagTable;
 
@@ -35,7 +43,31 @@ export interface WantedContext {
  * `present` (nothing, at `create`) with the flags' changes. The files are read and checked now: a context that cannot work is
  * better refused than stored. Throws UsageError for bad flags, `failed_precondition` for bad files.
  */
-export function wantedContext(
+export async function wantedContext(
+  flags: Flags,
+  present: { readonly meta: ContextMeta; readonly pem: ContextPem } | undefined,
+  { io, nowMs }: { readonly io: Pick<Io, "stdin" | "readFile">; readonly nowMs: number },
+): Promise<WantedContext> {
+  const file = flags.text("from-invite");
+  if (file === undefined) return contextOfFlags(flags, present, nowMs);
+  const other = ["docker", "from", ...KEYS].find((name) => flags.has(name));
+  if (other !== undefined) throw new UsageError(`--${other}: an invite has its own`);
+  const { contextOfInvite } = await import("../invite.ts");
+  const what = file === "-" ? "the invite" : file;
+  const { meta, pem } = await contextOfInvite(await readTextArgument(file, io), { what, nowMs });
+  return {
+    meta: { ...meta, description: flags.text("description") ?? meta.description },
+    pem,
+    warnings: exposure(file),
+  };
+}
+
+function exposure(file: string): readonly string[] {
+  const mode = file === "-" ? 0 : statSync(file).mode & 0o077;
+  return mode === 0 ? [] : [`${file} holds a key and can be read by others: chmod 600 ${file}`];
+}
+
+function contextOfFlags(
   flags: Flags,
   present: { readonly meta: ContextMeta; readonly pem: ContextPem } | undefined,
   nowMs: number,
@@ -57,6 +89,7 @@ export function wantedContext(
     description: flags.text("description") ?? present?.meta.description ?? "",
     host,
     skipTlsVerify: skipsVerify(given.get("skip-tls-verify")) ?? present?.meta.skipTlsVerify ?? false,
+    ...(present?.meta.serverName !== undefined && { serverName: present.meta.serverName }),
   };
   for (const address of host.split(",")) checkAddress(address.trim(), pem);
   return { meta, pem, warnings: loaded.warnings };

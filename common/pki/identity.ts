@@ -14,8 +14,10 @@ import { type ClusterId, isId, type NodeId } from "../base/id.ts";
 import { isIssuedBy, type KeyId, keyIdOf } from "./certificates.ts";
 import type { Validity } from "./validity.ts";
 
-/** SwarmKit's words. Servers are verified by the name `swarm-manager`, whatever their address. */
+/** SwarmKit's words. */
 export const NODE_ROLES = ["swarm-worker", "swarm-manager"] as const;
+/** What a manager's certificate is for, whatever its address. */
+export const MANAGER_SERVER_NAME = "swarm-manager" satisfies (typeof NODE_ROLES)[number];
 export type NodeRole = (typeof NODE_ROLES)[number];
 
 /** What people and CI may be: read; change services, stacks and their parts; everything. */
@@ -93,12 +95,8 @@ export function subjectProblems(subject: Subject, hosts: readonly string[] = [])
   if (subject.kind === "node") {
     if (!isId(subject.nodeId)) problems.push({ field: "node id", problem: "must be 25 digits of base 36" });
   } else {
-    if (!USER_NAME.test(subject.name)) {
-      problems.push({
-        field: "name",
-        problem: "must be 1 to 63 letters, digits or ._@- and begin with a letter or digit",
-      });
-    }
+    const problem = userNameProblem(subject.name);
+    if (problem !== undefined) problems.push({ field: "name", problem });
     problems.push(...prefixProblems(subject.stackPrefixes));
   }
   if (hosts.length > 0 && !(subject.kind === "node" && subject.role === "swarm-manager")) {
@@ -115,6 +113,11 @@ export function subjectProblems(subject: Subject, hosts: readonly string[] = [])
     }
   }
   return problems;
+}
+
+/** Why nobody can be called so; undefined for a good name. */
+export function userNameProblem(name: string): string | undefined {
+  return USER_NAME.test(name) ? undefined : "must be 1 to 63 letters, digits or ._@- and begin with a letter or digit";
 }
 
 /** A subject's alternative names, as `@peculiar/x509` takes them. */

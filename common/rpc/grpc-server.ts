@@ -34,6 +34,8 @@ export interface GrpcServerOptions {
   readonly tls?: MutualTls;
   /** Who somebody is by a certificate that TLS has verified. Absent: nobody has an identity. Throws to refuse the call. */
   readonly identify?: (certificate: X509Certificate) => PeerIdentity;
+  /** Who everybody is that comes through this door, where `identify` does not say: a socket's permissions let in one party. */
+  readonly identity?: PeerIdentity;
   /** Throws `unauthenticated` or `permission_denied` for a call that the peer may not make. Absent: everybody may. */
   readonly authorize?: (method: DescMethod, peer: Peer) => void;
   /**
@@ -82,6 +84,7 @@ export class GrpcServer implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #tls: MutualTls | undefined;
   readonly #identify: GrpcServerOptions["identify"];
+  readonly #identity: PeerIdentity | undefined;
   readonly #authorize: GrpcServerOptions["authorize"];
   readonly #stopping = new AbortController();
 
@@ -90,6 +93,7 @@ export class GrpcServer implements AsyncDisposable {
     this.#clock = options.clock ?? systemClock;
     this.#tls = options.tls;
     this.#identify = options.identify;
+    this.#identity = options.identity;
     this.#authorize = options.authorize;
     this.#server = new Server({
       "grpc.max_receive_message_length": RECEIVE_BYTES_MAX_STACK,
@@ -251,7 +255,7 @@ export class GrpcServer implements AsyncDisposable {
   #admitted(method: DescMethod, { signal, call }: OpenCall): CallContext {
     const address = call.getPeer();
     const certificate = this.#identify && call.getAuthContext().sslPeerCertificate;
-    const identity = certificate && this.#identify?.(new X509Certificate(certificate.raw));
+    const identity = certificate ? this.#identify?.(new X509Certificate(certificate.raw)) : this.#identity;
     const peer: Peer = { address, ...(identity && { identity }) };
     this.#authorize?.(method, peer);
     return { signal, peer };

@@ -13,7 +13,7 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
-import type { Subject } from "../pki/identity.ts";
+import type { CertificateFacts, NodeSubject, UserSubject } from "../pki/identity.ts";
 
 /**
  * Who calls. `identity` is what the wire proved: a certificate of the cluster's, or that it came over the host's own socket;
@@ -25,8 +25,21 @@ export interface Peer {
   readonly identity?: PeerIdentity;
 }
 
-/** Somebody with a certificate. */
-export type PeerIdentity = Subject;
+export type PeerIdentity = NodeSubject | UserPeer | HostPeer | OperatorPeer;
+
+/** Somebody with a certificate of the cluster's: which one of those for the name, its serial tells. */
+export type UserPeer = UserSubject & Pick<CertificateFacts, "serial" | "notAfterMs">;
+
+/** Whoever may open the host's own socket. */
+export interface HostPeer {
+  readonly kind: "host";
+}
+
+/** Somebody with a certificate of an authority that the host's administrator trusts. */
+export interface OperatorPeer {
+  readonly kind: "operator";
+  readonly name: string;
+}
 
 /** What a method knows of its call besides the request. */
 export interface CallContext {

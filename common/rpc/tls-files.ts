@@ -50,7 +50,7 @@ export function loadTlsFiles<Files extends TlsFiles>(
   const leaf =
     files.certificate === undefined || certificate === undefined
       ? undefined
-      : checkedCertificate(files.certificate, certificate, { end, nowMs, problems });
+      : checkedCertificate(files.certificate, certificate, { end, nowMs, ...reader });
   const secret = files.key === undefined || key === undefined ? undefined : checkedKey(files.key, key, problems);
   if (leaf !== undefined && secret !== undefined && !leaf.checkPrivateKey(secret)) {
     problems.push(`key ${files.key} does not belong to the certificate ${files.certificate}`);
@@ -112,12 +112,15 @@ function checkAuthorities(path: string, pem: string, nowMs: number, problems: st
 function checkedCertificate(
   path: string,
   pem: string,
-  { end, nowMs, problems }: { readonly end: TlsEnd; readonly nowMs: number; readonly problems: string[] },
+  { end, nowMs, problems, warnings }: Findings & { readonly end: TlsEnd; readonly nowMs: number },
 ): X509Certificate | undefined {
   const [leaf] = parsed("certificate", path, pem, problems);
   if (leaf === undefined) return undefined;
   const fault = validityProblem(leaf, nowMs);
   if (fault !== undefined) problems.push(`certificate ${path} (${nameOf(leaf.subject)}): ${fault}`);
+  else if (endsSoon(leaf, nowMs)) {
+    warnings.push(`certificate ${path} (${nameOf(leaf.subject)}) ends on ${leaf.validToDate.toISOString()}: renew it`);
+  }
   // Node's typings have it as an array; a certificate without the extension has none.
   const usages: readonly string[] | undefined = leaf.keyUsage;
   if (usages !== undefined && !usages.includes(KEY_USAGES[end])) {
@@ -126,6 +129,12 @@ function checkedCertificate(
     );
   }
   return leaf;
+}
+
+/** In its last tenth: who made it for a day wants to hear of it in the last hours, who made it for a year weeks ahead. */
+function endsSoon({ validFromDate, validToDate }: X509Certificate, nowMs: number): boolean {
+  const endMs = validToDate.getTime();
+  return endMs - nowMs < (endMs - validFromDate.getTime()) / 10;
 }
 
 function checkedKey(path: string, pem: string, problems: string[]): KeyObject | undefined {

@@ -574,7 +574,14 @@ describe("mutual TLS", () => {
       return {};
     };
     const identify = ({ subject }: { readonly subject: string }) =>
-      ({ kind: "user", name: subject, role: "swarm-viewer", clusterId: "c" as ClusterId }) as const;
+      ({
+        kind: "user",
+        name: subject,
+        role: "swarm-viewer",
+        clusterId: "c" as ClusterId,
+        serial: "1",
+        notAfterMs: 0,
+      }) as const;
     await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server), identify });
     server.addService(Content, { ...idle.content, resolveImage });
     await using transport = openGrpcTransport({ address: await server.listen("127.0.0.1:0"), tls: client });

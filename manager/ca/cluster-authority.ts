@@ -90,11 +90,24 @@ export class ClusterAuthority {
     return caCertificates(this.#ca).roots;
   }
 
-  /** Signs a certificate for `subject` and the key that signed the request. Throws `invalid_argument` for a bad request. */
-  async issue(subject: Subject, request: string, hosts: readonly string[] = []): Promise<IssuedCertificate> {
+  /**
+   * Signs a certificate for `subject` and the key that signed the request; it lives as long as nodes' do, unless it is said.
+   * Throws `invalid_argument` for a bad request.
+   */
+  async issue(
+    subject: Subject,
+    request: string,
+    hosts: readonly string[] = [],
+    lifetimeMs?: number,
+  ): Promise<IssuedCertificate> {
     const { clock, entropy, store } = this.#options;
-    const lifetimeMs = durationMs(store.view.cluster?.spec?.certificateLifetime);
-    const options = { nowMs: clock.nowMs(), entropy, hosts, ...(lifetimeMs ? { lifetimeMs } : {}) };
+    const wantedMs = lifetimeMs ?? (durationMs(store.view.cluster?.spec?.certificateLifetime) || undefined);
+    const options = {
+      nowMs: clock.nowMs(),
+      entropy,
+      hosts,
+      ...(wantedMs === undefined ? {} : { lifetimeMs: wantedMs }),
+    };
     return issueCertificate(await this.#authority(), subject, await readCertificateRequest(request), options);
   }
 

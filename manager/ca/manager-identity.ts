@@ -11,7 +11,7 @@ import type { Random } from "../../common/base/random.ts";
 import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
 import { readCertificates, validityOf } from "../../common/pki/certificates.ts";
 import { type Credentials, readCredentials, writeCredentials } from "../../common/pki/credential-files.ts";
-import { identityOf } from "../../common/pki/identity.ts";
+import { identityOf, MANAGER_SERVER_NAME } from "../../common/pki/identity.ts";
 import { exportPrivateKey, generateKeyPair } from "../../common/pki/key-pair.ts";
 import { drawRenewal, planRenewal } from "../../common/pki/renewal.ts";
 import { readTrustBundle } from "../../common/pki/trust-bundle.ts";
@@ -35,8 +35,6 @@ export interface ManagerIdentityOptions {
 
 /** Certificates of callers that were read lately: one for each that is connected. Beyond it they are read again. */
 const READ_MAX = 20_000;
-/** Servers are verified by it, whatever their address. */
-const SERVER_NAME = "swarm-manager";
 
 export class ManagerIdentity {
   readonly #options: ManagerIdentityOptions;
@@ -79,7 +77,7 @@ export class ManagerIdentity {
   /** For calls to other managers. */
   get client(): ClientTls {
     const { chain, key, trust } = this.#credentials;
-    return { ca: trust, certificate: chain, key, serverName: SERVER_NAME };
+    return { ca: trust, certificate: chain, key, serverName: MANAGER_SERVER_NAME };
   }
 
   /** Tells of each new certificate. */
@@ -87,8 +85,21 @@ export class ManagerIdentity {
     this.#listeners.add(listener);
   }
 
-  /** Who somebody is by a certificate that TLS has verified. Throws `permission_denied` for one that names nobody. */
+  /**
+   * Who somebody is by a certificate that TLS has verified.
+   * @throws permission_denied: it names nobody. unauthenticated: a user's that has ended since the connection was made; a node's
+   * renews itself, while its connections stay.
+   */
   identify(certificate: X509Certificate): PeerIdentity {
+    const identity = this.#read(certificate);
+    if (identity.kind === "user" && identity.notAfterMs < this.#options.clock.nowMs()) {
+      const ended = new Date(identity.notAfterMs).toISOString();
+      throw new SwarmError("unauthenticated", `the certificate of user ${identity.name} expired on ${ended}`);
+    }
+    return identity;
+  }
+
+  #read(certificate: X509Certificate): PeerIdentity {
     const key = certificate.fingerprint256;
     const known = this.#identities.get(key);
     if (known) return known;

@@ -31,6 +31,7 @@ import { createService, listServices, removeService, updateService } from "./ser
 import { applyStack, listStackRevisions, listStacks, planOnly, removeStack, rollbackStack } from "./stacks.ts";
 import { watchTaskStats } from "./stats.ts";
 import { listTasks } from "./tasks.ts";
+import { userMethods } from "./users.ts";
 import { redacted } from "./views.ts";
 import { createVolume, listVolumes, removeVolume } from "./volumes.ts";
 import { watchServices } from "./watch.ts";
@@ -44,6 +45,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
     getJoinTokens: (request, { signal }) => getJoinTokens(dependencies, request, signal),
     getCa: (_, { signal }) => getCa(dependencies, signal),
     updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),
+    ...userMethods(dependencies),
     createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
     updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),
     removeService: async (request, { signal }) => {

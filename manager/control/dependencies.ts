@@ -1,8 +1,11 @@
 /** What the Control API stands on. Each is the narrowest part of its room that the API needs. */
 import type { Clock } from "../../common/base/clock.ts";
+import type { ClusterId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import type { Entropy, Random } from "../../common/base/random.ts";
 import type { ImageReference } from "../../common/model/image-reference.ts";
+import type { IssuedCertificate } from "../../common/pki/certificate-authority.ts";
+import type { Subject } from "../../common/pki/identity.ts";
 import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { AgentFrame, ManagerFrame } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
@@ -57,8 +60,18 @@ export interface Registries {
 export interface Authority {
   /** To be awaited before all else. */
   ensure(signal: AbortSignal): Promise<void>;
+  readonly clusterId: ClusterId;
   /** PEM. */
   readonly root: string;
+  /** Those that are trusted now, PEM. */
+  readonly roots: string;
+  /** A certificate for the key that signed the request, for as long as nodes' live unless it is said. */
+  issue(
+    subject: Subject,
+    request: string,
+    hosts?: readonly string[],
+    lifetimeMs?: number,
+  ): Promise<Pick<IssuedCertificate, "certificate" | "chain">>;
   tokens(): Promise<{ readonly worker: string; readonly manager: string }>;
   /** The old token of the role is refused from now on. */
   rotateToken(role: "worker" | "manager", signal: AbortSignal): Promise<void>;

@@ -1,5 +1,5 @@
 /** How each kind of object is found by what people call it. */
-import type { Config, Node, Secret, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Config, Node, Secret, Service, Task, User } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { View } from "../store/view.ts";
 import type { Lookup } from "./references.ts";
 
@@ -38,6 +38,15 @@ export function configLookup(view: View): Lookup<Config> {
     noun: "config",
     byId: view.configs,
     byName: (name) => [view.byName("config", name) ?? []].flat(),
+    idOf: ({ id, name }) => `${id} (${name})`,
+  };
+}
+
+export function userLookup(view: View): Lookup<User> {
+  return {
+    noun: "user",
+    byId: view.users,
+    byName: (name) => [view.byName("user", name) ?? []].flat(),
     idOf: ({ id, name }) => `${id} (${name})`,
   };
 }

@@ -298,6 +298,7 @@ export class Dispatcher {
       case "content":
       case "stack":
       case "stackrevision":
+      case "user":
         return;
       default:
         change satisfies never;

@@ -34,6 +34,8 @@ import {
   StreamRequestSchema,
   type Task,
   TaskSchema,
+  type User,
+  UserSchema,
   type Volume,
   VolumeSchema,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
@@ -53,6 +55,7 @@ export interface Objects {
   readonly nodevolumes: NodeVolumes;
   readonly stack: Stack;
   readonly stackrevision: StackRevision;
+  readonly user: User;
   readonly cluster: Cluster;
   readonly session: Session;
   readonly manager: ManagerInfo;
@@ -63,7 +66,7 @@ export interface Objects {
 export type Kind = keyof Objects;
 
 /** The kinds whose names are unique: `View.byName` finds their objects. */
-export type NamedKind = "service" | "secret" | "config" | "volume" | "stack";
+export type NamedKind = "service" | "secret" | "config" | "volume" | "stack" | "user";
 
 /** The kinds of which each object is one version of a parent: `View.versionsOf` lists them. */
 export type VersionKind = "spec" | "content" | "stackrevision";
@@ -119,6 +122,7 @@ export const kinds: { readonly [K in Kind]: KindInfo<Objects[K]> } = {
     idOf: ({ stackId, revision }) => versionId(stackId, revision),
     idPattern: VERSION_ID,
   }),
+  user: withMeta(UserSchema, { nameOf: ({ name }) => name }),
   cluster: withMeta(ClusterSchema, { idPattern: /^default$/ }),
   session: bare(SessionSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
   manager: bare(ManagerInfoSchema, { idOf: ({ id }) => id, idPattern: ID }),

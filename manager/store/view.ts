@@ -14,6 +14,7 @@ import type {
   Stack,
   StreamRequest,
   Task,
+  User,
   Volume,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type Change, ChangeFeed } from "./changes.ts";
@@ -45,6 +46,7 @@ export interface View {
   /** By node id. */
   readonly nodeVolumes: ReadonlyMap<string, NodeVolumes>;
   readonly stacks: ReadonlyMap<string, Stack>;
+  readonly users: ReadonlyMap<string, User>;
   readonly cluster: Cluster | undefined;
   /** Who leads, as far as this view has come. */
   readonly leader: LeaderView | undefined;
@@ -96,6 +98,7 @@ export class ViewState implements View {
     nodevolumes: new Map(),
     stack: new Map(),
     stackrevision: new Map(),
+    user: new Map(),
     cluster: new Map(),
     session: new Map(),
     manager: new Map(),
@@ -156,6 +159,9 @@ export class ViewState implements View {
   }
   get stacks(): ReadonlyMap<string, Stack> {
     return this.#tables.stack;
+  }
+  get users(): ReadonlyMap<string, User> {
+    return this.#tables.user;
   }
   get cluster(): Cluster | undefined {
     return this.#tables.cluster.get("default");
@@ -312,6 +318,7 @@ export class ViewState implements View {
       case "config":
       case "volume":
       case "stack":
+      case "user":
         if (change.before) this.#idByName.delete(`${change.kind}/${change.before.name}`);
         if (change.after) this.#idByName.set(`${change.kind}/${change.after.name}`, change.id);
         break;

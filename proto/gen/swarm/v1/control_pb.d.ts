@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, Volume } from "./objects_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, User, User_Role, Volume } from "./objects_pb.js";
 import type { NodeSpec, NodeSpec_Role, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -244,6 +244,157 @@ export declare type GetCaResponse = Message<"swarm.v1.GetCaResponse"> & {
  * Use `create(GetCaResponseSchema)` to create a new message.
  */
 export declare const GetCaResponseSchema: GenMessage<GetCaResponse>;
+
+/**
+ * @generated from message swarm.v1.CreateUserRequest
+ */
+export declare type CreateUserRequest = Message<"swarm.v1.CreateUserRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.User.Role role = 2;
+   */
+  role: User_Role;
+
+  /**
+   * Beginnings of stack names, for viewers and deployers; empty: all stacks, and what is of none.
+   *
+   * @generated from field: repeated string stack_prefixes = 3;
+   */
+  stackPrefixes: string[];
+
+  /**
+   * PKCS #10, PEM: a P-256 key's own signature. Its subject is ignored.
+   *
+   * @generated from field: string certificate_request = 4;
+   */
+  certificateRequest: string;
+
+  /**
+   * Of the certificate; absent: as of nodes.
+   *
+   * @generated from field: google.protobuf.Duration lifetime = 5;
+   */
+  lifetime?: Duration | undefined;
+
+  /**
+   * @generated from field: bool replace = 6;
+   */
+  replace: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.CreateUserRequest.
+ * Use `create(CreateUserRequestSchema)` to create a new message.
+ */
+export declare const CreateUserRequestSchema: GenMessage<CreateUserRequest>;
+
+/**
+ * @generated from message swarm.v1.CreateUserResponse
+ */
+export declare type CreateUserResponse = Message<"swarm.v1.CreateUserResponse"> & {
+  /**
+   * @generated from field: swarm.v1.User user = 1;
+   */
+  user?: User | undefined;
+
+  /**
+   * PEM: the user's, then what leads to a root.
+   *
+   * @generated from field: string certificates = 2;
+   */
+  certificates: string;
+
+  /**
+   * All roots that the cluster trusts now, PEM.
+   *
+   * @generated from field: string roots = 3;
+   */
+  roots: string;
+
+  /**
+   * Where managers are reached: "host:port".
+   *
+   * @generated from field: repeated string managers = 4;
+   */
+  managers: string[];
+
+  /**
+   * @generated from field: string cluster_id = 5;
+   */
+  clusterId: string;
+};
+
+/**
+ * Describes the message swarm.v1.CreateUserResponse.
+ * Use `create(CreateUserResponseSchema)` to create a new message.
+ */
+export declare const CreateUserResponseSchema: GenMessage<CreateUserResponse>;
+
+/**
+ * @generated from message swarm.v1.ListUsersRequest
+ */
+export declare type ListUsersRequest = Message<"swarm.v1.ListUsersRequest"> & {
+  /**
+   * Names, ids or unique id prefixes; empty: all.
+   *
+   * @generated from field: repeated string references = 1;
+   */
+  references: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ListUsersRequest.
+ * Use `create(ListUsersRequestSchema)` to create a new message.
+ */
+export declare const ListUsersRequestSchema: GenMessage<ListUsersRequest>;
+
+/**
+ * @generated from message swarm.v1.ListUsersResponse
+ */
+export declare type ListUsersResponse = Message<"swarm.v1.ListUsersResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.User users = 1;
+   */
+  users: User[];
+};
+
+/**
+ * Describes the message swarm.v1.ListUsersResponse.
+ * Use `create(ListUsersResponseSchema)` to create a new message.
+ */
+export declare const ListUsersResponseSchema: GenMessage<ListUsersResponse>;
+
+/**
+ * @generated from message swarm.v1.RemoveUserRequest
+ */
+export declare type RemoveUserRequest = Message<"swarm.v1.RemoveUserRequest"> & {
+  /**
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+};
+
+/**
+ * Describes the message swarm.v1.RemoveUserRequest.
+ * Use `create(RemoveUserRequestSchema)` to create a new message.
+ */
+export declare const RemoveUserRequestSchema: GenMessage<RemoveUserRequest>;
+
+/**
+ * @generated from message swarm.v1.RemoveUserResponse
+ */
+export declare type RemoveUserResponse = Message<"swarm.v1.RemoveUserResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.RemoveUserResponse.
+ * Use `create(RemoveUserResponseSchema)` to create a new message.
+ */
+export declare const RemoveUserResponseSchema: GenMessage<RemoveUserResponse>;
 
 /**
  * @generated from message swarm.v1.CreateServiceRequest
@@ -2890,6 +3041,35 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof UpdateClusterRequestSchema;
     output: typeof UpdateClusterResponseSchema;
+  },
+  /**
+   * A certificate for somebody with a swarmctl elsewhere, for the key that signed the request. ALREADY_EXISTS for a name that is
+   * there, unless `replace` is set: then the certificate of before is refused from then on.
+   *
+   * @generated from rpc swarm.v1.Control.CreateUser
+   */
+  createUser: {
+    methodKind: "unary";
+    input: typeof CreateUserRequestSchema;
+    output: typeof CreateUserResponseSchema;
+  },
+  /**
+   * @generated from rpc swarm.v1.Control.ListUsers
+   */
+  listUsers: {
+    methodKind: "unary";
+    input: typeof ListUsersRequestSchema;
+    output: typeof ListUsersResponseSchema;
+  },
+  /**
+   * The user's certificate is refused from then on, and its streams end.
+   *
+   * @generated from rpc swarm.v1.Control.RemoveUser
+   */
+  removeUser: {
+    methodKind: "unary";
+    input: typeof RemoveUserRequestSchema;
+    output: typeof RemoveUserResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.CreateService

@@ -937,6 +937,98 @@ export declare type ClusterSpec = Message<"swarm.v1.ClusterSpec"> & {
 export declare const ClusterSpecSchema: GenMessage<ClusterSpec>;
 
 /**
+ * Somebody with a swarmctl elsewhere: /swarm/user/<id>. Of all certificates that were made for the name one counts.
+ *
+ * @generated from message swarm.v1.User
+ */
+export declare type User = Message<"swarm.v1.User"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * Unique; CN of its certificates.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.User.Role role = 4;
+   */
+  role: User_Role;
+
+  /**
+   * Only what is of stacks whose names begin with one of these; empty: everything.
+   *
+   * @generated from field: repeated string stack_prefixes = 5;
+   */
+  stackPrefixes: string[];
+
+  /**
+   * Of the certificate that counts, in hex.
+   *
+   * @generated from field: string serial = 6;
+   */
+  serial: string;
+
+  /**
+   * When that ends.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 7;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.User.
+ * Use `create(UserSchema)` to create a new message.
+ */
+export declare const UserSchema: GenMessage<User>;
+
+/**
+ * @generated from enum swarm.v1.User.Role
+ */
+export enum User_Role {
+  /**
+   * @generated from enum value: ROLE_UNKNOWN = 0;
+   */
+  UNKNOWN = 0,
+
+  /**
+   * Reads.
+   *
+   * @generated from enum value: ROLE_VIEWER = 1;
+   */
+  VIEWER = 1,
+
+  /**
+   * Changes what runs.
+   *
+   * @generated from enum value: ROLE_DEPLOYER = 2;
+   */
+  DEPLOYER = 2,
+
+  /**
+   * Changes the cluster.
+   *
+   * @generated from enum value: ROLE_ADMIN = 3;
+   */
+  ADMIN = 3,
+}
+
+/**
+ * Describes the enum swarm.v1.User.Role.
+ */
+export declare const User_RoleSchema: GenEnum<User_Role>;
+
+/**
  * A node's live connection: /swarm/session/<node id>, on the lease of the manager that serves it. It vanishes with either.
  *
  * @generated from message swarm.v1.Session
