@@ -1,9 +1,11 @@
 #!/bin/sh
 # Installs, upgrades or removes Swarm on a Debian, Ubuntu or Fedora host, in /usr/local, from what `npm run release` makes.
 #
-#   install.sh [--from DIRECTORY|URL] [--version VERSION]   install, or upgrade: running containers stay (default: from where this lies)
-#   install.sh --remove                                     end this host's containers and remove the programs; state stays
-#   install.sh --purge                                      and remove the state too: volumes, images, the cluster's own data
+#   install.sh [--from DIRECTORY|URL] [--version VERSION] [--sums-sha256 DIGEST]
+#                          install, or upgrade: running containers stay. Default: from where this lies. SHA256SUMS, which names the
+#                          digests of all else, must have DIGEST, where that is given
+#   install.sh --remove    end this host's containers and remove the programs; state stays
+#   install.sh --purge     and remove the state too: volumes, images, the cluster's own data
 #
 # It does nothing that has been done already, and says what it does.
 set -eu
@@ -21,7 +23,7 @@ refuse() {
 }
 
 usage() {
-  sed -n '2,8s/^# \{0,1\}//p' "$0"
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
   exit "$1"
 }
 
@@ -93,9 +95,16 @@ fetch() {
   esac
 }
 
+# verify NAME DIGEST SOURCE: refuses a file with another digest.
+verify() {
+  actual=$(sha256sum "$work/$1" | cut -d ' ' -f 1)
+  [ "$actual" = "$2" ] || refuse "$1 is not what $3: $actual instead of $2"
+}
+
 # Fills tarball and digest with what SHA256SUMS names for this architecture.
 choose_tarball() {
   fetch SHA256SUMS
+  [ -z "$sums_digest" ] || verify SHA256SUMS "$sums_digest" "--sums-sha256 says"
   pattern="swarm-${version:-*}-linux-$architecture.tar.gz"
   found=$(while read -r sum name; do
     # shellcheck disable=SC2254 # a pattern
@@ -116,8 +125,7 @@ install() {
     say "${tarball%.tar.gz} is installed already"
   else
     fetch "$tarball"
-    actual=$(sha256sum "$work/$tarball" | cut -d ' ' -f 1)
-    [ "$actual" = "$digest" ] || refuse "$tarball is not what SHA256SUMS says: $actual instead of $digest"
+    verify "$tarball" "$digest" "SHA256SUMS says"
     put_in_place
   fi
   set_up
@@ -165,7 +173,7 @@ put_in_place() {
 # There, init starts only what it takes for a program.
 allow_in_selinux() {
   if command -v selinuxenabled >/dev/null && selinuxenabled; then
-    for path in bin/node agent/shim/build/swarm-shim agent/swarm-agent manager/swarm-manager cli/swarmctl deploy/end-containers; do
+    for path in bin/node agent/shim/build/swarm-shim agent/swarm-agent manager/swarm-manager cli/swarmctl deploy/end-containers deploy/await-socket; do
       chcon -t bin_t "$LIB.new/$path"
     done
   fi
@@ -223,11 +231,16 @@ purge() {
 action=install
 from=$(dirname "$0")
 version=
+sums_digest=
 while [ $# -gt 0 ]; do
   case $1 in
-  --from | --version)
+  --from | --version | --sums-sha256)
     [ $# -gt 1 ] || refuse "$1 needs a value (see --help)"
-    if [ "$1" = --from ]; then from=${2%/}; else version=$2; fi
+    case $1 in
+    --from) from=${2%/} ;;
+    --version) version=$2 ;;
+    --sums-sha256) sums_digest=$2 ;;
+    esac
     shift
     ;;
   --remove) action=remove ;;

@@ -15,8 +15,8 @@ const MEMBERSHIP: Membership = {
   advertise: "10.0.0.1:2377",
   etcd: {
     kind: "shared",
-    listen: "0.0.0.0:2380",
-    advertise: "10.0.0.1:2380",
+    listen: "0.0.0.0:2378",
+    advertise: "10.0.0.1:2378",
     initialCluster: "a=https://x",
     joins: true,
   },

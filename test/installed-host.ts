@@ -2,18 +2,14 @@
 import { eventually } from "./eventually.ts";
 import type { SystemRoot } from "./system-root.ts";
 
-/** Resolves when the manager of a fresh installation answers. */
+/** Resolves when the host's manager serves its cluster. */
 export async function managerAnswers(root: SystemRoot): Promise<void> {
   await eventually(() => root.shell("swarmctl info"), { timeoutMs: 30_000, intervalMs: 200 });
 }
 
-/** Makes the host a node of its own manager's cluster. */
-export async function joinHost(root: SystemRoot): Promise<void> {
-  await root.shell(`umask 077
-    swarmctl swarm join-token -q worker >/root/token
-    echo SWARM_AGENT_JOIN_TOKEN_FILE=/root/token >>/etc/default/swarm-agent
-    systemctl reset-failed swarm-agent
-    systemctl restart swarm-agent`);
+/** Makes the host a cluster of one. */
+export async function initCluster(root: SystemRoot): Promise<void> {
+  await root.shell("swarmctl swarm init");
   await nodeIsReady(root);
 }
 

@@ -1,6 +1,6 @@
 /**
  * A whole system to install things on: this machine's own Debian, or another tree, seen through a layer that is thrown away, in
- * namespaces of its own (no network but a loopback, cgroups of its own), with a real systemd as its first process. Needs root.
+ * namespaces of its own (a network of one host, cgroups of its own), with a real systemd as its first process. Needs root.
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -51,6 +51,10 @@ ln -sf /dev/null etc/systemd/system/timers.target
 ln -sf /dev/null etc/systemd/system/modprobe@.service
 printf '[Unit]\\nRequires=sysinit.target\\nAfter=sysinit.target\\n' >etc/systemd/system/bare.target
 ip link set lo up
+ip link add eth0 type veth peer name wire
+ip address add 192.0.2.1/24 dev eth0
+ip link set eth0 up
+ip link set wire up
 echo "started $stat"
 exec chroot . /usr/bin/env -i container=test PATH="$PATH" $INIT
 `;
@@ -144,10 +148,25 @@ export class SystemRoot implements AsyncDisposable {
     return root;
   }
 
+  /** Lays a cable to another system, in the place of that one's own network: this one is 192.0.2.1, the other `address`. */
+  connect(other: SystemRoot, address: string): void {
+    const inNetwork = (pid: string, ...args: readonly string[]) =>
+      execFileSync("nsenter", ["--target", pid, "--net", "ip", ...args], { encoding: "utf8" });
+    inNetwork(other.#pid, "link", "delete", "eth0");
+    inNetwork(this.#pid, "link", "set", "wire", "netns", other.#pid);
+    inNetwork(other.#pid, "link", "set", "wire", "name", "eth0");
+    inNetwork(other.#pid, "address", "add", `${address}/24`, "dev", "eth0");
+    inNetwork(other.#pid, "link", "set", "eth0", "up");
+  }
+
   /** Runs a program there. */
   run(program: string, ...args: readonly string[]): Promise<RootAnswer> {
     const argv = ["--target", this.#pid, "--all", "--root", "--wd", program, ...args];
-    const env = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME: "/root", LC_ALL: "C" };
+    const env = {
+      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      HOME: "/root",
+      LC_ALL: "C.UTF-8",
+    };
     return new Promise((resolve) => {
       execFile("nsenter", argv, { encoding: "utf8", env, timeout: 120_000 }, (error, stdout, stderr) => {
         const code = error === null ? 0 : typeof error.code === "number" ? error.code : 255;

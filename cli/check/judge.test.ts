@@ -39,7 +39,7 @@ const SOUND: HostFacts = {
 
 const disk = (changes: Partial<HostFacts["disk"]>) => ({ disk: { ...SOUND.disk, ...changes } });
 const taken = (commandLine: string, parentCommandLine = "/sbin/init") => ({
-  ports: [{ port: 2380, type: "taken", holder: { pid: 77, commandLine, parentCommandLine } } as const],
+  ports: [{ port: 2378, type: "taken", holder: { pid: 77, commandLine, parentCommandLine } } as const],
 });
 const cgroupV1 = (...controllers: string[]) => ({
   unifiedControllers: undefined,
@@ -105,9 +105,9 @@ test.each<[string, Finding["level"], RegExp, Partial<HostFacts>]>([
   ["clock", "WARN", /nothing known/, { processes: new Set() }],
   ["etcd", "WARN", /not installed/, { programs: new Set(["nft"]) }],
   ["port 2377", "OK", /free/, {}],
-  ["port 2380", "FAIL", /etcd \(pid 77\)/, taken("/usr/bin/etcd")],
+  ["port 2378", "FAIL", /etcd \(pid 77\)/, taken("/usr/bin/etcd --name default")],
   [
-    "port 2380",
+    "port 2378",
     "OK",
     /the manager's/,
     taken("/usr/bin/etcd --name m", "node /usr/lib/swarm/deploy/out/swarm-manager.cjs"),

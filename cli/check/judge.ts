@@ -10,7 +10,7 @@ export type Role = "worker" | "manager";
 export const PORTS: readonly { readonly port: number; readonly use: string }[] = [
   { port: 2377, use: "agents and managers" },
   { port: 2376, use: "remote swarmctls" },
-  { port: 2380, use: "the managers' etcd" },
+  { port: 2378, use: "the managers' etcd" },
 ];
 
 /** mount_setattr(2), by which container mounts are made read-only. */
@@ -192,7 +192,7 @@ function port(facts: PortFacts): Finding {
     name,
     level: "FAIL",
     message: `${program} (pid ${holder.pid}) has it, and ${use} need it`,
-    mend: program === "etcd" ? "systemctl disable --now etcd; a manager starts its own" : `end it: kill ${holder.pid}`,
+    mend: `end it: kill ${holder.pid}`,
   };
 }
 

@@ -65,6 +65,7 @@ function library({ release, node, shim }: Parts, bundles: Bundles, { prefix }: L
     ["agent/shim/build/swarm-shim", program(shim.program)],
     ["deploy/start.sh", file(readFileSync(join(ROOT, "deploy/start.sh")))],
     ["deploy/end-containers", program(ownFile("end-containers.sh"))],
+    ["deploy/await-socket", program(ownFile("await-socket.sh"))],
     ...WRAPPERS.map((path) => [path, program(readFileSync(join(ROOT, path)))] as [string, TreeEntry]),
     ...[...bundles].map(([path, content]) => [path, file(content)] as [string, TreeEntry]),
   ];
@@ -78,7 +79,9 @@ function library({ release, node, shim }: Parts, bundles: Bundles, { prefix }: L
 /** systemd's files, the shells' completions, and the operator's own options. */
 function integration({ prefix, systemd, zshFunctions }: Layout): Tree {
   const units = UNITS.map((name) => {
-    const unit = ownFile(name).toString().replaceAll("/usr/bin/", `/${prefix}/bin/`);
+    const unit = ownFile(name)
+      .toString()
+      .replaceAll(/\/usr\/(bin|lib\/swarm)\//g, `/${prefix}/$1/`);
     return [`${prefix}/lib/systemd/system/${name}`, file(unit)] as const;
   });
   const completion = (shell: string) => file(COMPLETION_SCRIPTS[shell] ?? "");

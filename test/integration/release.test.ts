@@ -10,14 +10,20 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writ
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse } from "yaml";
 import { projectVersion } from "../../common/base/version.ts";
 import { writeDemoImage } from "../../deploy/demo/image.ts";
-import { containerProcesses, joinHost, mainPid, managerAnswers, nodeIsReady } from "../installed-host.ts";
+import { buildShim } from "../../deploy/release/shim.ts";
+import { ARCHITECTURES } from "../../deploy/release/target.ts";
+import { eventually } from "../eventually.ts";
+import { containerProcesses, initCluster, mainPid, managerAnswers, nodeIsReady } from "../installed-host.ts";
 import { SystemRoot } from "../system-root.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const LONG = process.env.SWARM_TEST_LONG === "1";
+// The other architecture's Node is a large download.
 const NATIVE = process.arch === "arm64" ? "arm64" : "amd64";
+const BUILT = ARCHITECTURES.filter((name) => LONG || name === NATIVE);
 const execute = promisify(execFile);
 // Beside the checkout, for hard links.
 const folder = mkdtempSync(join(dirname(ROOT.replace(/\/$/, "")), ".swarm-release-test-"));
@@ -46,68 +52,58 @@ const artefact = (end: string) => readdirSync(first).find((name) => name.endsWit
 
 beforeAll(async () => {
   copyCheckout(join(folder, "checkout"));
-  await release(ROOT, first, "amd64,arm64");
-  await release(join(folder, "checkout"), second, LONG ? "amd64,arm64" : NATIVE);
+  await release(ROOT, first, BUILT.join(","));
+  await release(join(folder, "checkout"), second, BUILT.join(","));
 }, 300_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe("artefacts", () => {
   test("the same bytes in another place", () => {
     const artefacts = readdirSync(second).filter((name) => name !== "SHA256SUMS");
-    expect(artefacts).toHaveLength(LONG ? 7 : 4);
+    expect(artefacts).toHaveLength(1 + 3 * BUILT.length);
     for (const name of artefacts) expect([name, digest(join(second, name))]).toEqual([name, digest(join(first, name))]);
   });
 
   test("SHA256SUMS is right, and of all", () => {
     const checked = execFileSync("sha256sum", ["--check", "SHA256SUMS"], { cwd: first, encoding: "utf8" });
-    expect(checked).toMatch(/^(.*: OK\n){7}$/);
-    expect(readdirSync(first)).toHaveLength(8);
+    expect(checked.match(/: OK$/gm)).toHaveLength(1 + 3 * BUILT.length);
+    expect(readdirSync(first)).toHaveLength(2 + 3 * BUILT.length);
   });
 
-  test.each([
-    ["amd64", 0x3e],
-    ["arm64", 0xb7],
-  ])("Node and the shim are %s's, and the shim is static", (architecture, machine) => {
+  test.each(ARCHITECTURES)("the shim for %s is that architecture's, and static", async (architecture) => {
+    const { program } = await buildShim(architecture);
+    expect(elfOf(program)).toEqual({ machine: MACHINES[architecture], static: true });
+  });
+
+  test.each(BUILT)("the Node for %s is that architecture's", (architecture) => {
+    const member = ["-xzOf", join(first, artefact(`${architecture}.tar.gz`)), "--wildcards", "*/lib/swarm/bin/node"];
+    const elf = execFileSync("tar", member, { maxBuffer: 1 << 28 });
+    expect(elfOf(elf)).toEqual({ machine: MACHINES[architecture], static: false });
+  });
+
+  test.each(BUILT)("%s: everything is there, root's, and nothing that anybody else may write", (architecture) => {
     const tarball = join(first, artefact(`${architecture}.tar.gz`));
-    for (const path of ["bin/node", "agent/shim/build/swarm-shim"]) {
-      const member = ["-xzOf", tarball, "--wildcards", `*/lib/swarm/${path}`];
-      const elf = execFileSync("tar", member, { maxBuffer: 1 << 28 });
-      expect(elf.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
-      expect(elf.readUInt16LE(18)).toBe(machine);
-      const headers = Array.from({ length: elf.readUInt16LE(56) }, (_, index) =>
-        elf.readUInt32LE(Number(elf.readBigUInt64LE(32)) + index * elf.readUInt16LE(54)),
-      );
-      // PT_INTERP asks for a loader.
-      expect(headers.includes(3)).toBe(path === "bin/node");
-    }
+    const listing = execFileSync("tar", ["-tvzf", tarball], { encoding: "utf8" }).trim().split("\n");
+    const paths = listing.map((line) => line.replace(/.*\d\d:\d\d /, "").replace(/^swarm-[^/]+\//, ""));
+    expect(paths).toEqual(
+      expect.arrayContaining([
+        "usr/local/bin/swarmctl -> ../lib/swarm/cli/swarmctl",
+        "usr/local/lib/systemd/system/swarm-manager.service",
+        "usr/local/share/man/man1/swarmctl-service-create.1.gz",
+        "usr/local/share/man/man8/swarm-agent.8.gz",
+        "usr/local/share/bash-completion/completions/swarmctl",
+        "usr/local/share/zsh/site-functions/_swarmctl",
+        "usr/local/share/fish/vendor_completions.d/swarmctl.fish",
+        "usr/local/share/doc/swarm/licences/etcd3",
+        "usr/local/share/doc/swarm/sbom.cdx.json",
+        "etc/sysusers.d/swarm.conf",
+        "etc/tmpfiles.d/swarm.conf",
+        "etc/default/swarm-agent",
+      ]),
+    );
+    const usual = /^([d-]rwxr-xr-x|-rw-r--r--|lrwxrwxrwx) root\/root /;
+    expect(listing.filter((line) => !usual.test(line))).toEqual([]);
   });
-
-  test.each(["amd64", "arm64"])(
-    "%s: everything is there, root's, and nothing that anybody else may write",
-    (architecture) => {
-      const tarball = join(first, artefact(`${architecture}.tar.gz`));
-      const listing = execFileSync("tar", ["-tvzf", tarball], { encoding: "utf8" }).trim().split("\n");
-      const paths = listing.map((line) => line.replace(/.*\d\d:\d\d /, "").replace(/^swarm-[^/]+\//, ""));
-      expect(paths).toEqual(
-        expect.arrayContaining([
-          "usr/local/bin/swarmctl -> ../lib/swarm/cli/swarmctl",
-          "usr/local/lib/systemd/system/swarm-manager.service",
-          "usr/local/share/man/man1/swarmctl-service-create.1.gz",
-          "usr/local/share/man/man8/swarm-agent.8.gz",
-          "usr/local/share/bash-completion/completions/swarmctl",
-          "usr/local/share/zsh/site-functions/_swarmctl",
-          "usr/local/share/fish/vendor_completions.d/swarmctl.fish",
-          "usr/local/share/doc/swarm/licences/etcd3",
-          "usr/local/share/doc/swarm/sbom.cdx.json",
-          "etc/sysusers.d/swarm.conf",
-          "etc/tmpfiles.d/swarm.conf",
-          "etc/default/swarm-agent",
-        ]),
-      );
-      const usual = /^([d-]rwxr-xr-x|-rw-r--r--|lrwxrwxrwx) root\/root /;
-      expect(listing.filter((line) => !usual.test(line))).toEqual([]);
-    },
-  );
 
   test("no shell script has what shellcheck warns of", () => {
     const argv = ["ls-files", "--cached", "--others", "--exclude-standard", "deploy"];
@@ -136,9 +132,9 @@ describe("the Debian package", () => {
   }, 60_000);
   afterAll(() => root?.[Symbol.asyncDispose]());
 
-  test("dpkg installs it, and the manager runs", async () => {
+  test("dpkg installs it, and one command makes a cluster of the host", async () => {
     await root.shell("dpkg -i /mnt/share/swarm.deb");
-    await managerAnswers(root);
+    await initCluster(root);
     expect(await root.shell("systemctl is-enabled swarm-manager swarm-agent")).toBe("enabled\nenabled\n");
     expect(await root.shell("swarmctl version --format '{{.Server.Version}}'")).toBe(`${projectVersion()}\n`);
     expect(await root.shell("journalctl -q -u swarm-manager")).toContain("manager ready");
@@ -160,7 +156,7 @@ describe("the Debian package", () => {
   });
 
   test("an upgrade starts both programs again and no container", async () => {
-    await joinHost(root);
+    await root.shell("echo '# mine' >>/etc/default/swarm-agent");
     await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
     await root.shell("swarmctl service create --name web --replicas 2 -p 8080:80 demo/web:1");
     const [processes, agent, tasks] = [
@@ -176,7 +172,7 @@ describe("the Debian package", () => {
     expect(await mainPid(root, "swarm-agent")).not.toBe(agent);
     expect(await root.shell("swarmctl service ps -q web")).toBe(tasks);
     expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
-    expect(await root.shell("cat /etc/default/swarm-agent")).toContain("JOIN_TOKEN_FILE");
+    expect(await root.shell("cat /etc/default/swarm-agent")).toContain("# mine");
   });
 
   test("swarmctl check says that this host does, and which ports the manager has", async () => {
@@ -200,8 +196,8 @@ describe("the Debian package", () => {
     await managerAnswers(root);
     await nodeIsReady(root);
     expect(await root.shell("swarmctl node ls -q")).toBe(before);
-    await root.shell("swarmctl wait service web --for converged --timeout 60s");
-    expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
+    // The manager learns from the new agent what ended meanwhile.
+    await eventually(() => root.shell("curl -sf http://127.0.0.1:8080"), { timeoutMs: 60_000, intervalMs: 200 });
   });
 
   test("purging it leaves nothing", async () => {
@@ -209,37 +205,38 @@ describe("the Debian package", () => {
     expect(await containerProcesses(root)).toEqual([]);
     expect(await root.shell("ls /var/lib/swarm")).toBe("");
     expect(await traces()).toBe(before);
-    expect(await root.shell("pgrep -f /usr/lib/swarm || true")).toBe("");
+    expect(await root.shell("pgrep -f '^/usr/lib/swarm/' || true")).toBe("");
   });
 });
 
 /** Debian's smallest system with what the package depends on and recommends, and curl to look. */
 const MINIMAL = "systemd,systemd-sysv,nftables,libstdc++6,etcd-server,iproute2,curl";
 
-describe.runIf(LONG)("the Debian package on a Debian of debootstrap", () => {
-  let root: SystemRoot;
+if (LONG) {
+  describe("the Debian package on a Debian of debootstrap", () => {
+    let root: SystemRoot;
 
-  beforeAll(async () => {
-    const debian = join(folder, "debian");
-    await execute("debootstrap", ["--variant=minbase", `--include=${MINIMAL}`, "bookworm", debian]);
-    root = await SystemRoot.start(debian);
-    cpSync(join(first, artefact(`${NATIVE}.deb`)), join(root.share, "swarm.deb"));
-    writeDemoImage(root.share, "1");
-  }, 600_000);
-  afterAll(() => root?.[Symbol.asyncDispose]());
+    beforeAll(async () => {
+      const debian = join(folder, "debian");
+      await execute("debootstrap", ["--variant=minbase", `--include=${MINIMAL}`, "bookworm", debian]);
+      root = await SystemRoot.start(debian);
+      cpSync(join(first, artefact(`${NATIVE}.deb`)), join(root.share, "swarm.deb"));
+      writeDemoImage(root.share, "1");
+    }, 600_000);
+    afterAll(() => root?.[Symbol.asyncDispose]());
 
-  test("nothing else is needed", async () => {
-    await root.shell("dpkg -i /mnt/share/swarm.deb");
-    await managerAnswers(root);
-    await joinHost(root);
-    await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
-    await root.shell("swarmctl service create --name web -p 8080:80 demo/web:1");
-    expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
-    expect(await root.shell("dpkg --audit")).toBe("");
-    await root.shell("dpkg -P swarm-cluster");
-    expect(await root.shell("ls -A /var/lib/swarm")).toBe("");
+    test("nothing else is needed", async () => {
+      await root.shell("dpkg -i /mnt/share/swarm.deb");
+      await initCluster(root);
+      await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
+      await root.shell("swarmctl service create --name web -p 8080:80 demo/web:1");
+      expect(await root.shell("curl -s http://127.0.0.1:8080")).toMatch(/^Hello from web\./);
+      expect(await root.shell("dpkg --audit")).toBe("");
+      await root.shell("dpkg -P swarm-cluster");
+      expect(await root.shell("ls -A /var/lib/swarm")).toBe("");
+    });
   });
-});
+}
 
 describe("install.sh", () => {
   let root: SystemRoot;
@@ -321,8 +318,7 @@ describe("install.sh", () => {
     expect([code, stderr]).toEqual([0, expect.not.stringContaining("error")]);
     expect(stdout).toContain(`installed ${tarball().replace(".tar.gz", "")} in /usr/local\n`);
     expect(stdout).toContain("swarm-manager.service is enabled and active\n");
-    await managerAnswers(root);
-    await joinHost(root);
+    await initCluster(root);
     await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
     await root.shell("swarmctl service create --name web -p 8080:80 demo/web:1");
     const [processes, manager] = [await containerProcesses(root), await mainPid(root, "swarm-manager")];
@@ -345,7 +341,9 @@ describe("install.sh", () => {
     await managerAnswers(root);
     await nodeIsReady(root);
     expect(await root.shell("swarmctl version --format '{{.Server.Version}}'")).toBe("99.0.0\n");
-    expect(await root.shell("swarmctl node ls --format '{{.EngineVersion}}'")).toBe("99.0.0\n");
+    await eventually(async () =>
+      expect(await root.shell("swarmctl node ls --format '{{.EngineVersion}}'")).toBe("99.0.0\n"),
+    );
     expect(await containerProcesses(root)).toEqual(processes);
     expect(await root.shell("cat /etc/default/swarm-agent")).toBe(before);
     expect(await root.shell("ls /usr/local/share/man/man8")).toBe("swarm-agent.8.gz\n");
@@ -369,6 +367,108 @@ describe("install.sh", () => {
     expect(await root.shell("ls -A /var/lib/swarm; ls /etc/default | grep swarm || true")).toBe("");
   });
 });
+
+describe("Ansible and cloud-init", () => {
+  let manager: SystemRoot;
+  let worker: SystemRoot;
+
+  beforeAll(async () => {
+    [manager, worker] = await Promise.all([SystemRoot.start(), SystemRoot.start()]);
+    manager.connect(worker, "192.0.2.2");
+    cpSync(first, join(manager.share, "release"), { recursive: true });
+    cpSync(join(ROOT, "deploy/ansible"), join(manager.share, "ansible"), { recursive: true });
+  }, 60_000);
+  afterAll(async () => {
+    await worker?.[Symbol.asyncDispose]();
+    await manager?.[Symbol.asyncDispose]();
+  });
+
+  /** On the host itself, whose packages are there. */
+  async function play(): Promise<string> {
+    const variables = {
+      swarm_release: "/mnt/share/release",
+      swarm_packages: [],
+      swarm_manager_packages: [],
+      swarm_agent_options: ["SWARM_AGENT_LABEL=disk=ssd"],
+      ansible_connection: "local",
+      ansible_python_interpreter: "/usr/bin/python3",
+    };
+    writeFileSync(join(manager.share, "variables.json"), JSON.stringify(variables));
+    const inventory = { swarm_managers: { hosts: { m1: { ansible_host: "192.0.2.1" } } } };
+    writeFileSync(join(manager.share, "inventory.json"), JSON.stringify(inventory));
+    const options = "-i /mnt/share/inventory.json -e @/mnt/share/variables.json";
+    return await manager.shell(`ansible-playbook ${options} /mnt/share/ansible/site.yml`);
+  }
+
+  test("the playbook's syntax is right for its example of an inventory", () => {
+    const argv = ["--syntax-check", "-i", "deploy/ansible/inventory.example.yml", "deploy/ansible/site.yml"];
+    const env = { ...process.env, LC_ALL: "C.UTF-8" };
+    expect(execFileSync("ansible-playbook", argv, { cwd: ROOT, encoding: "utf8", env })).toContain("playbook: ");
+  });
+
+  test("the playbook makes a cluster, and changes nothing when it is played again", async () => {
+    expect(await play()).toMatch(/^m1 .*changed=5 .*failed=0/m);
+    await nodeIsReady(manager);
+    expect(
+      await manager.shell("swarmctl node inspect $(swarmctl node ls -q) --format '{{.Description.Engine.Labels}}'"),
+    ).toContain("disk");
+    expect(await play()).toMatch(/^m1 .*changed=0 .*failed=0/m);
+  });
+
+  test("a host joins at its first boot, by a token that is in no argument, and does so once", async () => {
+    await manager.shell("busybox httpd -p 8000 -h /mnt/share/release");
+    const token = await manager.shell("swarmctl swarm join-token -q worker");
+    const { write_files: files, runcmd } = parse(
+      readFileSync(join(ROOT, "deploy/cloud-init/user-data.yaml"), "utf8")
+        .replace(/RELEASE=.*/, "RELEASE=http://192.0.2.1:8000")
+        .replace(/SUMS_SHA256=0+/, `SUMS_SHA256=${digest(join(first, "SHA256SUMS"))}`)
+        .replace(/MANAGER=.*/, "MANAGER=192.0.2.1:2377")
+        .replace(/SWMTKN-1-.*/, token.trim()),
+    );
+    await writeFiles(worker, files);
+    expect(runcmd).toEqual([["sh", "/run/swarm-join/join"]]);
+    const joined = await worker.shell("sh /run/swarm-join/join");
+    expect(joined).toContain("This node joined a swarm as a worker.");
+    await eventually(async () =>
+      expect(await manager.shell("swarmctl node ls --format '{{.Status}}'")).toBe("Ready\nReady\n"),
+    );
+    await writeFiles(worker, files);
+    expect(await worker.shell("sh /run/swarm-join/join")).not.toContain("joined");
+    expect(await worker.shell("ls /run/swarm-join")).not.toContain("token");
+  });
+
+  test("whoever serves other files gets nobody to install them", async () => {
+    const { code, stderr } = await worker.run(
+      "sh",
+      "-c",
+      `mkdir -p /tmp/other; cd /tmp/other; curl -sO http://192.0.2.1:8000/install.sh -O http://192.0.2.1:8000/SHA256SUMS; sh install.sh --sums-sha256 ${"0".repeat(64)}`,
+    );
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/SHA256SUMS is not what --sums-sha256 says/)]);
+  });
+});
+
+/** elf(5): e_machine. */
+const MACHINES = { amd64: 0x3e, arm64: 0xb7 };
+
+function elfOf(elf: Buffer): { readonly machine: number; readonly static: boolean } {
+  expect(elf.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
+  const headers = Array.from({ length: elf.readUInt16LE(56) }, (_, index) =>
+    elf.readUInt32LE(Number(elf.readBigUInt64LE(32)) + index * elf.readUInt16LE(54)),
+  );
+  // PT_INTERP asks for a loader.
+  return { machine: elf.readUInt16LE(18), static: !headers.includes(3) };
+}
+
+/** As cloud-init does. */
+async function writeFiles(
+  root: SystemRoot,
+  files: readonly { readonly path: string; readonly permissions: string; readonly content: string }[],
+): Promise<void> {
+  for (const { path, permissions, content } of files) {
+    writeFileSync(join(root.share, "content"), content);
+    await root.shell(`mkdir -p "$(dirname ${path})"; install -m ${permissions} /mnt/share/content ${path}`);
+  }
+}
 
 /** Another version, less one page of the manual. */
 function makeNewerRelease(share: string, tarball: string): void {
