@@ -15,7 +15,7 @@ const OPTIONS = {
   },
   socket: {
     value: "PATH",
-    help: "Unix socket for swarmctl, its owner's only\n(default /run/swarm/manager.sock; not root: DATA-DIR/manager.sock)",
+    help: "Unix socket for swarmctl: its user's, and the group's where its folder is\n(default /run/swarm/manager.sock; not root: DATA-DIR/manager.sock)",
   },
   "listen-addr": {
     value: "HOST:PORT",

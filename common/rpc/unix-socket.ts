@@ -1,12 +1,12 @@
 /** The care that a unix socket's path needs before and after binding. */
-import { chmod, lstat, mkdir, unlink } from "node:fs/promises";
+import { chmod, lstat, mkdir, stat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import { errnoOf, SwarmError } from "../base/error.ts";
 
 /** A path that may be bound now. */
 export interface SocketClaim {
-  /** Narrows the bound socket to its owner (0600). */
+  /** Narrows the bound socket to its owner (0600), or to owner and group (0660) where its folder is open to the same two. */
   secure(): Promise<void>;
   /** Gives the process its umask back; called whether or not binding worked. */
   release(): void;
@@ -17,7 +17,8 @@ const PATH_BYTES_MAX = 107;
 
 /**
  * Makes way for a socket at `path`: makes its folder (0700), removes a socket that no process answers, and sets a umask
- * under which the socket is never open to others, not even between bind and chmod.
+ * under which the socket is never open to others, not even between bind and chmod. A folder of a daemon's own user that its
+ * group may enter, as an installation's /run/swarm, opens the socket to that group; root's folders never do.
  *
  * Throws `already_exists` when a server answers there or something else than a socket lies there, and
  * `invalid_argument` when the path is too long.
@@ -30,11 +31,18 @@ export async function claimUnixSocket(path: string): Promise<SocketClaim> {
   await removeStale(path);
   const umask = process.umask(0o077);
   return {
-    secure: () => chmod(path, 0o600),
+    secure: async () => chmod(path, (await isGroups(dirname(path))) ? 0o660 : 0o600),
     release: () => {
       process.umask(umask);
     },
   };
+}
+
+/** Whether the folder is this process's and its group may look into it: whoever made it so lets the group in. */
+async function isGroups(folder: string): Promise<boolean> {
+  const { uid, gid, mode } = await stat(folder);
+  const groupMaySearch = (mode & 0o010) !== 0;
+  return groupMaySearch && uid === process.geteuid?.() && gid === process.getegid?.() && uid !== 0;
 }
 
 async function removeStale(path: string): Promise<void> {

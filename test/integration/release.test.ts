@@ -155,6 +155,15 @@ describe("the Debian package", () => {
     expect(modes).toBe("700 swarm\n700 root\n750 swarm\n");
   });
 
+  test("whoever is in the group swarm may use the manager's socket, and nobody else", async () => {
+    const info = (groups: string) =>
+      root.run("sh", "-c", `setpriv --reuid 4711 --regid 4711 ${groups} --inh-caps=-all swarmctl info`);
+    expect((await info("--groups $(getent group swarm | cut -d: -f3)")).stdout).toContain("Managers: 1");
+    expect(await info("--clear-groups")).toMatchObject({ code: 1, stderr: expect.stringMatching(/EACCES/) });
+    // The agent's is root's.
+    expect(await root.shell("stat -c '%a %U' /run/swarm/*.sock")).toBe("600 root\n660 swarm\n");
+  });
+
   test("an upgrade starts both programs again and no container", async () => {
     await root.shell("echo '# mine' >>/etc/default/swarm-agent");
     await root.shell("swarmctl image load -i /mnt/share/demo-web-1.tar");
