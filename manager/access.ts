@@ -14,6 +14,7 @@ import type { PeerIdentity } from "../common/rpc/service.ts";
 import type { ManagerPeers, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Content, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { View } from "./store/view.ts";
 
 /** A kind of callers. */
 export type Caller = "anyone" | "agent" | "manager" | "viewer" | "deployer" | "admin";
@@ -115,6 +116,14 @@ export interface Members {
   hasNode(nodeId: string): boolean;
   /** Of the one certificate of a user that counts; undefined for a name that nobody has. */
   serialOf(userName: string): string | undefined;
+}
+
+/** Whom the store knows. A manager is a member before it has an agent beside it. */
+export function membersOf(view: Pick<View, "nodes" | "managers" | "byName">): Members {
+  return {
+    hasNode: (nodeId) => view.nodes.has(nodeId) || view.managers.has(nodeId),
+    serialOf: (name) => view.byName("user", name)?.serial,
+  };
 }
 
 /**

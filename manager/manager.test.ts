@@ -84,7 +84,12 @@ function world() {
     running.push({ stop });
     await until(`${name} serves`, () => store?.view.managers.has(managerId) ?? false);
     if (!store) throw new Error("unreachable");
-    return { managerId, view: store.view, stop, control: createClient(Control, network.transport("person", name)) };
+    return {
+      managerId,
+      view: store.view,
+      stop,
+      control: createClient(Control, network.transport("person", name, { kind: "host" })),
+    };
   }
 
   /** An agent that beats, and keeps what it is told. */

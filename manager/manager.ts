@@ -26,6 +26,7 @@ import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
 import type { ImageBlobs, Registries } from "./control/dependencies.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { guardControl } from "./guard/guard.ts";
 import { runLeader } from "./leader.ts";
 import { LogHub } from "./logbroker/log-hub.ts";
 import { runPresence } from "./presence.ts";
@@ -155,26 +156,27 @@ export class Manager {
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
     const streamBroker = () => this.#require().streams.implementation;
+    const control = createControl({
+      store,
+      blobs,
+      registry,
+      sealer,
+      entropy,
+      authority,
+      takeOutManager: this.#options.takeOutManager ?? (async () => {}),
+      logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
+      streams: { open: (...request) => this.#require().streams.open(...request) },
+      clock,
+      random,
+      logger,
+      managerId,
+      version,
+    });
     return {
       store,
       authority,
       nodeCa: createNodeCa({ store, authority, clock, random, logger }),
-      control: createControl({
-        store,
-        blobs,
-        registry,
-        sealer,
-        entropy,
-        authority,
-        takeOutManager: this.#options.takeOutManager ?? (async () => {}),
-        logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
-        streams: { open: (...request) => this.#require().streams.open(...request) },
-        clock,
-        random,
-        logger,
-        managerId,
-        version,
-      }),
+      control: guardControl(control, { view: store.view }),
       dispatcher: {
         openSession: (...call) => dispatcher().openSession(...call),
         heartbeat: async (...call) => dispatcher().heartbeat(...call),

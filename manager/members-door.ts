@@ -5,7 +5,7 @@
 import type { Logger } from "../common/base/logger.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { MutualTls } from "../common/rpc/tls.ts";
-import { authorize, type Members } from "./access.ts";
+import { authorize, membersOf } from "./access.ts";
 import type { ManagerIdentity } from "./ca/manager-identity.ts";
 import type { View } from "./store/view.ts";
 
@@ -29,12 +29,4 @@ export function openMembersDoor({ identity, view, logger }: MembersDoorOptions):
     identify: (certificate) => identity.identify(certificate),
     authorize: (method, peer) => authorize(method, peer.identity, members),
   });
-}
-
-/** Whom the store knows. A manager is a member before it has an agent beside it. */
-export function membersOf(view: MembersDoorOptions["view"]): Members {
-  return {
-    hasNode: (nodeId) => view.nodes.has(nodeId) || view.managers.has(nodeId),
-    serialOf: (name) => view.byName("user", name)?.serial,
-  };
 }

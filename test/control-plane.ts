@@ -24,6 +24,7 @@ import { ClusterAuthority } from "../manager/ca/cluster-authority.ts";
 import { ManagerIdentity } from "../manager/ca/manager-identity.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
+import { guardControl } from "../manager/guard/guard.ts";
 import { runLeader } from "../manager/leader.ts";
 import { openMembersDoor } from "../manager/members-door.ts";
 import { KEY_BYTES } from "../manager/sealing/cluster-key.ts";
@@ -99,7 +100,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const remotes: GrpcServer[] = [];
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
   const authority = new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared });
-  const control = createControl({
+  const unguarded = createControl({
     store,
     takeOutManager: async () => {},
     authority,
@@ -118,6 +119,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     version: "0.0.0-test",
     ...shared,
   });
+  const control = guardControl(unguarded, { view: store.view });
   server.addService(Control, control);
   const address = await server.listen(`unix:${join(folder, "manager.sock")}`);
   return {

@@ -174,7 +174,7 @@ export class World {
 
   /** A client of a manager's API. */
   control(manager: ManagerMember): Client<typeof Control> {
-    return createClient(Control, this.network.wire.transport("client", manager.name));
+    return createClient(Control, this.network.wire.transport("client", manager.name, { kind: "host" }));
   }
 
   /** What the hosts really run and hold, against what the store says. */
