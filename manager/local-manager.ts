@@ -40,10 +40,10 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
         version: projectVersion(),
       };
     },
-    async initCluster(request, { signal }) {
-      await host.init(request, signal);
+    async initCluster(request, context) {
+      await host.init(request, context.signal);
       const { member, nodeId } = host;
-      const unlockKey = request.autolock ? await lockFromNowOn(member, signal) : "";
+      const unlockKey = request.autolock ? await lockFromNowOn(member, context) : "";
       return { nodeId, clusterId: clusterIdOf(member), address: member.address, unlockKey };
     },
     beginJoin: (request) => host.beginJoin(request),
@@ -64,9 +64,8 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
 }
 
 /** Turns autolock on, as `swarm update --autolock` does; answers the key. */
-async function lockFromNowOn({ services: { control, store } }: Member, signal: AbortSignal): Promise<string> {
+async function lockFromNowOn({ services: { control, store } }: Member, context: CallContext): Promise<string> {
   const { cluster } = store.view;
-  const context = { signal, peer: { address: "local" } };
   const spec = create(ClusterSpecSchema, { ...cluster?.spec, autolock: true } as ClusterSpec);
   const request = create(UpdateClusterRequestSchema, { version: cluster?.meta?.version ?? 0n, spec });
   await control.updateCluster(request, context);

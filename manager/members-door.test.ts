@@ -18,8 +18,10 @@ import type { ClientTls } from "../common/rpc/tls.ts";
 import { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { LocalManager } from "../proto/gen/swarm/v1/local_pb.js";
 import { NodeSpec_Availability, NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
+import { freePort } from "../test/free-port.ts";
 
 const PROGRAM = new URL("swarm-manager", import.meta.url).pathname;
 const NEVER = new AbortController().signal;
@@ -36,16 +38,16 @@ let manager: Running;
 let other: Running;
 let joins = 0;
 
-async function start(name: string): Promise<Running> {
+async function start(name: string, more = ["--listen-addr", "127.0.0.1:0"], ready = "manager ready"): Promise<Running> {
   const socket = join(folder, `${name}.sock`);
-  const options = ["--data-dir", join(folder, name), "--socket", socket, "--listen-addr", "127.0.0.1:0"];
+  const options = ["--data-dir", join(folder, name), "--socket", socket, ...more];
   const child = spawn(PROGRAM, [...options, "--log-format", "json"], { stdio: ["ignore", "pipe", "pipe"] });
   const text: string[] = [];
   for (const stream of [child.stdout, child.stderr])
     createInterface({ input: stream }).on("line", (line) => text.push(line));
   const line = await eventually(
     () => {
-      const found = text.find((each) => each.includes('"msg":"manager ready"'));
+      const found = text.find((each) => each.includes(`"msg":"${ready}"`));
       if (!found) throw new Error(text.join("\n"));
       return found;
     },
@@ -160,6 +162,23 @@ test("another cluster's certificate is nobody's here", async () => {
   const { ca } = mine.client;
   await expect(heartbeat({ ...stranger.client, ca })).rejects.toMatchObject({ code: "unauthenticated" });
   await expect(heartbeat({ ca, serverName: "swarm-manager" })).rejects.toMatchObject({ code: "unauthenticated" });
+});
+
+test("whoever has the socket may begin a cluster, locked from the beginning", async () => {
+  const idle = await start("idle", [], "socket open");
+  try {
+    await using transport = openGrpcTransport({ address: `unix:${idle.socket}` });
+    const listenAddress = `127.0.0.1:${await freePort()}`;
+    const request = { listenAddress, advertiseAddress: listenAddress, autolock: true };
+    const { unlockKey } = await createClient(LocalManager, transport).initCluster(request, { timeoutMs: 30_000 });
+    expect(unlockKey).toMatch(/^SWMKEY-1-/);
+    expect(await createClient(Control, transport).getUnlockKey({})).toMatchObject({ unlockKey });
+    expect(idle.text.filter((line) => line.includes(unlockKey))).toEqual([]);
+  } finally {
+    const ended = new Promise((resolve) => idle.child.once("close", resolve));
+    idle.child.kill("SIGTERM");
+    await ended;
+  }
 });
 
 test("a rotated token is refused at once, members are unaffected", async () => {
