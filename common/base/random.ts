@@ -63,3 +63,11 @@ export function randomEntropy(random: Random, count: number): Uint8Array {
 export function pick<T>(random: Random, items: readonly T[]): T | undefined {
   return items[randomInteger(random, items.length)];
 }
+
+/** The same items in an even order of chance. */
+export function shuffled<T>(random: Random, items: readonly T[]): readonly T[] {
+  return items
+    .map((item) => ({ item, place: random.next() }))
+    .sort((left, right) => left.place - right.place)
+    .map(({ item }) => item);
+}

@@ -1,4 +1,4 @@
-import { abortReason } from "./clock.ts";
+import { abortReason, type Clock } from "./clock.ts";
 
 /** Wakes whoever waits for "something changed". A wake before the wait counts; several wakes are one. */
 export class Wakeup {
@@ -24,5 +24,26 @@ export class Wakeup {
       signal.removeEventListener("abort", settle);
     }
     this.#pending = false;
+  }
+}
+
+/**
+ * Waits for a wake, but no longer than `delayMs`; says whether one came. One that comes with the end of the time may be told as
+ * none: look at what it is about in either case. Throws the abort reason.
+ */
+export async function wokenWithin(
+  wakeup: Wakeup,
+  { clock, delayMs }: { readonly clock: Clock; readonly delayMs: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const over = new AbortController();
+  const until = AbortSignal.any([signal, over.signal]);
+  const woken = wakeup.wait(until).then(() => true);
+  const rang = clock.sleep(delayMs, until).then(() => false);
+  for (const either of [woken, rang]) either.catch(() => {});
+  try {
+    return await Promise.race([woken, rang]);
+  } finally {
+    over.abort();
   }
 }

@@ -55,7 +55,7 @@ export interface AuthorityFiles {
   /** The signer's certificate first, then what leads to its root, the root included. */
   readonly certificates: string;
   readonly key: string;
-  /** The root's name and key, signed by the root before it: while nodes rotate. */
+  /** The root's name and key, signed by the authority before it, then what leads to that one's root, which is left out. */
   readonly crossSigned?: string;
 }
 
@@ -112,11 +112,7 @@ export async function openAuthority(files: AuthorityFiles, nowMs: number): Promi
   const root = await checkAuthorities(chain, nowMs);
   const cross =
     files.crossSigned === undefined ? [] : readCertificates(files.crossSigned, "the cross-signed certificate");
-  for (const each of cross) {
-    if (keyIdOf(each.publicKey) !== keyIdOf(root.publicKey) || each.subject !== root.subject) {
-      throw invalid("the cross-signed certificate is not of this CA's root");
-    }
-  }
+  checkCross(cross, root);
   const { X509Certificate: Reader, SubjectKeyIdentifierExtension } = await loadX509();
   const signer = new Reader(certificate.raw);
   const issuer = {
@@ -164,8 +160,8 @@ export async function issueCertificate(
 }
 
 /**
- * The root of another authority, signed by `authority`: whoever trusts only this one believes that one, too. In PEM, and no
- * longer valid than either. Throws `failed_precondition` when this one's chain has no room for it (path lengths).
+ * The root of another authority, signed by `authority`, then what leads to this one's root: whoever trusts only that believes
+ * the other, too. In PEM, and no longer valid than either. Throws `failed_precondition` when this one's chain has no room for it (path lengths).
  */
 export async function crossSign(
   authority: CertificateAuthority,
@@ -194,7 +190,7 @@ export async function crossSign(
       subjectKeyId ?? (await x509.SubjectKeyIdentifierExtension.create(reader.publicKey)),
     ],
   });
-  return certificate.toString();
+  return toCertificatesPem([certificate, ...authority.chain.slice(0, -1)]);
 }
 
 type X509 = Awaited<ReturnType<typeof loadX509>>;
@@ -256,6 +252,23 @@ async function checkAuthorities(chain: readonly X509Certificate[], nowMs: number
   }
   if ((await roomBelow(chain)) < 0) throw invalid("the chain of CA certificates is longer than its root allows");
   return root;
+}
+
+/** Checks that what vouches for the root does, and is in order; the root that it ends at is not ours to know. */
+function checkCross(cross: readonly X509Certificate[], root: X509Certificate): void {
+  const [first, ...rest] = cross;
+  if (first === undefined) return;
+  if (keyIdOf(first.publicKey) !== keyIdOf(root.publicKey) || first.subject !== root.subject) {
+    throw invalid("the cross-signed certificate is not of this CA's root");
+  }
+  for (const [index, each] of rest.entries()) {
+    const below = cross[index] ?? first;
+    if (!isIssuedBy(below, each)) {
+      throw invalid(
+        `the certificate ${nameOf(below.subject)} was not signed by the one after it, ${nameOf(each.subject)}`,
+      );
+    }
+  }
 }
 
 /** 16 bytes that are positive as a number and never fewer (RFC 5280, 4.1.2.2): 126 random bits. */

@@ -69,6 +69,42 @@ export function describeCertificate(certificate: X509Certificate): string {
   return `${nameOf(certificate.subject)}, issued by ${nameOf(certificate.issuer)}`;
 }
 
+/** The name of whom a certificate is of, as it is encoded (RFC 5280, 4.1: a Name in DER). */
+export function subjectDer({ raw }: Pick<X509Certificate, "raw">): Uint8Array {
+  // Certificate, its first part, and in there: version, serial number, algorithm, issuer, validity, subject.
+  const [tbs] = derElements(contentOf(raw));
+  const subject = tbs && derElements(contentOf(tbs))[5];
+  if (subject === undefined) throw new SwarmError("invalid_argument", "a certificate without a subject");
+  return subject;
+}
+
+/** The elements of a DER sequence's content, each with its head. */
+function derElements(content: Uint8Array): readonly Uint8Array[] {
+  const elements: Uint8Array[] = [];
+  for (let at = 0; at < content.length; ) {
+    const element = content.subarray(at);
+    const { headBytes, contentBytes } = derHead(element);
+    elements.push(element.subarray(0, headBytes + contentBytes));
+    at += headBytes + contentBytes;
+  }
+  return elements;
+}
+
+function contentOf(element: Uint8Array): Uint8Array {
+  const { headBytes, contentBytes } = derHead(element);
+  return element.subarray(headBytes, headBytes + contentBytes);
+}
+
+/** A tag of one byte, then the length: in one byte, or in as many as that one says. */
+function derHead(element: Uint8Array): { readonly headBytes: number; readonly contentBytes: number } {
+  const first = element[1] ?? 0;
+  if (first < 0x80) return { headBytes: 2, contentBytes: first };
+  const count = first & 0x7f;
+  let contentBytes = 0;
+  for (const byte of element.subarray(2, 2 + count)) contentBytes = contentBytes * 256 + byte;
+  return { headBytes: 2 + count, contentBytes };
+}
+
 /** A distinguished name on one line, fit for a message whoever wrote it: short, and nothing in it that drives a terminal. */
 export function nameOf(name: string | undefined): string {
   const parts = (name ?? "").split("\n").toReversed();

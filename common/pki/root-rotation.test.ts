@@ -58,6 +58,13 @@ describe("a rotation", () => {
     expect(decide([...many(3, RENEWED), node("x", change)])).toMatchObject({ type: "rotating", remaining: 1 });
   });
 
+  test("waits no longer for one that is away when its certificate has ended", () => {
+    const [gone, here] = [node("a", { isConnected: false, hasEnded: true }), node("b", { hasEnded: true })];
+    expect(decide([gone, node("c", RENEWED)])).toEqual({ type: "complete" });
+    // A machine whose clock is wrong, say: it has a session, so somebody believes it.
+    expect(decide([gone, here])).toMatchObject({ ask: ["b"], remaining: 1, offline: [] });
+  });
+
   test("asks a few at a time, and again after a while", () => {
     const fresh = decide(many(200));
     expect(fresh).toMatchObject({ type: "rotating", remaining: 200 });

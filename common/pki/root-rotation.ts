@@ -7,7 +7,8 @@
  *   every node has one     new                new
  *
  * Old and new certificates are believed by everyone all the while, so that the order of nodes does not matter. A node that is
- * away keeps the rotation open: it comes back with what it had, is believed, and renews then; or somebody removes it. Where
+ * away keeps the rotation open: it comes back with what it had, is believed, and renews then; or its certificate ends, after
+ * which nobody believes it whatever the roots; or somebody removes it. Where
  * the old authority cannot sign the new root, nodes are first given the new root to trust, all of them, and then renew.
  */
 import type { NodeId } from "../base/id.ts";
@@ -31,6 +32,8 @@ export interface RotatingNode {
   /** The keys of the roots that it says it trusts. */
   readonly trusted: readonly KeyId[];
   readonly isConnected: boolean;
+  /** Its certificate's time is over, on any clock: only a token lets it in again. */
+  readonly hasEnded?: boolean;
   /** When it was last asked, in this phase of this rotation. */
   readonly askedMs?: number;
 }
@@ -57,9 +60,10 @@ export const ASK_AGAIN_MS = 30_000;
 
 export function decideRotation(
   goal: RotationGoal,
-  nodes: readonly RotatingNode[],
+  all: readonly RotatingNode[],
   { nowMs }: { readonly nowMs: number },
 ): RotationStep {
+  const nodes = all.filter(({ isConnected, hasEnded = false }) => isConnected || !hasEnded);
   const untrusting = nodes.filter(({ trusted }) => !trusted.includes(goal.rootKeyId));
   const phase = goal.isCrossSigned || untrusting.length === 0 ? "certificates" : "trust";
   const remaining =
