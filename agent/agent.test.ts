@@ -71,6 +71,7 @@ class ScriptedManager {
         yield* manager.assignments.receive(signal);
       },
       reportVolumes: async () => ({}),
+      reportCertificate: async () => ({}),
       async updateTaskStatus({ updates }) {
         for (const { status } of updates) manager.statuses.push(TaskState[status?.state ?? TaskState.NEW] ?? "");
         return {};

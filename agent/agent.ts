@@ -20,13 +20,14 @@ import type { SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { type NodeVolumes, NodeVolumesSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { Executor } from "./executor.ts";
 import { LogPublisher } from "./log-publisher.ts";
+import type { HeldCertificate } from "./node-identity.ts";
 import { Reporter } from "./reporter.ts";
 import { type Connect, type ManagerList, type Session, SessionKeeper } from "./session.ts";
 import { StreamCarrier } from "./stream-carrier.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { Worker } from "./worker.ts";
 
-/** Asking again for assignments after a missed message: seldom, and never in a storm. */
+/** Asking again for assignments after a missed message, telling again of a certificate: seldom, and never in a storm. */
 const RESUBSCRIBE: BackoffOptions = { delayMsMin: 50, delayMsMax: 5_000 };
 
 /** What an agent is made of. */
@@ -39,6 +40,8 @@ export interface AgentOptions {
   readonly connect: Connect;
   /** Hears what managers say of the cluster and of this node. */
   readonly heard?: (message: SessionMessage) => void;
+  /** The certificates that the node has, one after the other, for managers to know. Absent where there are none. */
+  readonly certificates?: (signal: AbortSignal) => AsyncIterable<HeldCertificate>;
   readonly executor: Executor;
   readonly database: TaskDatabase;
   /** The host's boot, to tell the records of an earlier one. */
@@ -91,6 +94,7 @@ export class Agent {
     scope.spawn("assignments", (inner) => this.#assignments(session, parts.worker, inner));
     scope.spawn("statuses", (inner) => parts.reporter.deliver(session, inner));
     scope.spawn("volumes", (inner) => this.#volumes(session, inner));
+    scope.spawn("certificate", (inner) => this.#certificates(session, inner));
     scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
     scope.spawn("streams", (inner) => parts.streams.serve(session, inner));
     await scope.join();
@@ -104,6 +108,31 @@ export class Agent {
       if (told && equals(NodeVolumesSchema, told, volumes)) continue;
       await dispatcher.reportVolumes({ nodeId, sessionId, volumes: volumes.volumes }, { signal });
       told = volumes;
+    }
+  }
+
+  /** Tells the manager of this node's certificate: of the present one once, then on change. */
+  async #certificates(session: Session, signal: AbortSignal): Promise<void> {
+    for await (const held of this.#options.certificates?.(signal) ?? []) await this.#tell(session, held, signal);
+  }
+
+  /** A manager that has not heard of a new authority yet believes the certificate a moment later: no reason to end a session. */
+  async #tell({ nodeId, sessionId, dispatcher }: Session, held: HeldCertificate, signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    const { certificate, trustedKeys } = held;
+    const backoff = new Backoff(RESUBSCRIBE, random);
+    while (true) {
+      try {
+        await dispatcher.reportCertificate(
+          { nodeId, sessionId, certificate, trustedKeys: [...trustedKeys] },
+          { signal },
+        );
+        return;
+      } catch (reason) {
+        if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+        this.#logger.debug({ err: reason }, "certificate not told yet");
+      }
+      await clock.sleep(backoff.nextDelayMs(), signal);
     }
   }
 

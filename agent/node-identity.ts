@@ -3,15 +3,17 @@
  *
  *   token ─┬─ GetRootCertificates, from whoever answers ─▶ a root of the token's digest?
  *          └─ IssueCertificate, from a manager under that root ─▶ certificate, on the disk
- *   run ── at 50-80 % of its life, or when the roots change ── IssueCertificate by the certificate itself
+ *   run ── at 50-80 % of its life, or when a manager asks for it ── IssueCertificate by the certificate itself
+ *   hear ── other roots are trusted now ─▶ on the disk          held ─▶ managers: what it has now
  */
 import type { Clock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { ClusterId, NodeId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
-import type { Random } from "../common/base/random.ts";
+import { type Random, shuffled } from "../common/base/random.ts";
+import { Wakeup, wokenWithin } from "../common/base/wakeup.ts";
 import { createCertificateRequest } from "../common/pki/certificate-request.ts";
-import { readCertificates, toCertificatesPem, validityOf } from "../common/pki/certificates.ts";
+import { type KeyId, keyIdOf, readCertificates, toCertificatesPem, validityOf } from "../common/pki/certificates.ts";
 import { type Credentials, readCredentials, writeCredentials } from "../common/pki/credential-files.ts";
 import { identityOf } from "../common/pki/identity.ts";
 import { isTokensRoot, type JoinToken, parseJoinToken } from "../common/pki/join-token.ts";
@@ -22,6 +24,7 @@ import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import type { ClientTls } from "../common/rpc/tls.ts";
 import { type IssueCertificateResponse, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
+import type { SessionMessage } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { BeginJoinResponse } from "../proto/gen/swarm/v1/local_pb.js";
 import type { NodeSpec_Availability } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ManagerList } from "./session.ts";
@@ -30,6 +33,8 @@ import type { ManagerList } from "./session.ts";
 const SERVER_NAME = "swarm-manager";
 /** Of one manager: another one may be there. */
 const JOIN_TIMEOUT_MS = 10_000;
+/** Nodes that hear of other roots at once tell within this time that they have taken them. */
+const ROOTS_SPREAD_MS = 1_000;
 
 /** What an identity is made with. */
 export interface NodeIdentityOptions {
@@ -38,6 +43,13 @@ export interface NodeIdentityOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+}
+
+/** A node's certificate, as it tells managers of it. */
+export interface HeldCertificate {
+  /** PEM. */
+  readonly certificate: string;
+  readonly trustedKeys: readonly KeyId[];
 }
 
 /** How a host asks to be let in. */
@@ -52,6 +64,9 @@ export class NodeIdentity {
   readonly nodeId: NodeId;
   readonly clusterId: ClusterId;
   readonly #options: NodeIdentityOptions;
+  readonly #changed = new Wakeup();
+  readonly #news = new Wakeup();
+  #heard: Pick<SessionMessage, "roots" | "renewUnder"> = { roots: "", renewUnder: "" };
   #credentials: Credentials;
 
   private constructor(options: NodeIdentityOptions, credentials: Credentials) {
@@ -107,29 +122,51 @@ export class NodeIdentity {
     return { ca: trust, certificate: chain, key, serverName: SERVER_NAME };
   }
 
-  /** Renews the certificate in time, by any of the managers, until `signal` aborts. */
+  /** What managers are told of it: now, and on each change. */
+  async *held(signal: AbortSignal): AsyncGenerator<HeldCertificate, never, undefined> {
+    while (true) {
+      const { chain, trust } = this.#credentials;
+      const trustedKeys = readTrustBundle(trust).map(({ publicKey }) => keyIdOf(publicKey));
+      yield { certificate: toCertificatesPem([leafOf({ chain })]), trustedKeys };
+      await this.#changed.wait(signal);
+    }
+  }
+
+  /** Hears what a manager says: which roots to trust, and whether it is this node's turn to renew. */
+  hear({ roots, renewUnder }: Pick<SessionMessage, "roots" | "renewUnder">): void {
+    if (roots === this.#heard.roots && renewUnder === this.#heard.renewUnder) return;
+    this.#heard = { roots, renewUnder };
+    this.#news.wake();
+  }
+
+  /**
+   * Renews the certificate in time or when a manager asks for it, by any of the managers, and takes the roots that they tell of,
+   * until `signal` aborts.
+   */
   async run(managers: ManagerList, signal: AbortSignal): Promise<never> {
     const { clock, random, logger } = this.#options;
     let validity = validityOf(leafOf(this.#credentials));
     let renewAtMs = drawRenewal(validity, random);
     for (let failures = 0; ; ) {
-      const state = { validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated: false };
-      const plan = planRenewal(state, random);
+      const isRotated = this.#isRotated;
+      const plan = planRenewal({ validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated }, random);
       if (plan.type === "expired" && failures === 0) {
         failures = 1;
         logger.error(
           { until: new Date(validity.notAfterMs).toISOString() },
-          "the node's certificate has expired: join again",
+          "the node's certificate has expired: its containers run on, and it must join again with a token",
         );
       }
-      await clock.sleep(plan.delayMs, signal);
-      if (plan.type !== "renew") continue;
+      // A certificate that is renewed brings the roots along.
+      if (!isRotated && this.#isToldOtherRoots) await this.#takeRoots(signal);
+      const hasNews = await wokenWithin(this.#news, { clock, delayMs: plan.delayMs }, signal);
+      if (hasNews || plan.type !== "renew") continue;
       try {
         await this.#renew(managers, signal);
         failures = 0;
         validity = validityOf(leafOf(this.#credentials));
         renewAtMs = drawRenewal(validity, random);
-        logger.info({ until: new Date(validity.notAfterMs).toISOString() }, "certificate renewed");
+        logger.info({ until: new Date(validity.notAfterMs).toISOString(), reason: plan.reason }, "certificate renewed");
       } catch (reason) {
         if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
         failures += 1;
@@ -153,18 +190,51 @@ export class NodeIdentity {
     });
   }
 
+  /** Whether another authority is to have signed the certificate. */
+  get #isRotated(): boolean {
+    const { renewUnder } = this.#heard;
+    return renewUnder !== "" && renewUnder !== subjectOf(this.#credentials).issuerKeyId;
+  }
+
+  get #isToldOtherRoots(): boolean {
+    const { roots } = this.#heard;
+    return roots !== "" && roots !== this.#credentials.trust;
+  }
+
+  /** A manager of this cluster says whom to trust, whoever was trusted before: a former root must not stay. */
+  async #takeRoots(signal: AbortSignal): Promise<void> {
+    const { clock, random, logger, directory } = this.#options;
+    await clock.sleep(random.next() * ROOTS_SPREAD_MS, signal);
+    const { roots } = this.#heard;
+    try {
+      readTrustBundle(roots, "the roots that a manager told of");
+      const credentials = { ...this.#credentials, trust: roots };
+      await writeCredentials(directory, credentials);
+      this.#credentials = credentials;
+      this.#changed.wake();
+      logger.info("trusted roots changed");
+    } catch (reason) {
+      if (!(reason instanceof SwarmError)) throw reason;
+      logger.error({ err: reason }, "trusted roots not changed");
+      // Not again and again: until a manager tells of others.
+      this.#heard = { ...this.#heard, roots: "" };
+    }
+  }
+
   async #renew(managers: ManagerList, signal: AbortSignal): Promise<void> {
+    const { random, directory } = this.#options;
     const keys = await generateKeyPair();
     const certificateRequest = await createCertificateRequest(keys);
-    const answer = await firstManager(managers.all, signal, async (address, inner) => {
+    const answer = await firstManager(shuffled(random, managers.all), signal, async (address, inner) => {
       await using transport = openGrpcTransport({ address, tls: this.client });
       return await createClient(NodeCa, transport).issueCertificate({ certificateRequest }, { signal: inner });
     });
     const credentials = { key: exportPrivateKey(keys), chain: answer.certificates, trust: answer.roots };
     const { nodeId } = subjectOf(credentials);
     if (nodeId !== this.nodeId) throw new SwarmError("data_loss", `the new certificate is that of node ${nodeId}`);
-    await writeCredentials(this.#options.directory, credentials);
+    await writeCredentials(directory, credentials);
     this.#credentials = credentials;
+    this.#changed.wake();
   }
 }
 

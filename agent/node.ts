@@ -42,7 +42,12 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform: hostPlatform() });
   await using executor = await openExecutor({ settings, nodeId, facts, clusterImages, logger });
   const agent = new Agent({
-    ...{ nodeId, managers, connect, heard, executor, logger, clock: systemClock, random: systemRandom },
+    ...{ nodeId, managers, connect, executor, logger, clock: systemClock, random: systemRandom },
+    heard(message) {
+      identity.hear(message);
+      heard(message);
+    },
+    certificates: (signal) => identity.held(signal),
     database: new FileTaskDatabase(agentDirectories(settings.dataDirectory, undefined), logger),
     bootId: readBootId(),
   });

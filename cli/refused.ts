@@ -39,6 +39,9 @@ export const SWARM_UPDATE_REFUSED = refused({
   "snapshot-interval": ["text", OWN_ETCD],
 });
 
+/** `swarm ca`. */
+export const SWARM_CA_REFUSED = refused({ "external-ca": ["text", NO_CFSSL] });
+
 const NO_CSI = "cluster volumes (CSI) do not exist: volumes are local to nodes, or NFS and the like by --opt";
 
 /** `volume create`. */

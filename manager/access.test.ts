@@ -30,7 +30,7 @@ const CALLERS: Readonly<Record<string, PeerIdentity | undefined>> = {
 const SERVICES: readonly DescService[] = [NodeCa, ManagerPeers, Dispatcher, LogBroker, StreamBroker, Content, Control];
 /** What a viewer may call of Control: all that changes nothing and tells no secret. */
 const READS = /^(get(Info|Ca)|list|watch|planStack|resolveImages|serviceLogs)/;
-const ADMINISTERS = ["updateNode", "removeNode", "updateCluster", "getJoinTokens", "getUnlockKey"];
+const ADMINISTERS = ["updateNode", "removeNode", "updateCluster", "getJoinTokens", "getUnlockKey", "rotateCa"];
 const USERS = /^(create|list|remove)Users?$/;
 
 function mayCall(caller: string, method: DescMethod): boolean {

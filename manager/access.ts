@@ -37,6 +37,7 @@ const DISPATCHER: Rights<typeof Dispatcher> = {
   watchAssignments: AGENT,
   updateTaskStatus: AGENT,
   reportVolumes: AGENT,
+  reportCertificate: AGENT,
 };
 
 const LOG_BROKER: Rights<typeof LogBroker> = { listenSubscriptions: AGENT, publishLogs: AGENT };
@@ -93,6 +94,7 @@ const CONTROL: Rights<typeof Control> = {
   listUsers: ADMIN,
   removeUser: ADMIN,
   getUnlockKey: ADMIN,
+  rotateCa: ADMIN,
 };
 
 /** By the services' full names. */

@@ -1,6 +1,7 @@
 /** What the leading manager does besides serving: it runs the loops. They meet in the store and nowhere else. */
 import { Scope } from "../common/base/scope.ts";
 import { Allocator } from "./allocator/allocator.ts";
+import { RootRotator } from "./ca/root-rotator.ts";
 import { type LoopContext, runLoop } from "./loop.ts";
 import { NodeMonitor } from "./node-monitor/node-monitor.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
@@ -19,6 +20,7 @@ export async function runLeader(context: LoopContext, signal: AbortSignal): Prom
     new Reaper(),
     new ContentReaper(context),
     new StackKeeper(context),
+    new RootRotator(context),
   ];
   await using scope = new Scope(signal);
   for (const loop of loops) {

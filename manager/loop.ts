@@ -97,6 +97,7 @@ async function pass(loop: Loop, context: LoopContext, queue: WorkQueue<string>, 
     }
     outcome = "failed";
   }
-  for (const key of keys) queue.done(key, outcome);
+  // A retry, which comes sooner, takes a wake-up's place.
   for (const { key, delayMs } of wakeups) queue.addAfter(key, delayMs);
+  for (const key of keys) queue.done(key, outcome);
 }

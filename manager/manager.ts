@@ -20,7 +20,12 @@ import type { ServiceImplementation } from "../common/rpc/service.ts";
 import type { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import type { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import type { Dispatcher as DispatcherService, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import { type ClusterCa, ClusterSchema, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import {
+  type ClusterCa,
+  ClusterSchema,
+  ManagerInfoSchema,
+  type NodeCertificate,
+} from "../proto/gen/swarm/v1/objects_pb.js";
 import { ClusterAuthority } from "./ca/cluster-authority.ts";
 import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
@@ -29,7 +34,7 @@ import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { guardControl } from "./guard/guard.ts";
 import { runLeader } from "./leader.ts";
 import { LogHub } from "./logbroker/log-hub.ts";
-import { runPresence } from "./presence.ts";
+import { ManagerCard, runPresence } from "./presence.ts";
 import { type ClusterKeys, keyId } from "./sealing/cluster-key.ts";
 import { Sealer } from "./sealing/sealer.ts";
 import { runElection } from "./store/election.ts";
@@ -53,6 +58,8 @@ export interface ManagerServices {
   readonly store: Store;
   /** Its CA is made by `ensure`. */
   readonly authority: ClusterAuthority;
+  /** Tells the cluster of the certificate that this manager has. */
+  readonly announce: (certificate: NodeCertificate) => void;
   readonly nodeCa: ServiceImplementation<typeof NodeCa>;
   readonly control: ServiceImplementation<typeof Control>;
   readonly dispatcher: ServiceImplementation<typeof DispatcherService>;
@@ -108,11 +115,13 @@ export class Manager {
     const store = await openStore({ kv, clock, random, logger }, scope);
     const sealer = await this.#openCluster(store, scope.signal);
     const authority = new ClusterAuthority({ store, sealer, clock, random, entropy });
-    const address = await serve(this.#services(store, sealer, authority), scope);
-    const info = create(ManagerInfoSchema, { id: managerId, address, hostname, version });
+    const card = new ManagerCard(create(ManagerInfoSchema, { id: managerId, hostname, version }));
+    const announce = (certificate: NodeCertificate) => card.change({ certificate });
+    const address = await serve({ ...this.#services(store, sealer, authority), announce }, scope);
+    card.change({ address });
     scope.spawn("presence", (inner) =>
       runPresence(
-        { kv, store, clock, random, logger, info },
+        { kv, store, clock, random, logger, card },
         (lease, until) => this.#live({ store, sealer, lease }, until),
         inner,
       ),
@@ -151,7 +160,7 @@ export class Manager {
     }
   }
 
-  #services(store: Store, sealer: Sealer, authority: ClusterAuthority): ManagerServices {
+  #services(store: Store, sealer: Sealer, authority: ClusterAuthority): Omit<ManagerServices, "announce"> {
     const { clock, random, entropy, logger, managerId, version, blobs, registry } = this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
@@ -183,6 +192,7 @@ export class Manager {
         watchAssignments: (...call) => dispatcher().watchAssignments(...call),
         updateTaskStatus: async (...call) => dispatcher().updateTaskStatus(...call),
         reportVolumes: async (...call) => dispatcher().reportVolumes(...call),
+        reportCertificate: async (...call) => dispatcher().reportCertificate(...call),
       },
       logBroker: {
         listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),

@@ -139,11 +139,11 @@ interface Doors extends MemberOptions {
 async function openDoors(doors: Doors): Promise<string> {
   const { settings, membership, nodeId, services, blobs, members, clusterKey, lock, scope, opened, logger } = doors;
   const { api, hostname } = settings;
-  const { store, authority } = services;
+  const { store, authority, announce } = services;
   await authority.ensure(scope.signal);
   const reached = parseHostPort(membership.advertise)?.host ?? hostname;
   const identity = await ManagerIdentity.open({
-    ...{ ...parts, logger, nodeId, authority },
+    ...{ ...parts, logger, nodeId, authority, announce },
     directory: usedIdentity(doors),
     hosts: certificateHosts([reached, hostname]),
   });

@@ -1,10 +1,13 @@
 /** A manager's place among the living: a lease, and its address on it for agents and other managers to find. */
+import { equals } from "@bufbuild/protobuf";
 import { Backoff } from "../common/base/backoff.ts";
 import { abortReason, type Clock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
-import type { ManagerInfo } from "../proto/gen/swarm/v1/objects_pb.js";
+import { Scope } from "../common/base/scope.ts";
+import { Wakeup } from "../common/base/wakeup.ts";
+import { type ManagerInfo, ManagerInfoSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { Kv, LeaseId } from "./store/kv.ts";
 import { Lease } from "./store/lease.ts";
 import type { Store } from "./store/store.ts";
@@ -16,7 +19,26 @@ export interface PresenceOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
-  readonly info: ManagerInfo;
+  readonly card: ManagerCard;
+}
+
+/** What others are told of a manager, which may change. */
+export class ManagerCard {
+  readonly changed = new Wakeup();
+  #info: ManagerInfo;
+
+  constructor(info: ManagerInfo) {
+    this.#info = info;
+  }
+
+  get info(): ManagerInfo {
+    return this.#info;
+  }
+
+  change(part: Partial<Pick<ManagerInfo, "address" | "certificate">>): void {
+    this.#info = { ...this.#info, ...part };
+    this.changed.wake();
+  }
 }
 
 /**
@@ -46,7 +68,10 @@ export async function runPresence(
       await register(options, lease.id, until);
       backoff.reset();
       try {
-        await live(lease.id, until);
+        await using scope = new Scope(until);
+        scope.spawn("keep the card", (inner) => keepCard(options, lease.id, inner));
+        scope.spawn("live", (inner) => live(lease.id, inner));
+        await scope.join();
       } catch (reason) {
         // What fails while the lease is good is not the store's doing: it is ours to die of.
         if (!until.aborted) throw new PresenceFailure(reason);
@@ -67,7 +92,29 @@ class PresenceFailure extends Error {
   }
 }
 
-async function register({ store, info, clock }: PresenceOptions, lease: LeaseId, signal: AbortSignal): Promise<void> {
+/** Writes what changes of the card. */
+async function keepCard(options: PresenceOptions, lease: LeaseId, signal: AbortSignal): Promise<never> {
+  const { card, store, clock, random, logger } = options;
+  const backoff = new Backoff(RETRY, random);
+  while (true) {
+    await card.changed.wait(signal);
+    const told = store.view.managers.get(card.info.id);
+    if (told && equals(ManagerInfoSchema, told, card.info)) continue;
+    try {
+      await register(options, lease, signal);
+      backoff.reset();
+      continue;
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      logger.warn({ err: reason }, "cannot tell the others of a change yet");
+    }
+    card.changed.wake();
+    await clock.sleep(backoff.nextDelayMs(), signal);
+  }
+}
+
+async function register({ store, card, clock }: PresenceOptions, lease: LeaseId, signal: AbortSignal): Promise<void> {
+  const { info } = card;
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const version = store.view.version("manager", info.id);
     const { conflicts } = await store.commit(

@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
+import { create, equals } from "@bufbuild/protobuf";
 import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import { type ManagerId, type NodeId, newId } from "../common/base/id.ts";
@@ -21,6 +21,7 @@ import { isTerminal } from "../common/model/task-state.ts";
 import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import type { MutualTls } from "../common/rpc/tls.ts";
 import { ClusterAuthority } from "../manager/ca/cluster-authority.ts";
+import { caCertificates } from "../manager/ca/cluster-ca.ts";
 import { ManagerIdentity } from "../manager/ca/manager-identity.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
@@ -47,6 +48,8 @@ import { type AgentFrame, AgentFrameSchema, type ManagerFrame } from "../proto/g
 import {
   ClusterSchema,
   ManagerInfoSchema,
+  type NodeCertificate,
+  NodeCertificateSchema,
   NodeSchema,
   SessionSchema,
   type Task,
@@ -96,6 +99,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   );
   scope.spawn("nodes", (signal) => playNodes(store, signal));
   scope.spawn("volumes", (signal) => playVolumes(store, signal));
+  scope.spawn("certificates", (signal) => playCertificates(store, signal));
   const server = new GrpcServer({ logger: silentLogger, identity: { kind: "host" } });
   const remotes: GrpcServer[] = [];
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
@@ -136,15 +140,24 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     },
     async serveMembers() {
       await authority.ensure(scope.signal);
+      let certificate: NodeCertificate | undefined;
       const identity = await ManagerIdentity.open({
         ...{ ...shared, authority, directory: join(folder, "identity"), hosts: ["localhost"] },
         nodeId: managerId as string as NodeId,
+        announce(told) {
+          certificate = told;
+        },
       });
       const door = openMembersDoor({ identity, view: store.view, logger: silentLogger });
       remotes.push(door);
       door.addService(Control, control);
       const bound = await door.listen("127.0.0.1:0");
-      const object = create(ManagerInfoSchema, { id: managerId, address: bound, hostname: "manager" });
+      const object = create(ManagerInfoSchema, {
+        id: managerId,
+        address: bound,
+        hostname: "manager",
+        ...(certificate && { certificate }),
+      });
       await store.commit([{ type: "create", kind: "manager", object }], { signal: scope.signal });
       return bound;
     },
@@ -275,6 +288,28 @@ async function playVolumes(store: Store, signal: AbortSignal): Promise<void> {
       await store.commit([{ type: "update", kind: "nodevolumes", object: { ...copies, volumes }, version }], {
         signal,
       });
+    }
+  }
+}
+
+/** Nodes that are there renew when they are asked to, and trust what they are told. */
+async function playCertificates(store: Store, signal: AbortSignal): Promise<void> {
+  for await (const changes of store.view.changes(signal)) {
+    const ca = store.view.cluster?.ca;
+    if (ca === undefined || !changes.some(({ kind }) => kind === "node" || kind === "cluster")) continue;
+    const { issuerKeyId, trustedKeyIds } = caCertificates(ca);
+    for (const node of store.view.nodes.values()) {
+      if (!store.view.sessions.has(node.id)) continue;
+      const { issuerKey, askedRotation = "" } = node.certificate ?? {};
+      const isAsked = ca.rotation === undefined || askedRotation === ca.rotation.id;
+      const certificate = create(NodeCertificateSchema, {
+        issuerKey: issuerKey && !isAsked ? issuerKey : issuerKeyId,
+        trustedKeys: [...trustedKeyIds],
+        notAfter: toTimestamp(1_900_000_000_000),
+        askedRotation,
+      });
+      if (node.certificate && equals(NodeCertificateSchema, node.certificate, certificate)) continue;
+      await store.commit([{ type: "update", kind: "node", object: { ...node, certificate } }], { signal });
     }
   }
 }

@@ -2,7 +2,7 @@ import { durationMs } from "../../common/model/duration.ts";
 import { escapeControls } from "../../common/model/text.ts";
 import { formatDurationMs, humanDuration } from "../../common/model/units.ts";
 import { LIFETIME_MS_DEFAULT } from "../../common/pki/validity.ts";
-import type { GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { GetCaResponse, GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, Invocation } from "../command.ts";
 import { renderObject } from "../output/format.ts";
 
@@ -15,13 +15,14 @@ export const command: Command = {
 };
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
-  const info = await (await connect()).getInfo({});
+  const client = await connect();
+  const [info, ca] = await Promise.all([client.getInfo({}), client.getCa({})]);
   const format = flags.text("format");
-  io.out(format === undefined ? pretty(info) : renderObject(objectOf(info), format));
+  io.out(format === undefined ? pretty(info, ca) : renderObject(objectOf(info, ca), format));
   return 0;
 }
 
-function objectOf(info: GetInfoResponse): unknown {
+function objectOf(info: GetInfoResponse, ca: GetCaResponse): unknown {
   return {
     Version: info.version,
     ClusterID: info.clusterId,
@@ -43,11 +44,13 @@ function objectOf(info: GetInfoResponse): unknown {
     HeartbeatPeriodMs: durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0,
     TaskHistoryLimit: info.cluster?.spec?.taskHistoryLimit ?? 0,
     CertificateLifetimeMs: lifetimeMsOf(info),
+    ForceRotate: Number(ca.rotations),
+    RootRotationInProgress: ca.rotating,
     AddressPool: info.cluster?.spec?.addressPool ?? "",
   };
 }
 
-function pretty(info: GetInfoResponse): string {
+function pretty(info: GetInfoResponse, ca: GetCaResponse): string {
   const leader = info.managers.find(({ id }) => id === info.leaderId);
   const managers = info.managers.map(({ id, address, hostname, version }) => {
     const mark = id === info.leaderId ? " (leader)" : "";
@@ -68,6 +71,8 @@ function pretty(info: GetInfoResponse): string {
     `Task history retention limit: ${info.cluster?.spec?.taskHistoryLimit ?? 0}`,
     "CA Configuration:",
     `  Expiry Duration: ${humanDuration(lifetimeMsOf(info))}`,
+    `  Force Rotate: ${ca.rotations}`,
+    `Root Rotation In Progress: ${ca.rotating}`,
   ];
   return `${lines.map(escapeControls).join("\n")}\n`;
 }

@@ -3,8 +3,9 @@ import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
 import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
+import { type ClusterAuthorities, readAuthorities } from "../output/cluster-authorities.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
-import { availabilityName, managerStatusName, nodeStateName } from "../output/node-words.ts";
+import { availabilityName, managerStatusName, nodeStateName, tlsStatusName } from "../output/node-words.ts";
 
 const FILTERS = ["id", "label", "node.label", "membership", "name", "role"];
 
@@ -25,15 +26,17 @@ const LISTING: Listing = {
     ManagerStatus: "MANAGER STATUS",
     EngineVersion: "ENGINE VERSION",
   },
-  more: { Self: "SELF" },
+  more: { Self: "SELF", TLSStatus: "TLS STATUS" },
   key: "ID",
 };
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
   const filters = parseFilters(flags.list("filter"), FILTERS);
   const client = await connect();
-  const { nodes } = await client.listNodes({});
-  const rows = nodes.filter((node) => isWanted(node, filters)).map(rowOf);
+  // Only a format can show what it takes to tell.
+  const ca = flags.has("format") ? client.getCa({}).then(readAuthorities) : undefined;
+  const [{ nodes }, authorities] = await Promise.all([client.listNodes({}), ca]);
+  const rows = nodes.filter((node) => isWanted(node, filters)).map((node) => rowOf(node, authorities));
   io.out(renderList(LISTING, rows, { format: flags.text("format"), quiet: flags.on("quiet") }));
   return 0;
 }
@@ -49,7 +52,7 @@ function isWanted(node: Node, filters: Filters): boolean {
   );
 }
 
-function rowOf(node: Node): Row {
+function rowOf(node: Node, authorities: ClusterAuthorities | undefined): Row {
   return {
     ID: node.id,
     Hostname: node.description?.hostname ?? "",
@@ -58,5 +61,6 @@ function rowOf(node: Node): Row {
     ManagerStatus: managerStatusName(node),
     EngineVersion: node.description?.engine?.version ?? "",
     Self: "false",
+    TLSStatus: tlsStatusName(node, authorities),
   };
 }

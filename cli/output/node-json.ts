@@ -2,12 +2,14 @@
 import { roleOf } from "../../common/model/constraints.ts";
 import { escapeControls } from "../../common/model/text.ts";
 import { formatBytes, formatNanoCpus } from "../../common/model/units.ts";
-import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { nameOf, subjectDer } from "../../common/pki/certificates.ts";
+import type { Node, NodeCertificate } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { ClusterAuthorities } from "./cluster-authorities.ts";
 import { enumWord, filled, labelsJson, timeJson } from "./json-parts.ts";
-import { availabilityName, nodeStateName } from "./node-words.ts";
+import { availabilityName, nodeStateName, tlsStatusName } from "./node-words.ts";
 
-export function nodeJson(node: Node): Record<string, unknown> {
+export function nodeJson(node: Node, authorities?: ClusterAuthorities): Record<string, unknown> {
   const { description, managerStatus } = node;
   return {
     ID: node.id,
@@ -31,7 +33,9 @@ export function nodeJson(node: Node): Record<string, unknown> {
         Labels: labelsJson(description?.engine?.labels),
         Facts: labelsJson(description?.engine?.facts),
       },
+      ...filled({ TLSInfo: tlsInfo(node.certificate, authorities) }),
     },
+    ...filled({ CertificateExpiresAt: timeJson(node.certificate?.notAfter) }),
     Status: {
       State: nodeStateName(node).toLowerCase(),
       Addr: node.status?.address ?? "",
@@ -49,8 +53,39 @@ export function nodeJson(node: Node): Record<string, unknown> {
   };
 }
 
+/** What is known of a node's certificate: base64 of DER, as Docker has it. */
+function tlsInfo(certificate: NodeCertificate | undefined, authorities: ClusterAuthorities | undefined) {
+  if (certificate === undefined || authorities === undefined) return undefined;
+  const issuer = authorities.byKey.get(certificate.issuerKey);
+  const roots = certificate.trustedKeys.flatMap((key) => authorities.byKey.get(key)?.toString() ?? []);
+  return filled({
+    TrustRoot: roots.join(""),
+    CertIssuerSubject: issuer && Buffer.from(subjectDer(issuer)).toString("base64"),
+    CertIssuerPublicKey: issuer?.publicKey.export({ type: "spki", format: "der" }).toString("base64"),
+  });
+}
+
+function tlsLines(node: Node, authorities: ClusterAuthorities | undefined): readonly string[] {
+  if (node.certificate === undefined) return [];
+  const { TrustRoot, CertIssuerSubject, CertIssuerPublicKey } = tlsInfo(node.certificate, authorities) ?? {};
+  const issuer = authorities?.byKey.get(node.certificate.issuerKey);
+  return [
+    "TLS Info:",
+    ` Status:\t\t${tlsStatusName(node, authorities)}`,
+    ` Certificate expires:\t${timeJson(node.certificate.notAfter) ?? ""}`,
+    ` Issuer:\t\t${issuer ? nameOf(issuer.subject) : "an authority that is not believed any more"}`,
+    " TrustRoot:",
+    ...String(TrustRoot ?? "")
+      .trim()
+      .split("\n"),
+    "",
+    ` Issuer Subject:\t${String(CertIssuerSubject ?? "")}`,
+    ` Issuer Public Key:\t${String(CertIssuerPublicKey ?? "")}`,
+  ];
+}
+
 /** `node inspect --pretty`. */
-export function nodePretty(node: Node): string {
+export function nodePretty(node: Node, authorities?: ClusterAuthorities): string {
   const { description } = node;
   const labels = Object.entries(node.spec?.labels ?? {}).map(([key, value]) => ` - ${key}=${value}`);
   const facts = Object.entries(description?.engine?.facts ?? {}).map(([key, value]) => ` ${key}:\t${value}`);
@@ -78,6 +113,7 @@ export function nodePretty(node: Node): string {
     `Engine Version:\t\t${description?.engine?.version ?? ""}`,
     ...(engineLabels.length > 0 ? ["Engine Labels:", ...engineLabels] : []),
     ...(facts.length > 0 ? ["Facts:", ...facts] : []),
+    ...tlsLines(node, authorities),
   ];
   return `${lines.map((line) => line.split("\t").map(escapeControls).join("\t")).join("\n")}\n`;
 }

@@ -1,6 +1,7 @@
 /** Words of nodes as Docker's lists show them. Pure. */
 import type { Node } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Availability, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { ClusterAuthorities } from "./cluster-authorities.ts";
 import { capitalized } from "./words.ts";
 
 /** "Ready", "Down", … */
@@ -18,4 +19,13 @@ export function managerStatusName({ managerStatus }: Node): string {
   if (managerStatus === undefined) return "";
   if (managerStatus.leader) return "Leader";
   return managerStatus.reachable ? "Reachable" : "Unreachable";
+}
+
+/** Docker's: whether a node's certificate is of the authority that signs now, and it trusts the roots that are trusted now. */
+export function tlsStatusName({ certificate }: Node, authorities: ClusterAuthorities | undefined): string {
+  if (certificate === undefined || certificate.issuerKey === "" || authorities === undefined) return "Unknown";
+  const isReady =
+    certificate.issuerKey === authorities.issuerKey &&
+    certificate.trustedKeys.toSorted().join() === authorities.trustedKeys.toSorted().join();
+  return isReady ? "Ready" : "Needs Rotation";
 }

@@ -87,7 +87,8 @@ function slotText({ state, reason, done }: SlotProgress): string {
   return at < 0 ? word.trimEnd() : `${word} ${bar(done ? 1 : (at + 1) / (ROAD.length + 1))}`;
 }
 
-function bar(fraction: number): string {
+/** How far something is, from 0 to 1. */
+export function bar(fraction: number): string {
   const filled = Math.min(BAR_WIDTH, Math.floor(fraction * BAR_WIDTH));
   const head = filled < BAR_WIDTH ? ">" : "";
   return `[${"=".repeat(filled)}${head}${" ".repeat(BAR_WIDTH - filled - head.length)}]`.replace(/=\]$/, ">]");

@@ -3,12 +3,14 @@
  * the cluster key, so every manager can sign and none keeps more than the others.
  */
 import { create } from "@bufbuild/protobuf";
+import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../../common/base/clock.ts";
 import { assert, SwarmError } from "../../common/base/error.ts";
 import { type ClusterId, newId } from "../../common/base/id.ts";
 import type { Entropy, Random } from "../../common/base/random.ts";
 import { durationMs } from "../../common/model/duration.ts";
 import {
+  type AuthorityFiles,
   type CertificateAuthority,
   createRoot,
   type IssuedCertificate,
@@ -16,13 +18,15 @@ import {
   openAuthority,
 } from "../../common/pki/certificate-authority.ts";
 import { readCertificateRequest } from "../../common/pki/certificate-request.ts";
+import { toCertificatesPem } from "../../common/pki/certificates.ts";
 import type { Subject } from "../../common/pki/identity.ts";
 import { certificateDigest, formatJoinToken, type JoinSecrets, newJoinSecret } from "../../common/pki/join-token.ts";
 import { type ClusterCa, ClusterCaSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
 import type { View } from "../store/view.ts";
-import { caCertificates } from "./cluster-ca.ts";
+import { beginRotation, type CaKeys } from "./begin-rotation.ts";
+import { type CaCertificates, caCertificates } from "./cluster-ca.ts";
 
 /** What makes an authority. */
 export interface NewAuthorityOptions {
@@ -34,7 +38,7 @@ export interface NewAuthorityOptions {
 
 /** What an authority is opened with: of the store, no more than the cluster's object. */
 export interface ClusterAuthorityOptions extends NewAuthorityOptions {
-  readonly store: Pick<Store, "commit"> & { readonly view: Pick<View, "cluster"> };
+  readonly store: Pick<Store, "commit"> & { readonly view: Pick<View, "cluster" | "changes"> };
 }
 
 /** A new cluster's authority: root, key, tokens. */
@@ -47,6 +51,14 @@ export async function newClusterCa({ sealer, clock, random, entropy }: NewAuthor
     sealedWorkerSecret: sealer.seal(newJoinSecret(entropy), PLACES.worker),
     sealedManagerSecret: sealer.seal(newJoinSecret(entropy), PLACES.manager),
   });
+}
+
+/** How the authority is to change. */
+export interface RotateOptions {
+  /** An authority that people bring: PEM. Absent: a new root. */
+  readonly successor?: Pick<AuthorityFiles, "certificates" | "key">;
+  /** Of certificates from then on. */
+  readonly certificateLifetime?: Duration;
 }
 
 /** How often a write is tried again when the cluster's object changes meanwhile. */
@@ -82,12 +94,23 @@ export class ClusterAuthority {
 
   /** The root that new hosts are to trust, PEM. */
   get root(): string {
-    return caCertificates(this.#ca).root;
+    return toCertificatesPem([this.certificates.root]);
   }
 
   /** The roots that are trusted now, PEM. */
   get roots(): string {
-    return caCertificates(this.#ca).roots;
+    return this.certificates.trust;
+  }
+
+  get certificates(): CaCertificates {
+    return caCertificates(this.#ca);
+  }
+
+  /** Tells of each change of the authority, until `signal` aborts. */
+  async *changes(signal: AbortSignal): AsyncGenerator<void, void, undefined> {
+    for await (const batch of this.#options.store.view.changes(signal)) {
+      if (batch.some((change) => change.kind === "cluster" && change.before?.ca !== change.after?.ca)) yield;
+    }
   }
 
   /**
@@ -133,21 +156,47 @@ export class ClusterAuthority {
 
   /** Makes a new secret for a role: its old token is refused from now on. */
   async rotateToken(role: keyof JoinSecrets, signal: AbortSignal): Promise<void> {
-    const { store, sealer, entropy } = this.#options;
+    const { sealer, entropy } = this.#options;
+    const sealed = sealer.seal(newJoinSecret(entropy), PLACES[role]);
+    const secret = role === "worker" ? { sealedWorkerSecret: sealed } : { sealedManagerSecret: sealed };
+    await this.#update("rotate the join token", signal, async (ca) => ({ ca: { ...ca, ...secret } }));
+  }
+
+  /**
+   * Begins to change the authority, to `successor` or to a new root; every manager takes it up by the store, and the leader's
+   * loop sees to it that nodes follow.
+   * @throws invalid_argument: a bad successor. failed_precondition: it is the authority already.
+   */
+  async rotate({ successor, certificateLifetime }: RotateOptions, signal: AbortSignal): Promise<void> {
+    const { sealer, clock, entropy, random } = this.#options;
+    const keys: CaKeys = {
+      seal: (key) => sealer.seal(Buffer.from(key), PLACES.key),
+      open: (sealed) => Buffer.from(sealer.open(sealed, PLACES.key)).toString("utf8"),
+    };
+    const shared = { id: newId(random), successor, keys, entropy };
+    await this.#update("rotate the cluster's CA", signal, async (ca) => ({
+      ca: await beginRotation(ca, { ...shared, nowMs: clock.nowMs() }),
+      ...(certificateLifetime && { certificateLifetime }),
+    }));
+  }
+
+  /** Changes the stored authority, on what stands there when it is written. */
+  async #update(
+    operation: string,
+    signal: AbortSignal,
+    change: (ca: ClusterCa) => Promise<{ readonly ca: ClusterCa; readonly certificateLifetime?: Duration }>,
+  ): Promise<void> {
+    const { store } = this.#options;
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const { cluster } = store.view;
-      assert(cluster?.ca, "a CA that was open is gone");
-      const sealed = sealer.seal(newJoinSecret(entropy), PLACES[role]);
-      const ca = {
-        ...cluster.ca,
-        ...(role === "worker" ? { sealedWorkerSecret: sealed } : { sealedManagerSecret: sealed }),
-      };
-      const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object: { ...cluster, ca } }], {
-        signal,
-      });
+      assert(cluster?.ca && cluster.spec, "a CA that was open is gone");
+      const { ca, certificateLifetime } = await change(cluster.ca);
+      const spec = certificateLifetime ? { ...cluster.spec, certificateLifetime } : cluster.spec;
+      const object = { ...cluster, ca, spec };
+      const { conflicts } = await store.commit([{ type: "update", kind: "cluster", object }], { signal });
       if (conflicts.length === 0) return;
     }
-    throw new SwarmError("aborted", "rotate the join token: the store keeps changing, try again");
+    throw new SwarmError("aborted", `${operation}: the store keeps changing, try again`);
   }
 
   get #ca(): ClusterCa {

@@ -3,13 +3,15 @@
  * What agents, managers and swarmctl connect to is served under it.
  */
 import type { X509Certificate } from "node:crypto";
-import type { Clock } from "../../common/base/clock.ts";
+import { abortReason, type Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import type { NodeId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import type { Random } from "../../common/base/random.ts";
+import { Scope } from "../../common/base/scope.ts";
+import { Wakeup, wokenWithin } from "../../common/base/wakeup.ts";
 import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
-import { readCertificates, validityOf } from "../../common/pki/certificates.ts";
+import { keyIdOf, readCertificates, validityOf } from "../../common/pki/certificates.ts";
 import { type Credentials, readCredentials, writeCredentials } from "../../common/pki/credential-files.ts";
 import { identityOf, MANAGER_SERVER_NAME } from "../../common/pki/identity.ts";
 import { exportPrivateKey, generateKeyPair } from "../../common/pki/key-pair.ts";
@@ -18,7 +20,9 @@ import { readTrustBundle } from "../../common/pki/trust-bundle.ts";
 import type { Validity } from "../../common/pki/validity.ts";
 import type { PeerIdentity } from "../../common/rpc/service.ts";
 import type { ClientTls, TlsPem } from "../../common/rpc/tls.ts";
+import type { NodeCertificate } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { ClusterAuthority } from "./cluster-authority.ts";
+import { certificateFacts } from "./cluster-ca.ts";
 
 /** What an identity is made of. */
 export interface ManagerIdentityOptions {
@@ -26,6 +30,8 @@ export interface ManagerIdentityOptions {
   readonly directory: string;
   readonly nodeId: NodeId;
   readonly authority: ClusterAuthority;
+  /** Tells the cluster of each certificate. */
+  readonly announce: (certificate: NodeCertificate) => void;
   /** Names and addresses by which swarmctl reaches this manager. */
   readonly hosts: readonly string[];
   readonly clock: Clock;
@@ -40,6 +46,7 @@ export class ManagerIdentity {
   readonly #options: ManagerIdentityOptions;
   readonly #identities = new Map<string, PeerIdentity>();
   readonly #listeners = new Set<() => void>();
+  readonly #changed = new Wakeup();
   #credentials: Credentials;
 
   private constructor(options: ManagerIdentityOptions, credentials: Credentials) {
@@ -52,10 +59,13 @@ export class ManagerIdentity {
     const { directory, clock, logger } = options;
     const stored = await readCredentials(directory);
     if (stored.state === "ready" && isGood(stored.credentials, options)) {
-      return new ManagerIdentity(options, stored.credentials);
+      const known = new ManagerIdentity(options, stored.credentials);
+      known.#announce();
+      return known;
     }
     const identity = new ManagerIdentity(options, await issue(options));
     await writeCredentials(directory, identity.#credentials);
+    identity.#announce();
     logger.info(
       { until: new Date(identity.#validity.notAfterMs).toISOString(), atMs: clock.nowMs() },
       "certificate made",
@@ -103,7 +113,7 @@ export class ManagerIdentity {
     const key = certificate.fingerprint256;
     const known = this.#identities.get(key);
     if (known) return known;
-    const read = identityOf(certificate, readTrustBundle(this.#options.authority.roots));
+    const read = identityOf(certificate, this.#options.authority.certificates.issuers);
     if (!read.ok) throw new SwarmError("permission_denied", `the caller's certificate: ${read.problem}`);
     if (read.identity.clusterId !== this.#options.authority.clusterId) {
       throw new SwarmError("permission_denied", "the caller's certificate is of another cluster");
@@ -113,30 +123,54 @@ export class ManagerIdentity {
     return read.identity;
   }
 
-  /** Renews the certificate in time, until `signal` aborts. */
-  async run(signal: AbortSignal): Promise<never> {
+  /** Renews the certificate in time, and when the cluster's authority changes, until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    await using scope = new Scope(signal);
+    scope.spawn("follow the authority", (inner) => this.#follow(inner));
+    scope.spawn("renew", (inner) => this.#renew(inner));
+    await scope.join();
+  }
+
+  async #renew(signal: AbortSignal): Promise<never> {
     const { clock, random, logger, directory } = this.#options;
     let renewAtMs = drawRenewal(this.#validity, random);
     for (let failures = 0; ; ) {
+      const isRotated = this.#isRotated;
       const plan = planRenewal(
-        { validity: this.#validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated: this.#isRotated },
+        { validity: this.#validity, renewAtMs, nowMs: clock.nowMs(), failures, isRotated },
         random,
       );
-      await clock.sleep(plan.delayMs, signal);
-      if (plan.type === "wait") continue;
+      // Its own authority takes it however late it comes.
+      const delayMs = plan.type === "expired" && failures === 0 ? 0 : plan.delayMs;
+      const isChanged = await wokenWithin(this.#changed, { clock, delayMs }, signal);
+      if (isChanged || plan.type === "wait") continue;
       try {
         this.#credentials = await issue(this.#options);
         await writeCredentials(directory, this.#credentials);
         failures = 0;
         renewAtMs = drawRenewal(this.#validity, random);
+        this.#announce();
         for (const listener of this.#listeners) listener();
-        logger.info({ until: new Date(this.#validity.notAfterMs).toISOString() }, "certificate renewed");
+        const until = new Date(this.#validity.notAfterMs).toISOString();
+        logger.info({ until, reason: plan.type === "renew" ? plan.reason : plan.type }, "certificate renewed");
       } catch (reason) {
         if (!(reason instanceof SwarmError)) throw reason;
         failures += 1;
         logger.warn({ err: reason }, "certificate not renewed yet");
       }
     }
+  }
+
+  /** Wakes when the cluster's authority changes: what was read under the former one is read again. */
+  async #follow(signal: AbortSignal): Promise<never> {
+    for await (const _ of this.#options.authority.changes(signal)) this.#changed.wake();
+    throw abortReason(signal);
+  }
+
+  #announce(): void {
+    const { authority, announce } = this.#options;
+    const trustedKeyIds = readTrustBundle(this.#credentials.trust).map(({ publicKey }) => keyIdOf(publicKey));
+    announce(certificateFacts(leafOf(this.#credentials), { ...authority.certificates, trustedKeyIds }));
   }
 
   get #validity(): Validity {
@@ -155,9 +189,10 @@ function leafOf({ chain }: Credentials): X509Certificate {
 
 /** Whether credentials are this manager's, of the root that signs now, and valid. */
 function isGood(credentials: Credentials, { authority, nodeId, clock }: ManagerIdentityOptions): boolean {
-  if (credentials.trust !== authority.roots) return false;
-  const read = identityOf(leafOf(credentials), readTrustBundle(authority.root));
-  if (!read.ok || read.identity.kind !== "node") return false;
+  const { issuers, issuerKeyId, trust } = authority.certificates;
+  if (credentials.trust !== trust) return false;
+  const read = identityOf(leafOf(credentials), issuers);
+  if (!read.ok || read.identity.kind !== "node" || read.identity.issuerKeyId !== issuerKeyId) return false;
   const { identity } = read;
   const nowMs = clock.nowMs();
   return (

@@ -16,11 +16,12 @@ import type { NodeRole } from "../../common/pki/identity.ts";
 import { parseJoinToken, roleOfSecret } from "../../common/pki/join-token.ts";
 import type { Peer, PeerIdentity, ServiceImplementation } from "../../common/rpc/service.ts";
 import type { IssueCertificateRequest, NodeCa } from "../../proto/gen/swarm/v1/ca_pb.js";
-import { NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { type Node, NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Availability, NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Store } from "../store/store.ts";
 import { Attempts } from "./attempts.ts";
 import type { ClusterAuthority } from "./cluster-authority.ts";
+import { certificateFacts } from "./cluster-ca.ts";
 
 /** What the service needs. */
 export interface NodeCaOptions {
@@ -38,13 +39,20 @@ export function createNodeCa(options: NodeCaOptions): ServiceImplementation<type
   return {
     getRootCertificates: async () => ({ roots: authority.roots }),
     async issueCertificate(request, { peer, signal }) {
-      const { nodeId, role } =
+      const { nodeId, role, newNode } =
         request.token === ""
           ? knownNode(store, peer.identity, request.manager)
-          : await admit(options, attempts, { request, peer }, signal);
+          : await admit(options, attempts, { request, peer });
       const subject = { kind: "node", nodeId, role, clusterId: authority.clusterId } as const;
       const hosts = role === "swarm-manager" ? request.hosts : [];
-      const { chain } = await authority.issue(subject, request.certificateRequest, hosts);
+      const { certificate, chain } = await authority.issue(subject, request.certificateRequest, hosts);
+      if (newNode) {
+        const object: Node = { ...newNode, certificate: certificateFacts(certificate, authority.certificates) };
+        await store.commit([{ type: "create", kind: "node", object }], { signal });
+        const { desiredRole = NodeSpec_Role.WORKER, availability = NodeSpec_Availability.ACTIVE } = newNode.spec ?? {};
+        const wanted = { role: NodeSpec_Role[desiredRole], availability: NodeSpec_Availability[availability] };
+        options.logger.info({ nodeId, ...wanted, address: peer.address }, "node joined");
+      }
       options.logger.info({ nodeId, role, address: peer.address }, "certificate issued");
       return {
         certificates: chain,
@@ -57,12 +65,15 @@ export function createNodeCa(options: NodeCaOptions): ServiceImplementation<type
   };
 }
 
+interface Admitted {
+  readonly nodeId: NodeId;
+  readonly role: NodeRole;
+  /** It is not in the store yet. */
+  readonly newNode?: Node;
+}
+
 /** Whom a caller with a certificate may get another one for. */
-function knownNode(
-  { view }: Store,
-  identity: PeerIdentity | undefined,
-  asManager: boolean,
-): { readonly nodeId: NodeId; readonly role: NodeRole } {
+function knownNode({ view }: Store, identity: PeerIdentity | undefined, asManager: boolean): Admitted {
   if (identity === undefined) {
     throw new SwarmError("unauthenticated", "IssueCertificate needs a join token, or a certificate of this cluster");
   }
@@ -77,11 +88,10 @@ function knownNode(
 
 /** A new node, by its token. The request is looked at first: what it costs us is bounded, what it makes stays. */
 async function admit(
-  { store, authority, random, logger }: NodeCaOptions,
+  { authority, random, logger }: NodeCaOptions,
   attempts: Attempts,
   { request, peer }: { readonly request: IssueCertificateRequest; readonly peer: Peer },
-  signal: AbortSignal,
-): Promise<{ readonly nodeId: NodeId; readonly role: NodeRole }> {
+): Promise<Admitted> {
   const host = peer.address.replace(/:\d+$/, "");
   if (!attempts.isAllowed(host)) {
     throw new SwarmError("resource_exhausted", "too many invalid join tokens from this address: wait a second");
@@ -94,7 +104,7 @@ async function admit(
   }
   await readCertificateRequest(request.certificateRequest);
   const nodeId = newId<NodeId>(random);
-  const object = create(NodeSchema, {
+  const newNode = create(NodeSchema, {
     id: nodeId,
     spec: {
       availability: request.availability,
@@ -102,10 +112,7 @@ async function admit(
     },
     status: { state: NodeStatus_State.UNKNOWN, message: "joined, not seen yet" },
   });
-  await store.commit([{ type: "create", kind: "node", object }], { signal });
-  const availability = NodeSpec_Availability[request.availability];
-  logger.info({ nodeId, role, availability, address: peer.address }, "node joined");
-  return { nodeId, role: "swarm-worker" };
+  return { nodeId, role: "swarm-worker", newNode };
 }
 
 /** Text that is no token at all counts as a guess too. */

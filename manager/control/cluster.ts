@@ -2,7 +2,6 @@
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
 import { formatUnlockKey, newUnlockKey } from "../../common/pki/unlock-key.ts";
-import { LIFETIME_MS_MIN } from "../../common/pki/validity.ts";
 import type {
   GetJoinTokensRequest,
   GetUnlockKeyRequest,
@@ -11,6 +10,7 @@ import type {
 import type { Cluster, ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import { UNLOCK_KEY_PLACE } from "../sealing/manager-lock.ts";
+import { lifetimeProblems } from "./ca.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 
 /** As the manager's own options: shorter beats cost more than they tell, longer ones find no dead node. */
@@ -76,17 +76,13 @@ export async function getUnlockKey(
 }
 
 function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly FieldProblem[] {
-  const problems: FieldProblem[] = [];
+  const problems: FieldProblem[] = [...lifetimeProblems(spec.certificateLifetime)];
   if (spec.taskHistoryLimit > TASK_HISTORY_MAX) {
     problems.push({ field: "task_history_limit", problem: `must be at most ${TASK_HISTORY_MAX}` });
   }
   const periodMs = durationMs(spec.heartbeatPeriod) ?? 0;
   if (periodMs < HEARTBEAT_MS.min || periodMs > HEARTBEAT_MS.max) {
     problems.push({ field: "heartbeat_period", problem: "must be between 100ms and 60s" });
-  }
-  const lifetimeMs = durationMs(spec.certificateLifetime);
-  if (lifetimeMs !== undefined && lifetimeMs < LIFETIME_MS_MIN) {
-    problems.push({ field: "certificate_lifetime", problem: "must be at least 1h" });
   }
   if (spec.addressPool !== present?.addressPool) {
     problems.push({

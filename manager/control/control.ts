@@ -14,14 +14,12 @@ import {
   ServiceLogsRequestSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { getCa } from "./ca.ts";
-import { getJoinTokens, getUnlockKey, updateCluster } from "./cluster.ts";
+import { clusterMethods } from "./cluster-methods.ts";
 import { contentMethods } from "./content-methods.ts";
 import { copyFiles } from "./copy.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { execInTask } from "./exec.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
-import { getInfo } from "./info.ts";
 import { serviceLookup, taskLookup } from "./lookups.ts";
 import { listNodes, removeNode, updateNode } from "./nodes.ts";
 import { requireId, resolveReference } from "./references.ts";
@@ -40,11 +38,7 @@ import { watchServices } from "./watch.ts";
 export function createControl(dependencies: ControlDependencies): ServiceImplementation<typeof Control> {
   const { view } = dependencies.store;
   return {
-    getInfo: async () => getInfo(dependencies),
-    getUnlockKey: async (request, { signal }) => ({ unlockKey: await getUnlockKey(dependencies, request, signal) }),
-    getJoinTokens: (request, { signal }) => getJoinTokens(dependencies, request, signal),
-    getCa: (_, { signal }) => getCa(dependencies, signal),
-    updateCluster: async (request, { signal }) => ({ cluster: await updateCluster(dependencies, request, signal) }),
+    ...clusterMethods(dependencies),
     ...userMethods(dependencies),
     createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
     updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),

@@ -10,6 +10,8 @@ import type { RegistryCredentials } from "../../common/registry/auth.ts";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { AgentFrame, ManagerFrame } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { RotateOptions } from "../ca/cluster-authority.ts";
+import type { CaCertificates } from "../ca/cluster-ca.ts";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Store } from "../store/store.ts";
 
@@ -61,7 +63,8 @@ export interface Authority {
   /** To be awaited before all else. */
   ensure(signal: AbortSignal): Promise<void>;
   readonly clusterId: ClusterId;
-  /** PEM. */
+  readonly certificates: CaCertificates;
+  /** PEM: what new nodes trust. */
   readonly root: string;
   /** Those that are trusted now, PEM. */
   readonly roots: string;
@@ -72,6 +75,7 @@ export interface Authority {
     hosts?: readonly string[],
     lifetimeMs?: number,
   ): Promise<Pick<IssuedCertificate, "certificate" | "chain">>;
+  rotate(rotation: RotateOptions, signal: AbortSignal): Promise<void>;
   tokens(): Promise<{ readonly worker: string; readonly manager: string }>;
   /** The old token of the role is refused from now on. */
   rotateToken(role: "worker" | "manager", signal: AbortSignal): Promise<void>;

@@ -3,9 +3,13 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { FakeClock } from "../../common/base/fake-clock.ts";
+import { type ClusterId, type NodeId, newId } from "../../common/base/id.ts";
 import { silentLogger } from "../../common/base/logger.ts";
 import { seededRandom, systemEntropy } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
+import { createRoot } from "../../common/pki/certificate-authority.ts";
+import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
+import { generateKeyPair } from "../../common/pki/key-pair.ts";
 import { MemoryNetwork } from "../../common/rpc/memory-transport.ts";
 import { createClient } from "../../common/rpc/service.ts";
 import {
@@ -15,9 +19,17 @@ import {
   Dispatcher as DispatcherService,
   type SessionMessage,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
-import { ManagerInfoSchema, SpecVersionSchema, type Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import {
+  type ClusterCa,
+  ClusterCaSchema,
+  ClusterSchema,
+  ManagerInfoSchema,
+  SpecVersionSchema,
+  type Task,
+} from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { aService, aTask, testId } from "../../test/objects.ts";
+import { ClusterAuthority } from "../ca/cluster-authority.ts";
 import { KEY_BYTES } from "../sealing/cluster-key.ts";
 import { Sealer } from "../sealing/sealer.ts";
 import { LEADER_KEY } from "../store/keys.ts";
@@ -115,6 +127,13 @@ async function world() {
   return { clock, kv, store, view: store.view, dispatcher, within, commit, agent, service, taskOf, current, managerId };
 }
 
+/** Another cluster's. */
+async function newAuthority(nowMs: number): Promise<ClusterCa> {
+  const { certificates, key } = await createRoot({ nowMs, entropy: systemEntropy });
+  const sealedKey = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy).seal(Buffer.from(key), "ca/key");
+  return create(ClusterCaSchema, { root: certificates, sealedKey, clusterId: newId<ClusterId>(seededRandom(10)) });
+}
+
 /** What a message says, in a line per change. */
 function words({ changes }: AssignmentsMessage): string[] {
   return changes.map(({ action, item }) => {
@@ -122,6 +141,124 @@ function words({ changes }: AssignmentsMessage): string[] {
     return item.case === "task" ? `${sign}task ${item.value.id}` : `${sign}${item.case}`;
   });
 }
+
+describe("certificates", () => {
+  async function withAuthority() {
+    const all = await world();
+    const { store, clock, commit } = all;
+    await commit({ type: "create", kind: "cluster", object: create(ClusterSchema, { id: "default", spec: {} }) });
+    const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
+    const options = { store, sealer, clock, random: seededRandom(8), entropy: systemEntropy };
+    const authority = new ClusterAuthority(options);
+    await all.within(authority.ensure(signal));
+    const issue = async (nodeId: string, by = authority) => {
+      const subject = {
+        kind: "node",
+        nodeId: nodeId as NodeId,
+        role: "swarm-worker",
+        clusterId: by.clusterId,
+      } as const;
+      const { chain } = await by.issue(subject, await createCertificateRequest(await generateKeyPair()));
+      return { certificate: chain, trustedKeys: [...by.certificates.trustedKeyIds] };
+    };
+    return { ...all, authority, issue };
+  }
+
+  test("a session is told which roots to trust, and to renew when it is its turn", async () => {
+    const { agent, within, commit, view, authority, issue } = await withAuthority();
+    const [one, two] = [agent(), agent()];
+    const [first, second] = [await one.register(), await two.register()];
+    expect(first.first).toMatchObject({ roots: authority.roots, renewUnder: "" });
+    await within(
+      one.client.reportCertificate({ nodeId: one.nodeId, sessionId: first.sessionId, ...(await issue(one.nodeId)) }),
+    );
+    const former = view.nodes.get(one.nodeId)?.certificate?.issuerKey;
+    expect(former).toBe(authority.certificates.issuerKeyId);
+    const news = [first.stream.next(), second.stream.next()];
+    await within(authority.rotate({}, signal));
+    for (const next of news)
+      expect((await within(next)).value).toMatchObject({ roots: authority.roots, renewUnder: "" });
+    const [turn, notYet] = [first.stream.next(), second.stream.next()];
+    let isTold = false;
+    notYet.then(
+      () => {
+        isTold = true;
+      },
+      () => {},
+    );
+    const node = view.nodes.get(one.nodeId);
+    const askedRotation = view.cluster?.ca?.rotation?.id ?? "";
+    if (!node?.certificate) throw new Error("no certificate");
+    await commit({
+      type: "update",
+      kind: "node",
+      object: { ...node, certificate: { ...node.certificate, askedRotation } },
+    });
+    expect((await within(turn)).value).toMatchObject({ renewUnder: authority.certificates.issuerKeyId });
+    await within(
+      one.client.reportCertificate({ nodeId: one.nodeId, sessionId: first.sessionId, ...(await issue(one.nodeId)) }),
+    );
+    expect(view.nodes.get(one.nodeId)?.certificate).toMatchObject({
+      issuerKey: authority.certificates.issuerKeyId,
+      askedRotation,
+    });
+    expect(isTold).toBe(false);
+  });
+
+  test("only a node's own certificate of this cluster is believed", async () => {
+    const { agent, within, issue, view, store, clock } = await withAuthority();
+    const one = agent();
+    const { sessionId } = await one.register();
+    const tell = (told: { readonly certificate: string; readonly trustedKeys: string[] }) =>
+      within(one.client.reportCertificate({ nodeId: one.nodeId, sessionId, ...told }));
+    const own = await issue(one.nodeId);
+    const refused = (problem: string) => ({ code: "invalid_argument", message: expect.stringContaining(problem) });
+    await expect(tell(await issue(testId()))).rejects.toMatchObject(refused("certificate: is another's"));
+    await expect(tell({ ...own, certificate: "x" })).rejects.toMatchObject(
+      refused("certificate: holds no certificate"),
+    );
+    await expect(tell({ ...own, trustedKeys: ["x"] })).rejects.toMatchObject(refused("trusted_keys: "));
+    await expect(tell({ ...own, trustedKeys: Array(17).fill("a".repeat(64)) })).rejects.toMatchObject(
+      refused("trusted_keys: "),
+    );
+    const cluster = create(ClusterSchema, { id: "x", spec: {}, ca: await newAuthority(clock.nowMs()) });
+    const strangers = { view: { ...store.view, cluster }, commit: () => Promise.reject(new Error("not here")) };
+    const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
+    const other = new ClusterAuthority({
+      ...{
+        store: strangers as unknown as typeof store,
+        sealer,
+        clock,
+        random: seededRandom(9),
+        entropy: systemEntropy,
+      },
+    });
+    await expect(tell(await issue(one.nodeId, other))).rejects.toMatchObject(
+      refused("authority that this cluster does not trust"),
+    );
+    expect(view.nodes.get(one.nodeId)?.certificate).toBeUndefined();
+    await tell(own);
+    await expect(
+      within(one.client.reportCertificate({ nodeId: one.nodeId, sessionId: "gone", ...own })),
+    ).rejects.toMatchObject({ code: "failed_precondition" });
+  });
+
+  test("many at once share transactions, and nothing new is written twice", async () => {
+    const { agent, within, issue, view } = await withAuthority();
+    const reports: (() => Promise<unknown>)[] = [];
+    for (let count = 0; count < 20; count++) {
+      const one = agent();
+      const { sessionId } = await one.register();
+      const report = { nodeId: one.nodeId, sessionId, ...(await issue(one.nodeId)) };
+      reports.push(() => one.client.reportCertificate(report));
+    }
+    const { revision } = view;
+    for (let again = 0; again < 2; again++) {
+      await within(Promise.all(reports.map((report) => report())));
+      expect(view.revision).toBe(revision + 1);
+    }
+  });
+});
 
 describe("sessions", () => {
   test("a new node becomes an object with a session on the manager's lease, and learns the cluster", async () => {

@@ -21,12 +21,14 @@ import {
   AssignmentsMessage_Type,
   type Dispatcher as DispatcherService,
   type OpenSessionRequest,
+  type ReportCertificateRequest,
   type ReportVolumesRequest,
   type UpdateTaskStatusRequest,
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { ContentVersion, NodeVolumes, Volume } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
+import { caCertificates } from "../ca/cluster-ca.ts";
 import { requireNode } from "../require-node.ts";
 import type { Sealer } from "../sealing/sealer.ts";
 import type { Change } from "../store/changes.ts";
@@ -35,6 +37,8 @@ import type { LeaseId } from "../store/kv.ts";
 import type { Store } from "../store/store.ts";
 import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
 import { batches, completeBatches } from "./batches.ts";
+import { CertificateWriter } from "./certificate-writer.ts";
+import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
 import { forgetSession, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
@@ -75,6 +79,7 @@ export class Dispatcher {
   readonly #scope = new Scope();
   readonly #sessions: Sessions;
   readonly #statuses: StatusWriter;
+  readonly #certificates: CertificateWriter;
   /** Streams of assignments by node: the index that a change of the store wakes by. */
   readonly #streams = new Map<string, Set<Stream>>();
   #epoch = 0;
@@ -82,6 +87,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options;
     this.#statuses = new StatusWriter(options);
+    this.#certificates = new CertificateWriter(options);
     this.#sessions = new Sessions(
       {
         clock: options.clock,
@@ -101,6 +107,7 @@ export class Dispatcher {
       watchAssignments: (request, context) => this.#watchAssignments(request, context),
       updateTaskStatus: (request, context) => this.#updateTaskStatus(request, context),
       reportVolumes: (request, context) => this.#reportVolumes(request, context),
+      reportCertificate: (request, context) => this.#reportCertificate(request, context),
     };
   }
 
@@ -111,6 +118,7 @@ export class Dispatcher {
       await using scope = new Scope(signal);
       const changes = store.view.changes(scope.signal);
       scope.spawn("statuses", (inner) => this.#statuses.run(inner));
+      scope.spawn("certificates", (inner) => this.#certificates.run(inner));
       scope.spawn("sessions", (inner) => this.#superviseSessions(inner));
       scope.spawn("changes", async () => {
         for await (const batch of changes) for (const change of batch) this.#observe(change);
@@ -180,6 +188,7 @@ export class Dispatcher {
   #sessionMessage(session: AgentSession) {
     const { view } = this.#options.store;
     const node = view.nodes.get(session.nodeId);
+    const ca = view.cluster?.ca;
     return {
       sessionId: session.id,
       heartbeatPeriod: toDuration(this.#heartbeatPeriodMs),
@@ -187,6 +196,8 @@ export class Dispatcher {
       addressPool: view.cluster?.spec?.addressPool ?? "",
       role: node?.spec?.desiredRole ?? NodeSpec_Role.WORKER,
       nodeAddress: node?.status?.address ?? "",
+      roots: ca ? caCertificates(ca).trust : "",
+      renewUnder: renewUnder(ca, node),
     };
   }
 
@@ -257,6 +268,16 @@ export class Dispatcher {
     return {};
   }
 
+  async #reportCertificate(request: ReportCertificateRequest, context: CallContext) {
+    const { nodeId, sessionId } = request;
+    requireNode(context.peer, nodeId);
+    const session = this.#sessions.require(nodeId, sessionId);
+    const { view } = this.#options.store;
+    const certificate = toldCertificate(view.cluster?.ca, request);
+    await this.#certificates.report(nodeId, certificate, AbortSignal.any([context.signal, session.signal]));
+    return {};
+  }
+
   /** Passes a change on to the streams and sessions that it concerns. */
   #observe(change: Change): void {
     switch (change.kind) {
@@ -275,7 +296,7 @@ export class Dispatcher {
         for (const session of this.#sessions.values()) session.news.wake();
         return;
       case "node":
-        if (change.before?.spec?.desiredRole !== change.after?.spec?.desiredRole) {
+        if (change.before?.spec?.desiredRole !== change.after?.spec?.desiredRole || wasAsked(change)) {
           this.#sessions.get(change.id)?.news.wake();
         }
         this.#verifyNode(change.id);

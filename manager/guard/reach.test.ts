@@ -282,6 +282,7 @@ const CASES: { readonly [M in MethodName]: Case<M> } = {
   resolveImages: { within: [{}], outside: [] },
   getUnlockKey: closed,
   getJoinTokens: closed,
+  rotateCa: closed,
   updateCluster: closed,
   createUser: closed,
   listUsers: closed,

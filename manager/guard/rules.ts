@@ -165,11 +165,13 @@ type Rules = { readonly [M in MethodName]: Rule<M> };
 export const RULES: Rules = {
   ...{ ...SERVICES, ...FILES, ...STACKS, ...VOLUMES, ...TASKS },
   getInfo: { about: nothing },
-  getCa: { about: nothing },
+  // Not the names of nodes.
+  getCa: { about: nothing, shows: () => (answer) => ({ ...answer, away: [] }) },
   // Registries are asked with the caller's own credentials; a digest is no secret.
   resolveImages: { about: nothing },
   getUnlockKey: SETTINGS,
   getJoinTokens: SETTINGS,
+  rotateCa: SETTINGS,
   updateCluster: SETTINGS,
   createUser: USERS,
   listUsers: USERS,

@@ -232,11 +232,70 @@ export declare const GetCaRequestSchema: GenMessage<GetCaRequest>;
  */
 export declare type GetCaResponse = Message<"swarm.v1.GetCaResponse"> & {
   /**
-   * PEM: the root that nodes trust.
+   * PEM: the root that nodes trust, or are to trust.
    *
    * @generated from field: string root = 1;
    */
   root: string;
+
+  /**
+   * Whether nodes follow to a new authority yet.
+   *
+   * @generated from field: bool rotating = 2;
+   */
+  rotating: boolean;
+
+  /**
+   * Nothing is left to wait for: no rotation, and no node that is there trusts what is trusted no more.
+   *
+   * @generated from field: bool settled = 3;
+   */
+  settled: boolean;
+
+  /**
+   * Agents and managers, each host counting once.
+   *
+   * @generated from field: uint32 nodes = 4;
+   */
+  nodes: number;
+
+  /**
+   * Of these, those with a certificate of the new authority's, and those that trust the present roots and no others.
+   *
+   * @generated from field: uint32 nodes_renewed = 5;
+   */
+  nodesRenewed: number;
+
+  /**
+   * @generated from field: uint32 nodes_trusting = 6;
+   */
+  nodesTrusting: number;
+
+  /**
+   * Who is waited for though it is away: a few names, and how many.
+   *
+   * @generated from field: repeated string away = 7;
+   */
+  away: string[];
+
+  /**
+   * @generated from field: uint32 nodes_away = 8;
+   */
+  nodesAway: number;
+
+  /**
+   * PEM: every authority that is believed now, the one that signs first.
+   *
+   * @generated from field: string authorities = 9;
+   */
+  authorities: string;
+
+  /**
+   * How often rotating was asked for.
+   *
+   * @generated from field: uint64 rotations = 10;
+   */
+  rotations: bigint;
 };
 
 /**
@@ -395,6 +454,48 @@ export declare type RemoveUserResponse = Message<"swarm.v1.RemoveUserResponse"> 
  * Use `create(RemoveUserResponseSchema)` to create a new message.
  */
 export declare const RemoveUserResponseSchema: GenMessage<RemoveUserResponse>;
+
+/**
+ * @generated from message swarm.v1.RotateCaRequest
+ */
+export declare type RotateCaRequest = Message<"swarm.v1.RotateCaRequest"> & {
+  /**
+   * PEM: an authority's certificate, then what leads to its root, and its key. Both empty: a new root is made.
+   *
+   * @generated from field: string certificates = 1;
+   */
+  certificates: string;
+
+  /**
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * For certificates from now on; absent: as before.
+   *
+   * @generated from field: google.protobuf.Duration certificate_lifetime = 3;
+   */
+  certificateLifetime?: Duration | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.RotateCaRequest.
+ * Use `create(RotateCaRequestSchema)` to create a new message.
+ */
+export declare const RotateCaRequestSchema: GenMessage<RotateCaRequest>;
+
+/**
+ * @generated from message swarm.v1.RotateCaResponse
+ */
+export declare type RotateCaResponse = Message<"swarm.v1.RotateCaResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.RotateCaResponse.
+ * Use `create(RotateCaResponseSchema)` to create a new message.
+ */
+export declare const RotateCaResponseSchema: GenMessage<RotateCaResponse>;
 
 /**
  * @generated from message swarm.v1.CreateServiceRequest
@@ -3033,6 +3134,17 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof GetUnlockKeyRequestSchema;
     output: typeof GetUnlockKeyResponseSchema;
+  },
+  /**
+   * Begins to change the authority: nodes follow, a few at a time; see GetCa. One that is not over yet is replaced.
+   * FAILED_PRECONDITION: it is the cluster's authority already.
+   *
+   * @generated from rpc swarm.v1.Control.RotateCa
+   */
+  rotateCa: {
+    methodKind: "unary";
+    input: typeof RotateCaRequestSchema;
+    output: typeof RotateCaResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.UpdateCluster

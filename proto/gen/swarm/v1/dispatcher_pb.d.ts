@@ -85,6 +85,21 @@ export declare type SessionMessage = Message<"swarm.v1.SessionMessage"> & {
    * @generated from field: string node_address = 6;
    */
   nodeAddress: string;
+
+  /**
+   * The roots to trust, PEM. Empty: as before.
+   *
+   * @generated from field: string roots = 7;
+   */
+  roots: string;
+
+  /**
+   * Set when it is the node's turn to renew its certificate: tells the authority that is to have signed it, as
+   * `NodeCertificate.issuer_key` does.
+   *
+   * @generated from field: string renew_under = 8;
+   */
+  renewUnder: string;
 };
 
 /**
@@ -544,6 +559,53 @@ export declare type ReportVolumesResponse = Message<"swarm.v1.ReportVolumesRespo
 export declare const ReportVolumesResponseSchema: GenMessage<ReportVolumesResponse>;
 
 /**
+ * @generated from message swarm.v1.ReportCertificateRequest
+ */
+export declare type ReportCertificateRequest = Message<"swarm.v1.ReportCertificateRequest"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * The node's own, PEM.
+   *
+   * @generated from field: string certificate = 3;
+   */
+  certificate: string;
+
+  /**
+   * As `NodeCertificate.trusted_keys`.
+   *
+   * @generated from field: repeated string trusted_keys = 4;
+   */
+  trustedKeys: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ReportCertificateRequest.
+ * Use `create(ReportCertificateRequestSchema)` to create a new message.
+ */
+export declare const ReportCertificateRequestSchema: GenMessage<ReportCertificateRequest>;
+
+/**
+ * @generated from message swarm.v1.ReportCertificateResponse
+ */
+export declare type ReportCertificateResponse = Message<"swarm.v1.ReportCertificateResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.ReportCertificateResponse.
+ * Use `create(ReportCertificateResponseSchema)` to create a new message.
+ */
+export declare const ReportCertificateResponseSchema: GenMessage<ReportCertificateResponse>;
+
+/**
  * @generated from message swarm.v1.ResolveImageRequest
  */
 export declare type ResolveImageRequest = Message<"swarm.v1.ResolveImageRequest"> & {
@@ -993,6 +1055,16 @@ export declare const Dispatcher: GenService<{
     methodKind: "unary";
     input: typeof ReportVolumesRequestSchema;
     output: typeof ReportVolumesResponseSchema;
+  },
+  /**
+   * The certificate that the node has: whenever that changes, and once per session.
+   *
+   * @generated from rpc swarm.v1.Dispatcher.ReportCertificate
+   */
+  reportCertificate: {
+    methodKind: "unary";
+    input: typeof ReportCertificateRequestSchema;
+    output: typeof ReportCertificateResponseSchema;
   },
 }>;
 

@@ -268,6 +268,13 @@ export declare type Node = Message<"swarm.v1.Node"> & {
    * @generated from field: swarm.v1.ManagerStatus manager_status = 6;
    */
   managerStatus?: ManagerStatus | undefined;
+
+  /**
+   * Of the node's agent. Absent until the node has told of it.
+   *
+   * @generated from field: swarm.v1.NodeCertificate certificate = 7;
+   */
+  certificate?: NodeCertificate | undefined;
 };
 
 /**
@@ -275,6 +282,45 @@ export declare type Node = Message<"swarm.v1.Node"> & {
  * Use `create(NodeSchema)` to create a new message.
  */
 export declare const NodeSchema: GenMessage<Node>;
+
+/**
+ * What is known of the certificate that an agent or a manager has.
+ *
+ * @generated from message swarm.v1.NodeCertificate
+ */
+export declare type NodeCertificate = Message<"swarm.v1.NodeCertificate"> & {
+  /**
+   * Tells the authority that signed it: SHA-256 of that one's public key, in hex.
+   *
+   * @generated from field: string issuer_key = 1;
+   */
+  issuerKey: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp not_after = 2;
+   */
+  notAfter?: Timestamp | undefined;
+
+  /**
+   * The same of the roots that its owner trusts.
+   *
+   * @generated from field: repeated string trusted_keys = 3;
+   */
+  trustedKeys: string[];
+
+  /**
+   * The rotation in which the node was asked to renew it.
+   *
+   * @generated from field: string asked_rotation = 4;
+   */
+  askedRotation: string;
+};
+
+/**
+ * Describes the message swarm.v1.NodeCertificate.
+ * Use `create(NodeCertificateSchema)` to create a new message.
+ */
+export declare const NodeCertificateSchema: GenMessage<NodeCertificate>;
 
 /**
  * An image loaded into the cluster by `swarmctl image load`, for nodes to fetch from the managers: /swarm/image/<digest hex>.
@@ -837,7 +883,7 @@ export declare const ClusterSchema: GenMessage<Cluster>;
  */
 export declare type ClusterCa = Message<"swarm.v1.ClusterCa"> & {
   /**
-   * The root that certificates are issued under, PEM.
+   * The authority that signs certificates, then what leads to its root, PEM: of the cluster's own that is the root alone.
    *
    * @generated from field: string root = 1;
    */
@@ -863,14 +909,15 @@ export declare type ClusterCa = Message<"swarm.v1.ClusterCa"> & {
   sealedManagerSecret: Uint8Array;
 
   /**
-   * Roots of before that are trusted still, PEM: nodes that were away come with certificates of theirs.
+   * Authorities of before that are believed still, their roots included, PEM: nodes come with certificates of theirs.
    *
    * @generated from field: string former_roots = 5;
    */
   formerRoots: string;
 
   /**
-   * What makes certificates of `root` good for who knows the former root only, PEM.
+   * What makes certificates of `root` good for who knows the former root only, PEM: the new root as the former authority signed
+   * it, then what leads to that one's root.
    *
    * @generated from field: string cross_certificate = 6;
    */
@@ -882,6 +929,20 @@ export declare type ClusterCa = Message<"swarm.v1.ClusterCa"> & {
    * @generated from field: string cluster_id = 7;
    */
   clusterId: string;
+
+  /**
+   * Until every node has followed to the newest authority.
+   *
+   * @generated from field: swarm.v1.RootRotation rotation = 8;
+   */
+  rotation?: RootRotation | undefined;
+
+  /**
+   * How often rotating was asked for.
+   *
+   * @generated from field: uint64 rotations = 9;
+   */
+  rotations: bigint;
 };
 
 /**
@@ -889,6 +950,51 @@ export declare type ClusterCa = Message<"swarm.v1.ClusterCa"> & {
  * Use `create(ClusterCaSchema)` to create a new message.
  */
 export declare const ClusterCaSchema: GenMessage<ClusterCa>;
+
+/**
+ * A change of the authority that is not over.
+ *
+ * @generated from message swarm.v1.RootRotation
+ */
+export declare type RootRotation = Message<"swarm.v1.RootRotation"> & {
+  /**
+   * Tells it from others.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The authority whose root every node trusts, since it was the last one that all had followed to: as `ClusterCa.root`. Its key
+   * is kept, sealed, to vouch for the root of a rotation that replaces this one.
+   *
+   * @generated from field: string original = 2;
+   */
+  original: string;
+
+  /**
+   * @generated from field: bytes sealed_original_key = 3;
+   */
+  sealedOriginalKey: Uint8Array;
+
+  /**
+   * Where it can vouch for none: the authority to come. It is trusted already, and signs as soon as all nodes trust it.
+   *
+   * @generated from field: string next = 4;
+   */
+  next: string;
+
+  /**
+   * @generated from field: bytes sealed_next_key = 5;
+   */
+  sealedNextKey: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.RootRotation.
+ * Use `create(RootRotationSchema)` to create a new message.
+ */
+export declare const RootRotationSchema: GenMessage<RootRotation>;
 
 /**
  * @generated from message swarm.v1.ClusterSpec
@@ -1083,6 +1189,11 @@ export declare type ManagerInfo = Message<"swarm.v1.ManagerInfo"> & {
    * @generated from field: string version = 4;
    */
   version: string;
+
+  /**
+   * @generated from field: swarm.v1.NodeCertificate certificate = 5;
+   */
+  certificate?: NodeCertificate | undefined;
 };
 
 /**

@@ -12,7 +12,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/objects.proto.
  */
 export const file_swarm_v1_objects = /*@__PURE__*/
-  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSKiAgoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMSGAoQcmVsZWFzZWRfdmVyc2lvbhgKIAEoBBIPCgdzdG9wcGVkGAwgASgIIsEBCgtTcGVjVmVyc2lvbhISCgpzZXJ2aWNlX2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSIwoEc3BlYxgDIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VTcGVjEi4KCmNyZWF0ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiIKBHBpbnMYBSADKAsyFC5zd2FybS52MS5Db250ZW50UGluEhQKDHRhc2tfdmVyc2lvbhgGIAEoBCLMAgoEVGFzaxIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRISCgpzZXJ2aWNlX2lkGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIMCgRzbG90GAUgASgNEg8KB25vZGVfaWQYBiABKAkSKgoNZGVzaXJlZF9zdGF0ZRgHIAEoDjITLnN3YXJtLnYxLlRhc2tTdGF0ZRIkCgZzdGF0dXMYCCABKAsyFC5zd2FybS52MS5UYXNrU3RhdHVzEg8KB2FkZHJlc3MYCSABKAkSLwoLc3RhcnRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2F0dGVtcHQYCyABKAQSLAoIcmVzdGFydHMYDCADKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItkBCgROb2RlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEiAKBHNwZWMYAyABKAsyEi5zd2FybS52MS5Ob2RlU3BlYxIuCgtkZXNjcmlwdGlvbhgEIAEoCzIZLnN3YXJtLnYxLk5vZGVEZXNjcmlwdGlvbhIkCgZzdGF0dXMYBSABKAsyFC5zd2FybS52MS5Ob2RlU3RhdHVzEi8KDm1hbmFnZXJfc3RhdHVzGAYgASgLMhcuc3dhcm0udjEuTWFuYWdlclN0YXR1cyK+AQoFSW1hZ2USCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDQoFbmFtZXMYAyADKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAQgASgJEiQKCHBsYXRmb3JtGAUgASgLMhIuc3dhcm0udjEuUGxhdGZvcm0SEgoKc2l6ZV9ieXRlcxgGIAEoBBIUCgxibG9iX2RpZ2VzdHMYByADKAkSEwoLbWFuYWdlcl9pZHMYCCADKAkikQEKBlNlY3JldBIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiIKBHNwZWMYBCABKAsyFC5zd2FybS52MS5TZWNyZXRTcGVjEhcKD2NvbnRlbnRfdmVyc2lvbhgFIAEoBBISCgpzaXplX2J5dGVzGAYgASgEIpEBCgZDb25maWcSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIiCgRzcGVjGAQgASgLMhQuc3dhcm0udjEuQ29uZmlnU3BlYxIXCg9jb250ZW50X3ZlcnNpb24YBSABKAQSEgoKc2l6ZV9ieXRlcxgGIAEoBCKXAQoOQ29udGVudFZlcnNpb24SEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDAoEZGF0YRgDIAEoDBIOCgZzZWFsZWQYBCABKAgSEwoLZmluZ2VycHJpbnQYBSABKAwSLgoKY3JlYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZAoGVm9sdW1lEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIgoEc3BlYxgEIAEoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMiRQoLTm9kZVZvbHVtZXMSDwoHbm9kZV9pZBgBIAEoCRIlCgd2b2x1bWVzGAIgAygLMhQuc3dhcm0udjEuTm9kZVZvbHVtZSLlAQoKTm9kZVZvbHVtZRIMCgRuYW1lGAEgASgJEhcKCnNpemVfYnl0ZXMYAiABKARIAIgBARIuCgpjcmVhdGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgZsYWJlbHMYBCADKAsyIC5zd2FybS52MS5Ob2RlVm9sdW1lLkxhYmVsc0VudHJ5EhAKCHJlbW92aW5nGAUgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDQoLX3NpemVfYnl0ZXMiugEKBVN0YWNrEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSEAoIcmV2aXNpb24YBCABKAQSJAoFc3RhdGUYBSABKA4yFS5zd2FybS52MS5TdGFjay5TdGF0ZSJBCgVTdGF0ZRIRCg1TVEFURV9VTktOT1dOEAASEgoOU1RBVEVfQVBQTFlJTkcQARIRCg1TVEFURV9BUFBMSUVEEAIiqQEKDVN0YWNrUmV2aXNpb24SEAoIc3RhY2tfaWQYASABKAkSEAoIcmV2aXNpb24YAiABKAQSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY29udGVudBgEIAEoDBIPCgdtZXNzYWdlGAUgASgJEiIKBHBpbnMYBiADKAsyFC5zd2FybS52MS5Db250ZW50UGluIvYBCgxTdGFja0NvbnRlbnQSJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIkCgdzZWNyZXRzGAIgAygLMhMuc3dhcm0udjEuU3RhY2tGaWxlEiQKB2NvbmZpZ3MYAyADKAsyEy5zd2FybS52MS5TdGFja0ZpbGUSJQoHdm9sdW1lcxgEIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMSGAoQcmVtb3ZlZF9zZXJ2aWNlcxgFIAMoCRIXCg9yZW1vdmVkX3NlY3JldHMYBiADKAkSFwoPcmVtb3ZlZF9jb25maWdzGAcgAygJIsoBCglTdGFja0ZpbGUSEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDAoEbmFtZRgDIAEoCRIvCgZsYWJlbHMYBCADKAsyHy5zd2FybS52MS5TdGFja0ZpbGUuTGFiZWxzRW50cnkSFwoPdGVtcGxhdGVfZHJpdmVyGAUgASgJEhIKCnNpemVfYnl0ZXMYBiABKAQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKkAQoHQ2x1c3RlchIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIjCgRzcGVjGAMgASgLMhUuc3dhcm0udjEuQ2x1c3RlclNwZWMSDgoGa2V5X2lkGAQgASgJEh8KAmNhGAUgASgLMhMuc3dhcm0udjEuQ2x1c3RlckNhEhkKEXNlYWxlZF91bmxvY2tfa2V5GAYgASgMIq8BCglDbHVzdGVyQ2ESDAoEcm9vdBgBIAEoCRISCgpzZWFsZWRfa2V5GAIgASgMEhwKFHNlYWxlZF93b3JrZXJfc2VjcmV0GAMgASgMEh0KFXNlYWxlZF9tYW5hZ2VyX3NlY3JldBgEIAEoDBIUCgxmb3JtZXJfcm9vdHMYBSABKAkSGQoRY3Jvc3NfY2VydGlmaWNhdGUYBiABKAkSEgoKY2x1c3Rlcl9pZBgHIAEoCSK/AQoLQ2x1c3RlclNwZWMSGgoSdGFza19oaXN0b3J5X2xpbWl0GAEgASgNEjMKEGhlYXJ0YmVhdF9wZXJpb2QYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMYWRkcmVzc19wb29sGAMgASgJEjcKFGNlcnRpZmljYXRlX2xpZmV0aW1lGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGF1dG9sb2NrGAUgASgIIocCCgRVc2VyEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIQoEcm9sZRgEIAEoDjITLnN3YXJtLnYxLlVzZXIuUm9sZRIWCg5zdGFja19wcmVmaXhlcxgFIAMoCRIOCgZzZXJpYWwYBiABKAkSLgoKZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTAoEUm9sZRIQCgxST0xFX1VOS05PV04QABIPCgtST0xFX1ZJRVdFUhABEhEKDVJPTEVfREVQTE9ZRVIQAhIOCgpST0xFX0FETUlOEAMiQgoHU2Vzc2lvbhIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEgoKbWFuYWdlcl9pZBgDIAEoCSJNCgtNYW5hZ2VySW5mbxIKCgJpZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhAKCGhvc3RuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkiHAoGTGVhZGVyEhIKCm1hbmFnZXJfaWQYASABKAkigQEKD0xvZ1N1YnNjcmlwdGlvbhIKCgJpZBgBIAEoCRISCgptYW5hZ2VyX2lkGAIgASgJEicKCHNlbGVjdG9yGAMgASgLMhUuc3dhcm0udjEuTG9nU2VsZWN0b3ISJQoHb3B0aW9ucxgEIAEoCzIULnN3YXJtLnYxLkxvZ09wdGlvbnMiUQoNU3RyZWFtUmVxdWVzdBIKCgJpZBgBIAEoCRISCgptYW5hZ2VyX2lkGAIgASgJEg8KB25vZGVfaWQYAyABKAkSDwoHdGFza19pZBgEIAEoCSI0CgtMb2dTZWxlY3RvchITCgtzZXJ2aWNlX2lkcxgBIAMoCRIQCgh0YXNrX2lkcxgCIAMoCSKHAgoKTG9nT3B0aW9ucxIOCgZmb2xsb3cYASABKAgSDAoEdGFpbBgCIAEoAxIpCgVzaW5jZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjcKCnRhc2tfc2luY2UYBSADKAsyIy5zd2FybS52MS5Mb2dPcHRpb25zLlRhc2tTaW5jZUVudHJ5GkwKDlRhc2tTaW5jZUVudHJ5EgsKA2tleRgBIAEoCRIpCgV2YWx1ZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6AjgBYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
+  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSKiAgoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMSGAoQcmVsZWFzZWRfdmVyc2lvbhgKIAEoBBIPCgdzdG9wcGVkGAwgASgIIsEBCgtTcGVjVmVyc2lvbhISCgpzZXJ2aWNlX2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSIwoEc3BlYxgDIAEoCzIVLnN3YXJtLnYxLlNlcnZpY2VTcGVjEi4KCmNyZWF0ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiIKBHBpbnMYBSADKAsyFC5zd2FybS52MS5Db250ZW50UGluEhQKDHRhc2tfdmVyc2lvbhgGIAEoBCLMAgoEVGFzaxIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRISCgpzZXJ2aWNlX2lkGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIMCgRzbG90GAUgASgNEg8KB25vZGVfaWQYBiABKAkSKgoNZGVzaXJlZF9zdGF0ZRgHIAEoDjITLnN3YXJtLnYxLlRhc2tTdGF0ZRIkCgZzdGF0dXMYCCABKAsyFC5zd2FybS52MS5UYXNrU3RhdHVzEg8KB2FkZHJlc3MYCSABKAkSLwoLc3RhcnRfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2F0dGVtcHQYCyABKAQSLAoIcmVzdGFydHMYDCADKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIokCCgROb2RlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEiAKBHNwZWMYAyABKAsyEi5zd2FybS52MS5Ob2RlU3BlYxIuCgtkZXNjcmlwdGlvbhgEIAEoCzIZLnN3YXJtLnYxLk5vZGVEZXNjcmlwdGlvbhIkCgZzdGF0dXMYBSABKAsyFC5zd2FybS52MS5Ob2RlU3RhdHVzEi8KDm1hbmFnZXJfc3RhdHVzGAYgASgLMhcuc3dhcm0udjEuTWFuYWdlclN0YXR1cxIuCgtjZXJ0aWZpY2F0ZRgHIAEoCzIZLnN3YXJtLnYxLk5vZGVDZXJ0aWZpY2F0ZSKCAQoPTm9kZUNlcnRpZmljYXRlEhIKCmlzc3Vlcl9rZXkYASABKAkSLQoJbm90X2FmdGVyGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgx0cnVzdGVkX2tleXMYAyADKAkSFgoOYXNrZWRfcm90YXRpb24YBCABKAkivgEKBUltYWdlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEg0KBW5hbWVzGAMgAygJEhcKD21hbmlmZXN0X2RpZ2VzdBgEIAEoCRIkCghwbGF0Zm9ybRgFIAEoCzISLnN3YXJtLnYxLlBsYXRmb3JtEhIKCnNpemVfYnl0ZXMYBiABKAQSFAoMYmxvYl9kaWdlc3RzGAcgAygJEhMKC21hbmFnZXJfaWRzGAggAygJIpEBCgZTZWNyZXQSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIiCgRzcGVjGAQgASgLMhQuc3dhcm0udjEuU2VjcmV0U3BlYxIXCg9jb250ZW50X3ZlcnNpb24YBSABKAQSEgoKc2l6ZV9ieXRlcxgGIAEoBCKRAQoGQ29uZmlnEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIgoEc3BlYxgEIAEoCzIULnN3YXJtLnYxLkNvbmZpZ1NwZWMSFwoPY29udGVudF92ZXJzaW9uGAUgASgEEhIKCnNpemVfYnl0ZXMYBiABKAQilwEKDkNvbnRlbnRWZXJzaW9uEhEKCW9iamVjdF9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEgwKBGRhdGEYAyABKAwSDgoGc2VhbGVkGAQgASgIEhMKC2ZpbmdlcnByaW50GAUgASgMEi4KCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImQKBlZvbHVtZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiIKBHNwZWMYBCABKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjIkUKC05vZGVWb2x1bWVzEg8KB25vZGVfaWQYASABKAkSJQoHdm9sdW1lcxgCIAMoCzIULnN3YXJtLnYxLk5vZGVWb2x1bWUi5QEKCk5vZGVWb2x1bWUSDAoEbmFtZRgBIAEoCRIXCgpzaXplX2J5dGVzGAIgASgESACIAQESLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoGbGFiZWxzGAQgAygLMiAuc3dhcm0udjEuTm9kZVZvbHVtZS5MYWJlbHNFbnRyeRIQCghyZW1vdmluZxgFIAEoCBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zaXplX2J5dGVzIroBCgVTdGFjaxIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhAKCHJldmlzaW9uGAQgASgEEiQKBXN0YXRlGAUgASgOMhUuc3dhcm0udjEuU3RhY2suU3RhdGUiQQoFU3RhdGUSEQoNU1RBVEVfVU5LTk9XThAAEhIKDlNUQVRFX0FQUExZSU5HEAESEQoNU1RBVEVfQVBQTElFRBACIqkBCg1TdGFja1JldmlzaW9uEhAKCHN0YWNrX2lkGAEgASgJEhAKCHJldmlzaW9uGAIgASgEEi4KCmNyZWF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NvbnRlbnQYBCABKAwSDwoHbWVzc2FnZRgFIAEoCRIiCgRwaW5zGAYgAygLMhQuc3dhcm0udjEuQ29udGVudFBpbiL2AQoMU3RhY2tDb250ZW50EicKCHNlcnZpY2VzGAEgAygLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSJAoHc2VjcmV0cxgCIAMoCzITLnN3YXJtLnYxLlN0YWNrRmlsZRIkCgdjb25maWdzGAMgAygLMhMuc3dhcm0udjEuU3RhY2tGaWxlEiUKB3ZvbHVtZXMYBCADKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjEhgKEHJlbW92ZWRfc2VydmljZXMYBSADKAkSFwoPcmVtb3ZlZF9zZWNyZXRzGAYgAygJEhcKD3JlbW92ZWRfY29uZmlncxgHIAMoCSLKAQoJU3RhY2tGaWxlEhEKCW9iamVjdF9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEgwKBG5hbWUYAyABKAkSLwoGbGFiZWxzGAQgAygLMh8uc3dhcm0udjEuU3RhY2tGaWxlLkxhYmVsc0VudHJ5EhcKD3RlbXBsYXRlX2RyaXZlchgFIAEoCRISCgpzaXplX2J5dGVzGAYgASgEGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEipAEKB0NsdXN0ZXISCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESIwoEc3BlYxgDIAEoCzIVLnN3YXJtLnYxLkNsdXN0ZXJTcGVjEg4KBmtleV9pZBgEIAEoCRIfCgJjYRgFIAEoCzITLnN3YXJtLnYxLkNsdXN0ZXJDYRIZChFzZWFsZWRfdW5sb2NrX2tleRgGIAEoDCLsAQoJQ2x1c3RlckNhEgwKBHJvb3QYASABKAkSEgoKc2VhbGVkX2tleRgCIAEoDBIcChRzZWFsZWRfd29ya2VyX3NlY3JldBgDIAEoDBIdChVzZWFsZWRfbWFuYWdlcl9zZWNyZXQYBCABKAwSFAoMZm9ybWVyX3Jvb3RzGAUgASgJEhkKEWNyb3NzX2NlcnRpZmljYXRlGAYgASgJEhIKCmNsdXN0ZXJfaWQYByABKAkSKAoIcm90YXRpb24YCCABKAsyFi5zd2FybS52MS5Sb290Um90YXRpb24SEQoJcm90YXRpb25zGAkgASgEInAKDFJvb3RSb3RhdGlvbhIKCgJpZBgBIAEoCRIQCghvcmlnaW5hbBgCIAEoCRIbChNzZWFsZWRfb3JpZ2luYWxfa2V5GAMgASgMEgwKBG5leHQYBCABKAkSFwoPc2VhbGVkX25leHRfa2V5GAUgASgMIr8BCgtDbHVzdGVyU3BlYxIaChJ0YXNrX2hpc3RvcnlfbGltaXQYASABKA0SMwoQaGVhcnRiZWF0X3BlcmlvZBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhZGRyZXNzX3Bvb2wYAyABKAkSNwoUY2VydGlmaWNhdGVfbGlmZXRpbWUYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIYXV0b2xvY2sYBSABKAgihwIKBFVzZXISCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIhCgRyb2xlGAQgASgOMhMuc3dhcm0udjEuVXNlci5Sb2xlEhYKDnN0YWNrX3ByZWZpeGVzGAUgAygJEg4KBnNlcmlhbBgGIAEoCRIuCgpleHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCgRSb2xlEhAKDFJPTEVfVU5LTk9XThAAEg8KC1JPTEVfVklFV0VSEAESEQoNUk9MRV9ERVBMT1lFUhACEg4KClJPTEVfQURNSU4QAyJCCgdTZXNzaW9uEg8KB25vZGVfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRISCgptYW5hZ2VyX2lkGAMgASgJIn0KC01hbmFnZXJJbmZvEgoKAmlkGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSEAoIaG9zdG5hbWUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIuCgtjZXJ0aWZpY2F0ZRgFIAEoCzIZLnN3YXJtLnYxLk5vZGVDZXJ0aWZpY2F0ZSIcCgZMZWFkZXISEgoKbWFuYWdlcl9pZBgBIAEoCSKBAQoPTG9nU3Vic2NyaXB0aW9uEgoKAmlkGAEgASgJEhIKCm1hbmFnZXJfaWQYAiABKAkSJwoIc2VsZWN0b3IYAyABKAsyFS5zd2FybS52MS5Mb2dTZWxlY3RvchIlCgdvcHRpb25zGAQgASgLMhQuc3dhcm0udjEuTG9nT3B0aW9ucyJRCg1TdHJlYW1SZXF1ZXN0EgoKAmlkGAEgASgJEhIKCm1hbmFnZXJfaWQYAiABKAkSDwoHbm9kZV9pZBgDIAEoCRIPCgd0YXNrX2lkGAQgASgJIjQKC0xvZ1NlbGVjdG9yEhMKC3NlcnZpY2VfaWRzGAEgAygJEhAKCHRhc2tfaWRzGAIgAygJIocCCgpMb2dPcHRpb25zEg4KBmZvbGxvdxgBIAEoCBIMCgR0YWlsGAIgASgDEikKBXNpbmNlGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNwoKdGFza19zaW5jZRgFIAMoCzIjLnN3YXJtLnYxLkxvZ09wdGlvbnMuVGFza1NpbmNlRW50cnkaTAoOVGFza1NpbmNlRW50cnkSCwoDa2V5GAEgASgJEikKBXZhbHVlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoCOAFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.Service.
@@ -43,66 +43,73 @@ export const NodeSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_objects, 3);
 
 /**
+ * Describes the message swarm.v1.NodeCertificate.
+ * Use `create(NodeCertificateSchema)` to create a new message.
+ */
+export const NodeCertificateSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 4);
+
+/**
  * Describes the message swarm.v1.Image.
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 4);
+  messageDesc(file_swarm_v1_objects, 5);
 
 /**
  * Describes the message swarm.v1.Secret.
  * Use `create(SecretSchema)` to create a new message.
  */
 export const SecretSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 5);
+  messageDesc(file_swarm_v1_objects, 6);
 
 /**
  * Describes the message swarm.v1.Config.
  * Use `create(ConfigSchema)` to create a new message.
  */
 export const ConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 6);
+  messageDesc(file_swarm_v1_objects, 7);
 
 /**
  * Describes the message swarm.v1.ContentVersion.
  * Use `create(ContentVersionSchema)` to create a new message.
  */
 export const ContentVersionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 7);
+  messageDesc(file_swarm_v1_objects, 8);
 
 /**
  * Describes the message swarm.v1.Volume.
  * Use `create(VolumeSchema)` to create a new message.
  */
 export const VolumeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 8);
+  messageDesc(file_swarm_v1_objects, 9);
 
 /**
  * Describes the message swarm.v1.NodeVolumes.
  * Use `create(NodeVolumesSchema)` to create a new message.
  */
 export const NodeVolumesSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 9);
+  messageDesc(file_swarm_v1_objects, 10);
 
 /**
  * Describes the message swarm.v1.NodeVolume.
  * Use `create(NodeVolumeSchema)` to create a new message.
  */
 export const NodeVolumeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 10);
+  messageDesc(file_swarm_v1_objects, 11);
 
 /**
  * Describes the message swarm.v1.Stack.
  * Use `create(StackSchema)` to create a new message.
  */
 export const StackSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 11);
+  messageDesc(file_swarm_v1_objects, 12);
 
 /**
  * Describes the enum swarm.v1.Stack.State.
  */
 export const Stack_StateSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_objects, 11, 0);
+  enumDesc(file_swarm_v1_objects, 12, 0);
 
 /**
  * @generated from enum swarm.v1.Stack.State
@@ -115,55 +122,62 @@ export const Stack_State = /*@__PURE__*/
  * Use `create(StackRevisionSchema)` to create a new message.
  */
 export const StackRevisionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 12);
+  messageDesc(file_swarm_v1_objects, 13);
 
 /**
  * Describes the message swarm.v1.StackContent.
  * Use `create(StackContentSchema)` to create a new message.
  */
 export const StackContentSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 13);
+  messageDesc(file_swarm_v1_objects, 14);
 
 /**
  * Describes the message swarm.v1.StackFile.
  * Use `create(StackFileSchema)` to create a new message.
  */
 export const StackFileSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 14);
+  messageDesc(file_swarm_v1_objects, 15);
 
 /**
  * Describes the message swarm.v1.Cluster.
  * Use `create(ClusterSchema)` to create a new message.
  */
 export const ClusterSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 15);
+  messageDesc(file_swarm_v1_objects, 16);
 
 /**
  * Describes the message swarm.v1.ClusterCa.
  * Use `create(ClusterCaSchema)` to create a new message.
  */
 export const ClusterCaSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 16);
+  messageDesc(file_swarm_v1_objects, 17);
+
+/**
+ * Describes the message swarm.v1.RootRotation.
+ * Use `create(RootRotationSchema)` to create a new message.
+ */
+export const RootRotationSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 18);
 
 /**
  * Describes the message swarm.v1.ClusterSpec.
  * Use `create(ClusterSpecSchema)` to create a new message.
  */
 export const ClusterSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 17);
+  messageDesc(file_swarm_v1_objects, 19);
 
 /**
  * Describes the message swarm.v1.User.
  * Use `create(UserSchema)` to create a new message.
  */
 export const UserSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 18);
+  messageDesc(file_swarm_v1_objects, 20);
 
 /**
  * Describes the enum swarm.v1.User.Role.
  */
 export const User_RoleSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_objects, 18, 0);
+  enumDesc(file_swarm_v1_objects, 20, 0);
 
 /**
  * @generated from enum swarm.v1.User.Role
@@ -176,47 +190,47 @@ export const User_Role = /*@__PURE__*/
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 19);
+  messageDesc(file_swarm_v1_objects, 21);
 
 /**
  * Describes the message swarm.v1.ManagerInfo.
  * Use `create(ManagerInfoSchema)` to create a new message.
  */
 export const ManagerInfoSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 20);
+  messageDesc(file_swarm_v1_objects, 22);
 
 /**
  * Describes the message swarm.v1.Leader.
  * Use `create(LeaderSchema)` to create a new message.
  */
 export const LeaderSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 21);
+  messageDesc(file_swarm_v1_objects, 23);
 
 /**
  * Describes the message swarm.v1.LogSubscription.
  * Use `create(LogSubscriptionSchema)` to create a new message.
  */
 export const LogSubscriptionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 22);
+  messageDesc(file_swarm_v1_objects, 24);
 
 /**
  * Describes the message swarm.v1.StreamRequest.
  * Use `create(StreamRequestSchema)` to create a new message.
  */
 export const StreamRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 23);
+  messageDesc(file_swarm_v1_objects, 25);
 
 /**
  * Describes the message swarm.v1.LogSelector.
  * Use `create(LogSelectorSchema)` to create a new message.
  */
 export const LogSelectorSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 24);
+  messageDesc(file_swarm_v1_objects, 26);
 
 /**
  * Describes the message swarm.v1.LogOptions.
  * Use `create(LogOptionsSchema)` to create a new message.
  */
 export const LogOptionsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 25);
+  messageDesc(file_swarm_v1_objects, 27);
 
