@@ -162,6 +162,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   "image ls": { summary: "List the cluster's images", load: () => import("./commands/image-ls.ts") },
   "image rm": { summary: "Remove one or more images from the cluster", load: () => import("./commands/image-rm.ts") },
+  "audit ls": {
+    summary: "List who changed what, by the records of all managers",
+    load: () => import("./commands/audit-ls.ts"),
+  },
   completion: {
     summary: "Print a script that makes bash, zsh or fish complete swarmctl",
     load: () => import("./commands/completion.ts"),
@@ -230,6 +234,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 
 /** Docker's other spellings. */
 export const ALIASES: Readonly<Record<string, string>> = {
+  "audit list": "audit ls",
   "secret list": "secret ls",
   "secret remove": "secret rm",
   "user list": "user ls",
@@ -267,6 +272,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   image: "Manage the cluster's images",
   context: "Manage contexts",
   swarm: "Manage the swarm",
+  audit: "Look at who changed what",
   user: "Manage users: who may use swarmctl from elsewhere, and for what",
   wait: "Block until something is as wanted",
 };

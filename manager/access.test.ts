@@ -31,7 +31,7 @@ const SERVICES: readonly DescService[] = [NodeCa, ManagerPeers, Dispatcher, LogB
 /** What a viewer may call of Control: all that changes nothing and tells no secret. */
 const READS = /^(get(Info|Ca)|list|watch|planStack|resolveImages|serviceLogs)/;
 const ADMINISTERS = ["updateNode", "removeNode", "updateCluster", "getJoinTokens", "getUnlockKey", "rotateCa"];
-const USERS = /^(create|list|remove)Users?$/;
+const USERS = /^(create|list|remove)Users?$|^listAudit$/;
 
 function mayCall(caller: string, method: DescMethod): boolean {
   const { localName: name } = method;

@@ -29,7 +29,11 @@ const ADMIN = ["admin"] as const;
 
 const NODE_CA: Rights<typeof NodeCa> = { getRootCertificates: ["anyone"], issueCertificate: ["anyone"] };
 
-const MANAGER_PEERS: Rights<typeof ManagerPeers> = { joinManagers: MANAGER, leaveManagers: MANAGER };
+const MANAGER_PEERS: Rights<typeof ManagerPeers> = {
+  joinManagers: MANAGER,
+  leaveManagers: MANAGER,
+  readAudit: MANAGER,
+};
 
 const DISPATCHER: Rights<typeof Dispatcher> = {
   openSession: AGENT,
@@ -93,6 +97,7 @@ const CONTROL: Rights<typeof Control> = {
   createUser: ADMIN,
   listUsers: ADMIN,
   removeUser: ADMIN,
+  listAudit: ADMIN,
   getUnlockKey: ADMIN,
   rotateCa: ADMIN,
 };

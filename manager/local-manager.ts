@@ -43,6 +43,8 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
     async initCluster(request, context) {
       await host.init(request, context.signal);
       const { member, nodeId } = host;
+      const what = { kind: "cluster", detail: request.forceNewCluster ? "force new cluster" : "begin" };
+      member.services.audit.record({ peer: context.peer, method: "InitCluster", what }, { result: "ok" });
       const unlockKey = request.autolock ? await lockFromNowOn(member, context) : "";
       return { nodeId, clusterId: clusterIdOf(member), address: member.address, unlockKey };
     },
@@ -51,7 +53,11 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
       await host.join(request, nodeOf(request), signal);
       return { address: host.member.address };
     },
-    async leaveCluster(request, { signal }) {
+    async leaveCluster(request, { signal, peer }) {
+      if (host.state.kind === "member") {
+        const what = { kind: "manager", id: host.nodeId, detail: request.force ? "force" : "" };
+        host.member.services.audit.record({ peer, method: "LeaveCluster", what }, { result: "begun" });
+      }
       await host.leave(request, signal);
       return {};
     },
@@ -59,7 +65,7 @@ export function createLocalManager(host: ManagerHost): ServiceImplementation<typ
       await host.unlock(parseUnlockKey(unlockKey));
       return {};
     },
-    issueLocalCertificate: (request, { signal }) => issueLocalCertificate(host.member, host.nodeId, request, signal),
+    issueLocalCertificate: (request, context) => issueLocalCertificate(host.member, host.nodeId, request, context),
   };
 }
 
@@ -109,10 +115,10 @@ function clusterIdOf({ services }: Member): string {
 
 /** The agent beside a manager is of the same node: it comes by the socket, so it is the host's own. */
 async function issueLocalCertificate(
-  { services: { store, authority } }: Member,
+  { services: { store, authority, audit } }: Member,
   nodeId: NodeId,
   { certificateRequest, availability }: IssueLocalCertificateRequest,
-  signal: AbortSignal,
+  { signal, peer }: CallContext,
 ) {
   const { view } = store;
   const { clusterId } = authority;
@@ -128,6 +134,8 @@ async function issueLocalCertificate(
     });
     await store.commit([{ type: "create", kind: "node", object }], { signal });
   }
+  const what = { kind: "certificate", id: nodeId, detail: "worker" };
+  audit.record({ peer, method: "IssueLocalCertificate", what }, { result: "ok" });
   const managers = [...view.managers.values()].map(({ address }) => address);
   return { certificates: chain, roots: authority.roots, nodeId, clusterId, managers };
 }

@@ -7,6 +7,7 @@ import type { Scope } from "../common/base/scope.ts";
 import type { Peer, ServiceImplementation } from "../common/rpc/service.ts";
 import type { ManagerPeers } from "../proto/gen/swarm/v1/ca_pb.js";
 import { NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
+import type { Audit } from "./guard/audit.ts";
 import type { MembershipEtcd } from "./membership.ts";
 import { peerUrl } from "./store/embedded-etcd.ts";
 import type { EtcdMembers } from "./store/etcd-members.ts";
@@ -21,6 +22,7 @@ export interface ManagerPeersOptions {
   readonly etcd: MembershipEtcd;
   readonly members: EtcdMembers;
   readonly clusterKey: Uint8Array;
+  readonly audit: Audit;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Owns what goes on after an answer. */
@@ -29,7 +31,7 @@ export interface ManagerPeersOptions {
 
 /** The service, for the managers' port: `access.ts` lets nobody else in. */
 export function createManagerPeers(options: ManagerPeersOptions): ServiceImplementation<typeof ManagerPeers> {
-  const { etcd, clusterKey, members } = options;
+  const { etcd, clusterKey, members, audit } = options;
   return {
     async joinManagers({ etcdPeerAddress }, { peer, signal }) {
       const nodeId = callerOf(peer);
@@ -46,12 +48,18 @@ export function createManagerPeers(options: ManagerPeersOptions): ServiceImpleme
       if (!parseHostPort(etcdPeerAddress)) {
         throw new SwarmError("invalid_argument", "etcd_peer_address: is not HOST:PORT");
       }
-      return { clusterKey, ...(await takeIn(options, { nodeId, address: etcdPeerAddress }, signal)) };
+      const taken = await takeIn(options, { nodeId, address: etcdPeerAddress }, signal);
+      const what = { kind: "manager", id: nodeId, detail: `its store at ${etcdPeerAddress}` };
+      audit.record({ peer, method: "JoinManagers", what }, { result: "ok" });
+      return { clusterKey, ...taken };
     },
     async leaveManagers({ nodeId }, { peer, signal }) {
-      await takeOut(members, nodeId || callerOf(peer), signal);
+      const id = nodeId || callerOf(peer);
+      await takeOut(members, id, signal);
+      audit.record({ peer, method: "LeaveManagers", what: { kind: "manager", id } }, { result: "ok" });
       return {};
     },
+    readAudit: async (request) => ({ records: [...(await audit.read(request))] }),
   };
 }
 

@@ -31,6 +31,8 @@ import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
 import type { ImageBlobs, Registries } from "./control/dependencies.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { Audit, type AuditStore } from "./guard/audit.ts";
+import { type AuditPeers, gatheredAudits } from "./guard/audit-gathering.ts";
 import { guardControl } from "./guard/guard.ts";
 import { runLeader } from "./leader.ts";
 import { LogHub } from "./logbroker/log-hub.ts";
@@ -60,6 +62,8 @@ export interface ManagerServices {
   readonly authority: ClusterAuthority;
   /** Tells the cluster of the certificate that this manager has. */
   readonly announce: (certificate: NodeCertificate) => void;
+  /** Where changes go that do not come through `control`. */
+  readonly audit: Audit;
   readonly nodeCa: ServiceImplementation<typeof NodeCa>;
   readonly control: ServiceImplementation<typeof Control>;
   readonly dispatcher: ServiceImplementation<typeof DispatcherService>;
@@ -86,6 +90,10 @@ export interface ManagerOptions {
   readonly entropy: Entropy;
   /** Frees a manager's place in the managers' own etcd. Absent: it is somebody else's. */
   readonly takeOutManager?: ((nodeId: string, signal: AbortSignal) => Promise<void>) | undefined;
+  /** Where changes are written down, besides the log. */
+  readonly auditStore?: AuditStore | undefined;
+  /** What the other managers have written down. */
+  readonly auditPeers?: AuditPeers | undefined;
   /**
    * Opens the doors. Returns the address at which agents and other managers reach this one. What it spawns in `scope`
    * runs as long as the manager; the doors themselves are closed by whoever opened them.
@@ -161,10 +169,12 @@ export class Manager {
   }
 
   #services(store: Store, sealer: Sealer, authority: ClusterAuthority): Omit<ManagerServices, "announce"> {
-    const { clock, random, entropy, logger, managerId, version, blobs, registry } = this.#options;
+    const { clock, random, entropy, logger, managerId, version, blobs, registry, auditStore, auditPeers } =
+      this.#options;
     const dispatcher = () => this.#require().dispatcher.implementation;
     const logBroker = () => this.#require().hub.implementation;
     const streamBroker = () => this.#require().streams.implementation;
+    const audit = new Audit({ view: store.view, clock, logger, managerId, store: auditStore });
     const control = createControl({
       store,
       blobs,
@@ -173,6 +183,7 @@ export class Manager {
       entropy,
       authority,
       takeOutManager: this.#options.takeOutManager ?? (async () => {}),
+      audits: gatheredAudits({ view: store.view, clock, managerId, audit, peers: auditPeers }),
       logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },
       streams: { open: (...request) => this.#require().streams.open(...request) },
       clock,
@@ -184,8 +195,9 @@ export class Manager {
     return {
       store,
       authority,
-      nodeCa: createNodeCa({ store, authority, clock, random, logger }),
-      control: guardControl(control, { view: store.view }),
+      audit,
+      nodeCa: createNodeCa({ store, authority, audit, clock, random, logger }),
+      control: guardControl(control, { view: store.view, audit }),
       dispatcher: {
         openSession: (...call) => dispatcher().openSession(...call),
         heartbeat: async (...call) => dispatcher().heartbeat(...call),

@@ -13,6 +13,7 @@ import type { Scope } from "../common/base/scope.ts";
 import { projectVersion } from "../common/base/version.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
+import { createClient, type Transport } from "../common/rpc/service.ts";
 import { ManagerPeers, NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Content as ContentService, Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
@@ -20,6 +21,7 @@ import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
+import { AuditFile } from "./guard/audit-file.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
 import { createManagerPeers, takeOut } from "./manager-peers.ts";
 import { openMembersDoor } from "./members-door.ts";
@@ -85,16 +87,24 @@ export async function runMember(
   using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries });
   await using doors = new AsyncDisposableStack();
   const { clusterKeys } = lock;
+  const audit = cleanup.use(new AuditFile({ path: join(dataDirectory, "audit.log"), logger }));
+  const peers: Peers = {};
   const manager = new Manager({
     ...{ ...parts, kv, logger, hostname, cluster, newCa, blobs, registry, clusterKeys },
     managerId: nodeId as string as ManagerId,
     version: projectVersion(),
     entropy: systemEntropy,
     takeOutManager: membership.etcd.kind === "shared" ? (id, inner) => takeOut(kv.members(), id, inner) : undefined,
+    auditStore: audit,
+    auditPeers: async (address, request, inner) => {
+      if (!peers.connect) return [];
+      await using transport = peers.connect(address);
+      return (await createClient(ManagerPeers, transport).readAudit(request, { signal: inner })).records;
+    },
     async serve(services, scope) {
       const clusterKey = clusterKeys.read() ?? new Uint8Array();
       const members = kv.members();
-      const bound = await openDoors({ ...options, services, blobs, scope, opened: doors, members, clusterKey });
+      const bound = await openDoors({ ...options, services, blobs, scope, opened: doors, members, clusterKey, peers });
       const address = withPort(membership.advertise, bound);
       serving({ services, address, members: membership.etcd.kind === "shared" ? members : undefined });
       return address;
@@ -122,11 +132,17 @@ async function startEtcd(options: MemberOptions, signal: AbortSignal): Promise<E
   }
 }
 
+/** The other managers, once this one has a certificate to show them. */
+interface Peers {
+  connect?: (address: string) => Transport;
+}
+
 interface Doors extends MemberOptions {
   readonly services: ManagerServices;
   readonly blobs: BlobStore;
   readonly members: EtcdMembers;
   readonly clusterKey: Uint8Array;
+  readonly peers: Peers;
   readonly scope: Scope;
   /** Takes what is to be closed at the end. */
   readonly opened: AsyncDisposableStack;
@@ -153,16 +169,21 @@ async function openDoors(doors: Doors): Promise<string> {
   identity.onRenewed(keep);
   scope.spawn("lock", (signal) => followLock(doors, identity, signal));
   scope.spawn("certificate", (signal) => identity.run(signal));
-  const door = opened.use(openMembersDoor({ identity, view: store.view, logger }));
+  const door = opened.use(openMembersDoor({ identity, view: store.view, audit: services.audit, logger }));
+  const connect = (address: string) => openGrpcTransport({ address, tls: identity.client });
+  doors.peers.connect = connect;
   const content = new Content({
     ...{ blobs, logger, view: store.view, clock: systemClock, managerId: nodeId },
-    connect: (address: string) => openGrpcTransport({ address, tls: identity.client }),
+    connect,
   });
   scope.spawn("content", (signal) => content.run(signal));
   const { view } = store;
   const { etcd } = membership;
   door.addService(NodeCa, services.nodeCa);
-  door.addService(ManagerPeers, createManagerPeers({ ...parts, view, etcd, members, clusterKey, logger, scope }));
+  door.addService(
+    ManagerPeers,
+    createManagerPeers({ ...parts, view, etcd, members, clusterKey, audit: services.audit, logger, scope }),
+  );
   door.addService(Dispatcher, services.dispatcher);
   door.addService(LogBroker, services.logBroker);
   door.addService(StreamBroker, services.streamBroker);

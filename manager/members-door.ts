@@ -7,6 +7,8 @@ import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { MutualTls } from "../common/rpc/tls.ts";
 import { authorize, membersOf } from "./access.ts";
 import type { ManagerIdentity } from "./ca/manager-identity.ts";
+import type { Audit } from "./guard/audit.ts";
+import { isChange } from "./guard/changes.ts";
 import type { View } from "./store/view.ts";
 
 /** Agents connect again after this long, which spreads them over the managers once more. */
@@ -16,17 +18,28 @@ const CONNECTION_AGE_MS_MAX = 60 * 60_000;
 export interface MembersDoorOptions {
   readonly identity: Pick<ManagerIdentity, "server" | "identify" | "onRenewed">;
   readonly view: Pick<View, "nodes" | "managers" | "byName">;
+  readonly audit: Pick<Audit, "record">;
   readonly logger: Logger;
 }
 
 /** Hosts without a certificate reach it too, for their first one. */
-export function openMembersDoor({ identity, view, logger }: MembersDoorOptions): GrpcServer {
+export function openMembersDoor({ identity, view, audit, logger }: MembersDoorOptions): GrpcServer {
   const tls = new MutualTls(identity.server, { anonymous: true });
   identity.onRenewed(() => tls.renew(identity.server));
   const members = membersOf(view);
   return new GrpcServer({
     ...{ logger, tls, connectionAgeMsMax: CONNECTION_AGE_MS_MAX },
     identify: (certificate) => identity.identify(certificate),
-    authorize: (method, peer) => authorize(method, peer.identity, members),
+    authorize: (method, peer) => {
+      try {
+        authorize(method, peer.identity, members);
+      } catch (failure) {
+        // What it was about, nobody has read.
+        if (peer.identity?.kind === "user" && isChange(method)) {
+          audit.record({ peer, method: method.name, what: { kind: "" } }, { failure });
+        }
+        throw failure;
+      }
+    },
   });
 }

@@ -25,6 +25,9 @@ import { caCertificates } from "../manager/ca/cluster-ca.ts";
 import { ManagerIdentity } from "../manager/ca/manager-identity.ts";
 import { createControl } from "../manager/control/control.ts";
 import type { ImageBlobs } from "../manager/control/dependencies.ts";
+import { Audit } from "../manager/guard/audit.ts";
+import { AuditFile } from "../manager/guard/audit-file.ts";
+import { gatheredAudits } from "../manager/guard/audit-gathering.ts";
 import { guardControl } from "../manager/guard/guard.ts";
 import { runLeader } from "../manager/leader.ts";
 import { openMembersDoor } from "../manager/members-door.ts";
@@ -72,6 +75,7 @@ export interface ControlPlane extends AsyncDisposable {
   /** What every task has for its files (`play-copy.ts`). */
   readonly files: string;
   readonly store: Store;
+  readonly audit: Audit;
   readonly signal: AbortSignal;
   /** Serves the API on a free port of 127.0.0.1 as well, over TLS; answers the address. */
   serveTls(tls: MutualTls): Promise<string>;
@@ -104,7 +108,10 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const remotes: GrpcServer[] = [];
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
   const authority = new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared });
+  const auditFile = new AuditFile({ path: join(folder, "audit.log"), logger: silentLogger });
+  const audit = new Audit({ view: store.view, ...shared, managerId, store: auditFile });
   const unguarded = createControl({
+    audits: gatheredAudits({ view: store.view, clock: systemClock, managerId, audit, peers: undefined }),
     store,
     takeOutManager: async () => {},
     authority,
@@ -123,13 +130,14 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     version: "0.0.0-test",
     ...shared,
   });
-  const control = guardControl(unguarded, { view: store.view });
+  const control = guardControl(unguarded, { view: store.view, audit });
   server.addService(Control, control);
   const address = await server.listen(`unix:${join(folder, "manager.sock")}`);
   return {
     host: address.replace(/^unix:/, "unix://"),
     files: join(folder, "files"),
     store,
+    audit,
     signal: scope.signal,
     async serveTls(tls) {
       const identify = () => ({ kind: "operator", name: "CN=operator" }) as const;
@@ -148,7 +156,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
           certificate = told;
         },
       });
-      const door = openMembersDoor({ identity, view: store.view, logger: silentLogger });
+      const door = openMembersDoor({ identity, view: store.view, audit, logger: silentLogger });
       remotes.push(door);
       door.addService(Control, control);
       const bound = await door.listen("127.0.0.1:0");
@@ -164,6 +172,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
     async [Symbol.asyncDispose]() {
       for (const each of [server, ...remotes]) await each[Symbol.asyncDispose]();
       await scope[Symbol.asyncDispose]();
+      auditFile[Symbol.dispose]();
       kv[Symbol.dispose]();
       await rm(folder, { recursive: true, force: true });
     },

@@ -18,6 +18,8 @@ import type { Peer, PeerIdentity, ServiceImplementation } from "../../common/rpc
 import type { IssueCertificateRequest, NodeCa } from "../../proto/gen/swarm/v1/ca_pb.js";
 import { type Node, NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeSpec_Availability, NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { Audit } from "../guard/audit.ts";
+import type { What } from "../guard/changes.ts";
 import type { Store } from "../store/store.ts";
 import { Attempts } from "./attempts.ts";
 import type { ClusterAuthority } from "./cluster-authority.ts";
@@ -27,10 +29,14 @@ import { certificateFacts } from "./cluster-ca.ts";
 export interface NodeCaOptions {
   readonly store: Store;
   readonly authority: ClusterAuthority;
+  readonly audit: Pick<Audit, "record">;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
 }
+
+/** As the audit log has it. */
+const METHOD = "IssueCertificate";
 
 /** The service, for the managers' port. */
 export function createNodeCa(options: NodeCaOptions): ServiceImplementation<typeof NodeCa> {
@@ -52,8 +58,11 @@ export function createNodeCa(options: NodeCaOptions): ServiceImplementation<type
         const { desiredRole = NodeSpec_Role.WORKER, availability = NodeSpec_Availability.ACTIVE } = newNode.spec ?? {};
         const wanted = { role: NodeSpec_Role[desiredRole], availability: NodeSpec_Availability[availability] };
         options.logger.info({ nodeId, ...wanted, address: peer.address }, "node joined");
+        const detail = `joins as ${wanted.role}, ${wanted.availability}`.toLowerCase();
+        written(options, peer, { kind: "node", id: nodeId, detail });
       }
-      options.logger.info({ nodeId, role, address: peer.address }, "certificate issued");
+      options.logger.debug({ nodeId, role, address: peer.address }, "certificate issued");
+      written(options, peer, { kind: "certificate", id: nodeId, detail: role.replace(/^swarm-/, "") });
       return {
         certificates: chain,
         roots: authority.roots,
@@ -63,6 +72,10 @@ export function createNodeCa(options: NodeCaOptions): ServiceImplementation<type
       };
     },
   };
+}
+
+function written({ audit }: Pick<NodeCaOptions, "audit">, peer: Peer, what: What): void {
+  audit.record({ peer, method: METHOD, what, who: "join token" }, { result: "ok" });
 }
 
 interface Admitted {
@@ -88,7 +101,7 @@ function knownNode({ view }: Store, identity: PeerIdentity | undefined, asManage
 
 /** A new node, by its token. The request is looked at first: what it costs us is bounded, what it makes stays. */
 async function admit(
-  { authority, random, logger }: NodeCaOptions,
+  { authority, audit, random, logger }: NodeCaOptions,
   attempts: Attempts,
   { request, peer }: { readonly request: IssueCertificateRequest; readonly peer: Peer },
 ): Promise<Admitted> {
@@ -100,7 +113,9 @@ async function admit(
   if (role === undefined) {
     attempts.failed(host);
     logger.warn({ address: peer.address }, "a join token that is not valid was refused");
-    throw new SwarmError("permission_denied", "the join token is not valid: it may have been rotated");
+    const failure = new SwarmError("permission_denied", "the join token is not valid: it may have been rotated");
+    audit.record({ peer, method: METHOD, what: { kind: "node" } }, { failure });
+    throw failure;
   }
   await readCertificateRequest(request.certificateRequest);
   const nodeId = newId<NodeId>(random);

@@ -14,6 +14,7 @@ import {
   ServiceLogsRequestSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { LogOptionsSchema, type LogSelector, LogSelectorSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { listAudit } from "./audit.ts";
 import { clusterMethods } from "./cluster-methods.ts";
 import { contentMethods } from "./content-methods.ts";
 import { copyFiles } from "./copy.ts";
@@ -40,6 +41,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
   return {
     ...clusterMethods(dependencies),
     ...userMethods(dependencies),
+    listAudit: (request, { signal }) => listAudit(dependencies, request, signal),
     createService: async (request, { signal }) => ({ service: await createService(dependencies, request, signal) }),
     updateService: async (request, { signal }) => ({ service: await updateService(dependencies, request, signal) }),
     removeService: async (request, { signal }) => {

@@ -7,6 +7,7 @@ import type { ImageReference } from "../../common/model/image-reference.ts";
 import type { IssuedCertificate } from "../../common/pki/certificate-authority.ts";
 import type { Subject } from "../../common/pki/identity.ts";
 import type { RegistryCredentials } from "../../common/registry/auth.ts";
+import type { AuditRecord, ReadAuditRequest } from "../../proto/gen/swarm/v1/audit_pb.js";
 import type { LogMessages } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { AgentFrame, ManagerFrame } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, LogSelector } from "../../proto/gen/swarm/v1/objects_pb.js";
@@ -81,6 +82,15 @@ export interface Authority {
   rotateToken(role: "worker" | "manager", signal: AbortSignal): Promise<void>;
 }
 
+/** The audit logs of all managers. */
+export interface AuditLogs {
+  /** The newest records of all of them, oldest first; managers that did not answer, with why. */
+  read(
+    request: ReadAuditRequest,
+    signal: AbortSignal,
+  ): Promise<{ readonly records: readonly AuditRecord[]; readonly unreachable: readonly string[] }>;
+}
+
 /** Everything that the Control API is handed. */
 export interface ControlDependencies {
   readonly store: Store;
@@ -92,6 +102,7 @@ export interface ControlDependencies {
   readonly authority: Authority;
   /** Frees a manager's place in the managers' own etcd, whether it runs or not; nothing where that is somebody else's. */
   readonly takeOutManager: (nodeId: string, signal: AbortSignal) => Promise<void>;
+  readonly audits: AuditLogs;
   readonly logs: LogSource;
   readonly streams: StreamSource;
   readonly clock: Clock;

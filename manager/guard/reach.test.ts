@@ -287,6 +287,7 @@ const CASES: { readonly [M in MethodName]: Case<M> } = {
   createUser: closed,
   listUsers: closed,
   removeUser: closed,
+  listAudit: closed,
   listNodes: closed,
   updateNode: closed,
   removeNode: closed,

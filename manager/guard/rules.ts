@@ -30,8 +30,8 @@ import {
 
 type Methods = (typeof Control)["method"];
 export type MethodName = keyof Methods;
-type Request<M extends MethodName> = MessageShape<Methods[M]["input"]>;
-type Answer<M extends MethodName> = MessageShape<Methods[M]["output"]>;
+export type Request<M extends MethodName> = MessageShape<Methods[M]["input"]>;
+export type Answer<M extends MethodName> = MessageShape<Methods[M]["output"]>;
 
 /** One method's rule. */
 export interface Rule<M extends MethodName> {
@@ -176,6 +176,7 @@ export const RULES: Rules = {
   createUser: USERS,
   listUsers: USERS,
   removeUser: USERS,
+  listAudit: { about: of("audit records") },
   listNodes: NODES,
   updateNode: NODES,
   removeNode: NODES,

@@ -201,7 +201,7 @@ test("a stream goes on while other users come and go", async () => {
 
 test("a door that does not say who comes is shut", async () => {
   const methods = Control.methods.map(({ localName }) => [localName, async () => ({})]);
-  const guarded = guardControl(Object.fromEntries(methods) as never, { view: plane.store.view });
+  const guarded = guardControl(Object.fromEntries(methods) as never, { view: plane.store.view, audit: plane.audit });
   await expect(
     guarded.getInfo({} as never, { signal: plane.signal, peer: { address: "unix:" } }),
   ).rejects.toMatchObject({ code: "unauthenticated" });

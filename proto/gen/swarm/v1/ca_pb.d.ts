@@ -7,6 +7,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { NodeSpec_Availability, NodeSpec_Role } from "./types_pb.js";
+import type { ReadAuditRequestSchema, ReadAuditResponseSchema } from "./audit_pb.js";
 
 /**
  * Describes the file swarm/v1/ca.proto.
@@ -274,6 +275,16 @@ export declare const ManagerPeers: GenService<{
     methodKind: "unary";
     input: typeof LeaveManagersRequestSchema;
     output: typeof LeaveManagersResponseSchema;
+  },
+  /**
+   * What this manager has written down.
+   *
+   * @generated from rpc swarm.v1.ManagerPeers.ReadAudit
+   */
+  readAudit: {
+    methodKind: "unary";
+    input: typeof ReadAuditRequestSchema;
+    output: typeof ReadAuditResponseSchema;
   },
 }>;
 

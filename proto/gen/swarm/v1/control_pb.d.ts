@@ -9,6 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, User, User_Role, Volume } from "./objects_pb.js";
 import type { NodeSpec, NodeSpec_Role, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { AuditRecord, ReadAuditRequestSchema } from "./audit_pb.js";
 
 /**
  * Describes the file swarm/v1/control.proto.
@@ -496,6 +497,31 @@ export declare type RotateCaResponse = Message<"swarm.v1.RotateCaResponse"> & {
  * Use `create(RotateCaResponseSchema)` to create a new message.
  */
 export declare const RotateCaResponseSchema: GenMessage<RotateCaResponse>;
+
+/**
+ * @generated from message swarm.v1.ListAuditResponse
+ */
+export declare type ListAuditResponse = Message<"swarm.v1.ListAuditResponse"> & {
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated swarm.v1.AuditRecord records = 1;
+   */
+  records: AuditRecord[];
+
+  /**
+   * Managers that did not answer: "m2 (10.0.0.2:2377): connection refused".
+   *
+   * @generated from field: repeated string unreachable = 2;
+   */
+  unreachable: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ListAuditResponse.
+ * Use `create(ListAuditResponseSchema)` to create a new message.
+ */
+export declare const ListAuditResponseSchema: GenMessage<ListAuditResponse>;
 
 /**
  * @generated from message swarm.v1.CreateServiceRequest
@@ -3182,6 +3208,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof RemoveUserRequestSchema;
     output: typeof RemoveUserResponseSchema;
+  },
+  /**
+   * Who changed what: the records of all managers, each of which keeps its own.
+   *
+   * @generated from rpc swarm.v1.Control.ListAudit
+   */
+  listAudit: {
+    methodKind: "unary";
+    input: typeof ReadAuditRequestSchema;
+    output: typeof ListAuditResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.CreateService
