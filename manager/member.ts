@@ -87,7 +87,7 @@ export async function runMember(
   using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries });
   await using doors = new AsyncDisposableStack();
   const { clusterKeys } = lock;
-  const audit = cleanup.use(new AuditFile({ path: join(dataDirectory, "audit.log"), logger }));
+  const audit = cleanup.use(new AuditFile({ path: join(dataDirectory, "audit.log"), clock: systemClock, logger }));
   const peers: Peers = {};
   const manager = new Manager({
     ...{ ...parts, kv, logger, hostname, cluster, newCa, blobs, registry, clusterKeys },

@@ -108,7 +108,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const remotes: GrpcServer[] = [];
   const sealer = new Sealer(new Uint8Array(KEY_BYTES), systemEntropy);
   const authority = new ClusterAuthority({ store, sealer, entropy: systemEntropy, ...shared });
-  const auditFile = new AuditFile({ path: join(folder, "audit.log"), logger: silentLogger });
+  const auditFile = new AuditFile({ path: join(folder, "audit.log"), clock: systemClock, logger: silentLogger });
   const audit = new Audit({ view: store.view, ...shared, managerId, store: auditFile });
   const unguarded = createControl({
     audits: gatheredAudits({ view: store.view, clock: systemClock, managerId, audit, peers: undefined }),

@@ -1,4 +1,5 @@
 import { SwarmError } from "../../common/base/error.ts";
+import { isLoopback, parseHostPort } from "../../common/base/host-port.ts";
 import { toDuration } from "../../common/model/duration.ts";
 import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
 import { userNameProblem } from "../../common/pki/identity.ts";
@@ -73,6 +74,9 @@ async function run(invocation: Invocation): Promise<number> {
   else await writeOwnFile(out, invite);
   if (!answer?.user) return 1;
   if (out !== "-") io.out(`${name}\n`);
+  if (answer.managers.every((manager) => isLoopback(parseHostPort(manager)?.host ?? ""))) {
+    io.err("swarmctl: warning: the managers have addresses of this host only: the invite is of no use elsewhere\n");
+  }
   const place = out === "-" ? "" : `The invite is in ${JSON.stringify(out)}; it holds a key. `;
   io.err(`${place}Its certificate ends ${expiryWords(answer.user, clock.nowMs())}. There: `);
   io.err(`swarmctl context create ${name} --from-invite ${out === "-" ? "FILE" : out}\n`);

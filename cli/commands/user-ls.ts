@@ -1,6 +1,7 @@
 import type { User } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { Command, Invocation } from "../command.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
+import { type ClusterAuthorities, readAuthorities } from "../output/cluster-authorities.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { expiryWords, userRoleName } from "../output/user-words.ts";
 
@@ -19,19 +20,21 @@ const LISTING: Listing = {
 };
 
 async function run({ flags, io, clock, connect }: Invocation): Promise<number> {
-  const { users } = await (await connect()).listUsers({});
-  const rows = users.map((user) => rowOf(user, clock.nowMs()));
+  const client = await connect();
+  const [{ users }, ca] = await Promise.all([client.listUsers({}), client.getCa({})]);
+  const authorities = readAuthorities(ca);
+  const rows = users.map((user) => rowOf(user, clock.nowMs(), authorities));
   io.out(renderList(LISTING, rows, { format: flags.text("format"), quiet: flags.on("quiet") }));
   return 0;
 }
 
-function rowOf(user: User, nowMs: number): Row {
+function rowOf(user: User, nowMs: number, authorities: ClusterAuthorities): Row {
   return {
     ID: user.id,
     Name: user.name,
     Role: userRoleName(user),
     Stacks: user.stackPrefixes.length > 0 ? user.stackPrefixes.join(",") : "all",
-    Expires: expiryWords(user, nowMs),
+    Expires: expiryWords(user, nowMs, authorities),
     Serial: user.serial,
   };
 }

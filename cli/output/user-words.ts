@@ -2,6 +2,7 @@
 import { timestampMs } from "../../common/model/duration.ts";
 import { humanDuration } from "../../common/model/units.ts";
 import { type User, User_Role } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ClusterAuthorities } from "./cluster-authorities.ts";
 import { enumWord, filled, timeJson } from "./json-parts.ts";
 
 /** "deployer of the stacks shop, blog"; "viewer". */
@@ -19,8 +20,13 @@ export function userRoleName({ role }: User): string {
   return enumWord(User_Role, role);
 }
 
-/** "in 3 months", "expired 2 days ago". */
-export function expiryWords({ expiresAt }: User, nowMs: number): string {
+/** "in 3 months", "expired 2 days ago"; with the CA that signs now, also of one that it did not sign. */
+export function expiryWords(
+  { expiresAt, issuerKey }: User,
+  nowMs: number,
+  authorities?: Pick<ClusterAuthorities, "issuerKey">,
+): string {
+  if (authorities && issuerKey !== authorities.issuerKey) return "with the CA before: make another";
   const leftMs = (timestampMs(expiresAt) ?? 0) - nowMs;
   const distance = humanDuration(Math.abs(leftMs)).toLowerCase();
   return leftMs > 0 ? `in ${distance}` : `expired ${distance} ago`;

@@ -16,6 +16,7 @@ import {
   CreateUserResponseSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { type User, User_Role, UserSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { certificateFacts } from "../ca/cluster-ca.ts";
 import type { Proposal } from "../store/proposal.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { userLookup } from "./lookups.ts";
@@ -76,6 +77,7 @@ async function createUser(
     stackPrefixes: request.stackPrefixes,
     serial: certificate.serialNumber.toLowerCase(),
     expiresAt: toTimestamp(certificate.validToDate.getTime()),
+    issuerKey: certificateFacts(certificate, authority.certificates).issuerKey,
   });
   const proposal: Proposal = { type: present ? "update" : "create", kind: "user", object };
   const { conflicts } = await store.commit([proposal], { signal });

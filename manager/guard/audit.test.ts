@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { systemClock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import { FakeClock } from "../../common/base/fake-clock.ts";
 import type { ClusterId, NodeId } from "../../common/base/id.ts";
@@ -180,7 +181,7 @@ describe("the file", () => {
     );
 
   test("lines of JSON, its owner's only, read from the end", async () => {
-    using file = new AuditFile({ path, logger: silentLogger });
+    using file = new AuditFile({ path, clock: systemClock, logger: silentLogger });
     expect(await names(file)).toEqual([]);
     for (let number = 1; number <= 5; number++) file.write(record(number));
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -196,17 +197,17 @@ describe("the file", () => {
 
   test("it goes on where it ended, and a line that was cut short spoils no other", async () => {
     {
-      using file = new AuditFile({ path, logger: silentLogger });
+      using file = new AuditFile({ path, clock: systemClock, logger: silentLogger });
       file.write(record(1));
     }
     writeFileSync(path, '{"name":"half', { flag: "a" });
-    using file = new AuditFile({ path, logger: silentLogger });
+    using file = new AuditFile({ path, clock: systemClock, logger: silentLogger });
     file.write(record(2));
     expect(await names(file)).toEqual(["n1", "n2"]);
   });
 
   test("full ones are kept, the oldest goes", async () => {
-    using file = new AuditFile({ path, logger: silentLogger, bytesMax: 150, filesMax: 2 });
+    using file = new AuditFile({ path, clock: systemClock, logger: silentLogger, bytesMax: 150, filesMax: 2 });
     for (let number = 1; number <= 20; number++) file.write(record(number));
     expect([existsSync(`${path}.1`), existsSync(`${path}.2`), existsSync(`${path}.3`)]).toEqual([true, true, false]);
     for (const each of [path, `${path}.1`, `${path}.2`]) expect(statSync(each).size).toBeLessThanOrEqual(150);
@@ -220,7 +221,7 @@ describe("the file", () => {
     const errors: unknown[] = [];
     const logger = { ...silentLogger, error: (fields: unknown) => errors.push(fields) } as unknown as Logger;
     mkdirSync(path);
-    using file = new AuditFile({ path, logger });
+    using file = new AuditFile({ path, clock: systemClock, logger });
     file.write(record(1));
     file.write(record(2));
     expect(errors).toEqual([{ err: expect.objectContaining({ code: "EISDIR" }), path }]);

@@ -37,6 +37,7 @@ async function invite(...argv: readonly string[]): Promise<string> {
   const file = join(folder, `${++invites}.invite`);
   const { code, err } = await host("user", "create", "--out", file, ...argv);
   expect([code, err]).toEqual([0, expect.stringContaining("it holds a key")]);
+  expect(err).toContain("the managers have addresses of this host only");
   return file;
 }
 
@@ -197,4 +198,13 @@ describe("invites that are none", () => {
     const { code, err } = await elsewhere(["context", "create", "open", "--from-invite", file]);
     expect([code, err]).toEqual([0, expect.stringContaining(`${file} holds a key and can be read by others`)]);
   });
+});
+
+test("whoever has a certificate of the CA before a rotation is told to need another", async () => {
+  await invite("old", "--role", "viewer");
+  expect(await host("swarm", "ca", "--rotate", "--detach", "--quiet")).toMatchObject({ code: 0 });
+  const ends = async () => (await host("user", "ls", "--format", "{{.Name}}: {{.Expires}}")).out;
+  expect(await ends()).toContain("old: with the CA before: make another\n");
+  await invite("old", "--role", "viewer", "--force");
+  expect(await ends()).toContain("old: in 3 months\n");
 });

@@ -1090,6 +1090,13 @@ export declare type User = Message<"swarm.v1.User"> & {
    * @generated from field: google.protobuf.Timestamp expires_at = 7;
    */
   expiresAt?: Timestamp | undefined;
+
+  /**
+   * Tells the authority that signed it: SHA-256 of that one's public key, in hex. It is refused once another has taken over.
+   *
+   * @generated from field: string issuer_key = 8;
+   */
+  issuerKey: string;
 };
 
 /**
