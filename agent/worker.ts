@@ -191,6 +191,9 @@ export class Worker {
       case "volume":
         if (removed) this.#purger.purge(item.value);
         return;
+      case "network":
+      case "peer":
+      case "taskEndpoint":
       case undefined:
         return;
     }

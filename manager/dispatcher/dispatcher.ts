@@ -312,6 +312,7 @@ export class Dispatcher {
         return;
       case "spec":
       case "image":
+      case "network":
       case "logs":
       case "stream":
       case "secret":

@@ -14,6 +14,8 @@ import {
   LogSubscriptionSchema,
   type ManagerInfo,
   ManagerInfoSchema,
+  type Network,
+  NetworkSchema,
   type Node,
   NodeSchema,
   type NodeVolumes,
@@ -53,6 +55,7 @@ export interface Objects {
   readonly content: ContentVersion;
   readonly volume: Volume;
   readonly nodevolumes: NodeVolumes;
+  readonly network: Network;
   readonly stack: Stack;
   readonly stackrevision: StackRevision;
   readonly user: User;
@@ -66,7 +69,7 @@ export interface Objects {
 export type Kind = keyof Objects;
 
 /** The kinds whose names are unique: `View.byName` finds their objects. */
-export type NamedKind = "service" | "secret" | "config" | "volume" | "stack" | "user";
+export type NamedKind = "service" | "secret" | "config" | "volume" | "network" | "stack" | "user";
 
 /** The kinds of which each object is one version of a parent: `View.versionsOf` lists them. */
 export type VersionKind = "spec" | "content" | "stackrevision";
@@ -117,6 +120,7 @@ export const kinds: { readonly [K in Kind]: KindInfo<Objects[K]> } = {
   }),
   volume: withMeta(VolumeSchema, { nameOf: ({ name }) => name }),
   nodevolumes: bare(NodeVolumesSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
+  network: withMeta(NetworkSchema, { nameOf: ({ name }) => name }),
   stack: withMeta(StackSchema, { nameOf: ({ name }) => name }),
   stackrevision: bare(StackRevisionSchema, {
     idOf: ({ stackId, revision }) => versionId(stackId, revision),

@@ -5,6 +5,7 @@ import type {
   Image,
   LogSubscription,
   ManagerInfo,
+  Network,
   Node,
   NodeVolumes,
   Secret,
@@ -45,6 +46,7 @@ export interface View {
   readonly volumes: ReadonlyMap<string, Volume>;
   /** By node id. */
   readonly nodeVolumes: ReadonlyMap<string, NodeVolumes>;
+  readonly networks: ReadonlyMap<string, Network>;
   readonly stacks: ReadonlyMap<string, Stack>;
   readonly users: ReadonlyMap<string, User>;
   readonly cluster: Cluster | undefined;
@@ -96,6 +98,7 @@ export class ViewState implements View {
     content: new Map(),
     volume: new Map(),
     nodevolumes: new Map(),
+    network: new Map(),
     stack: new Map(),
     stackrevision: new Map(),
     user: new Map(),
@@ -153,6 +156,9 @@ export class ViewState implements View {
   }
   get volumes(): ReadonlyMap<string, Volume> {
     return this.#tables.volume;
+  }
+  get networks(): ReadonlyMap<string, Network> {
+    return this.#tables.network;
   }
   get nodeVolumes(): ReadonlyMap<string, NodeVolumes> {
     return this.#tables.nodevolumes;
@@ -317,6 +323,7 @@ export class ViewState implements View {
       case "secret":
       case "config":
       case "volume":
+      case "network":
       case "stack":
       case "user":
         if (change.before) this.#idByName.delete(`${change.kind}/${change.before.name}`);

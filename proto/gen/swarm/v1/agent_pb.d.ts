@@ -7,7 +7,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Task } from "./objects_pb.js";
-import type { ServiceEndpoint, TaskTemplate } from "./dispatcher_pb.js";
+import type { NetworkAssignment, Peer, ServiceEndpoint, TaskEndpoint, TaskTemplate } from "./dispatcher_pb.js";
 import type { TaskStatus } from "./types_pb.js";
 
 /**
@@ -54,7 +54,7 @@ export declare type TaskRecord = Message<"swarm.v1.TaskRecord"> & {
 export declare const TaskRecordSchema: GenMessage<TaskRecord>;
 
 /**
- * What an agent must know of services to keep ports published while no manager is there: <data-dir>/endpoints.pb.
+ * What an agent must know of the cluster to keep its network going while no manager is there: <data-dir>/endpoints.pb.
  *
  * @generated from message swarm.v1.EndpointsRecord
  */
@@ -63,6 +63,21 @@ export declare type EndpointsRecord = Message<"swarm.v1.EndpointsRecord"> & {
    * @generated from field: repeated swarm.v1.ServiceEndpoint endpoints = 1;
    */
   endpoints: ServiceEndpoint[];
+
+  /**
+   * @generated from field: repeated swarm.v1.NetworkAssignment networks = 2;
+   */
+  networks: NetworkAssignment[];
+
+  /**
+   * @generated from field: repeated swarm.v1.Peer peers = 3;
+   */
+  peers: Peer[];
+
+  /**
+   * @generated from field: repeated swarm.v1.TaskEndpoint tasks = 4;
+   */
+  tasks: TaskEndpoint[];
 };
 
 /**

@@ -6,9 +6,9 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ContentPin, NodeDescription, NodeSpec_Role, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
+import type { ContentPin, EndpointSpec_Affinity, EndpointSpec_Mode, IpamConfig, NodeDescription, NodeSpec_Role, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { LogSubscription, ManagerInfo, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
+import type { LogSubscription, ManagerInfo, NetworkAddresses, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
 import type { CopyRequest, CopyResponse, ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
 
 /**
@@ -80,7 +80,7 @@ export declare type SessionMessage = Message<"swarm.v1.SessionMessage"> & {
   role: NodeSpec_Role;
 
   /**
-   * The node's address as the manager sees it.
+   * The node's address as the manager sees it: other nodes send its tasks' packets there.
    *
    * @generated from field: string node_address = 6;
    */
@@ -100,6 +100,13 @@ export declare type SessionMessage = Message<"swarm.v1.SessionMessage"> & {
    * @generated from field: string renew_under = 8;
    */
   renewUnder: string;
+
+  /**
+   * UDP port of the traffic between nodes.
+   *
+   * @generated from field: uint32 data_path_port = 9;
+   */
+  dataPathPort: number;
 };
 
 /**
@@ -270,6 +277,24 @@ export declare type AssignmentChange = Message<"swarm.v1.AssignmentChange"> & {
      */
     value: VolumeAssignment;
     case: "volume";
+  } | {
+    /**
+     * @generated from field: swarm.v1.NetworkAssignment network = 7;
+     */
+    value: NetworkAssignment;
+    case: "network";
+  } | {
+    /**
+     * @generated from field: swarm.v1.Peer peer = 8;
+     */
+    value: Peer;
+    case: "peer";
+  } | {
+    /**
+     * @generated from field: swarm.v1.TaskEndpoint task_endpoint = 9;
+     */
+    value: TaskEndpoint;
+    case: "taskEndpoint";
   } | { case: undefined; value?: undefined };
 };
 
@@ -298,6 +323,140 @@ export enum AssignmentChange_Action {
  * Describes the enum swarm.v1.AssignmentChange.Action.
  */
 export declare const AssignmentChange_ActionSchema: GenEnum<AssignmentChange_Action>;
+
+/**
+ * A network that tasks of the node are attached to. It comes before the first of them, and goes with the last.
+ *
+ * @generated from message swarm.v1.NetworkAssignment
+ */
+export declare type NetworkAssignment = Message<"swarm.v1.NetworkAssignment"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.IpamConfig ipam = 3;
+   */
+  ipam: IpamConfig[];
+
+  /**
+   * @generated from field: bool internal = 4;
+   */
+  internal: boolean;
+
+  /**
+   * @generated from field: bool encrypted = 5;
+   */
+  encrypted: boolean;
+
+  /**
+   * @generated from field: map<string, string> driver_opts = 6;
+   */
+  driverOpts: { [key: string]: string };
+};
+
+/**
+ * Describes the message swarm.v1.NetworkAssignment.
+ * Use `create(NetworkAssignmentSchema)` to create a new message.
+ */
+export declare const NetworkAssignmentSchema: GenMessage<NetworkAssignment>;
+
+/**
+ * Another node of the cluster, where endpoints may be.
+ *
+ * @generated from message swarm.v1.Peer
+ */
+export declare type Peer = Message<"swarm.v1.Peer"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string hostname = 2;
+   */
+  hostname: string;
+
+  /**
+   * Where its packets come from and ours go to.
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
+
+  /**
+   * X25519, 32 bytes; empty where the node has no WireGuard.
+   *
+   * @generated from field: bytes wireguard_key = 4;
+   */
+  wireguardKey: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.Peer.
+ * Use `create(PeerSchema)` to create a new message.
+ */
+export declare const PeerSchema: GenMessage<Peer>;
+
+/**
+ * A task of any node that this one may send packets to: on a network of the node, or of a service with ingress ports.
+ *
+ * @generated from message swarm.v1.TaskEndpoint
+ */
+export declare type TaskEndpoint = Message<"swarm.v1.TaskEndpoint"> & {
+  /**
+   * @generated from field: string task_id = 1;
+   */
+  taskId: string;
+
+  /**
+   * @generated from field: string service_id = 2;
+   */
+  serviceId: string;
+
+  /**
+   * @generated from field: string node_id = 3;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: uint32 slot = 4;
+   */
+  slot: number;
+
+  /**
+   * On networks of the node.
+   *
+   * @generated from field: repeated swarm.v1.NetworkAddresses networks = 5;
+   */
+  networks: NetworkAddresses[];
+
+  /**
+   * Where published ports lead; empty for services without.
+   *
+   * @generated from field: string ingress_address = 6;
+   */
+  ingressAddress: string;
+
+  /**
+   * Running, healthy, its node up, and not about to stop. Tasks of the node itself serve when the agent says so.
+   *
+   * @generated from field: bool serving = 7;
+   */
+  serving: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.TaskEndpoint.
+ * Use `create(TaskEndpointSchema)` to create a new message.
+ */
+export declare const TaskEndpointSchema: GenMessage<TaskEndpoint>;
 
 /**
  * ACTION_REMOVE asks the node to delete the data of a volume, unless it has been made anew since.
@@ -412,7 +571,7 @@ export declare type PinnedContent = Message<"swarm.v1.PinnedContent"> & {
 export declare const PinnedContentSchema: GenMessage<PinnedContent>;
 
 /**
- * The published ports of a service that has tasks on the node, as allocated.
+ * How a service is reached: one with tasks on the node, with ingress ports, or on a network of the node.
  *
  * @generated from message swarm.v1.ServiceEndpoint
  */
@@ -423,9 +582,33 @@ export declare type ServiceEndpoint = Message<"swarm.v1.ServiceEndpoint"> & {
   serviceId: string;
 
   /**
+   * As allocated.
+   *
    * @generated from field: repeated swarm.v1.PortConfig ports = 2;
    */
   ports: PortConfig[];
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.EndpointSpec.Mode mode = 4;
+   */
+  mode: EndpointSpec_Mode;
+
+  /**
+   * @generated from field: swarm.v1.EndpointSpec.Affinity affinity = 5;
+   */
+  affinity: EndpointSpec_Affinity;
+
+  /**
+   * The networks of the node that it is on.
+   *
+   * @generated from field: repeated swarm.v1.ServiceAttachment networks = 6;
+   */
+  networks: ServiceAttachment[];
 };
 
 /**
@@ -433,6 +616,34 @@ export declare type ServiceEndpoint = Message<"swarm.v1.ServiceEndpoint"> & {
  * Use `create(ServiceEndpointSchema)` to create a new message.
  */
 export declare const ServiceEndpointSchema: GenMessage<ServiceEndpoint>;
+
+/**
+ * @generated from message swarm.v1.ServiceAttachment
+ */
+export declare type ServiceAttachment = Message<"swarm.v1.ServiceAttachment"> & {
+  /**
+   * @generated from field: string network_id = 1;
+   */
+  networkId: string;
+
+  /**
+   * Its virtual addresses there; none with mode dnsrr.
+   *
+   * @generated from field: repeated string addresses = 2;
+   */
+  addresses: string[];
+
+  /**
+   * @generated from field: repeated string aliases = 3;
+   */
+  aliases: string[];
+};
+
+/**
+ * Describes the message swarm.v1.ServiceAttachment.
+ * Use `create(ServiceAttachmentSchema)` to create a new message.
+ */
+export declare const ServiceAttachmentSchema: GenMessage<ServiceAttachment>;
 
 /**
  * @generated from message swarm.v1.UpdateTaskStatusRequest

@@ -14,7 +14,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/dispatcher.proto.
  */
 export const file_swarm_v1_dispatcher = /*@__PURE__*/
-  fileDesc("Chlzd2FybS92MS9kaXNwYXRjaGVyLnByb3RvEghzd2FybS52MSJyChJPcGVuU2Vzc2lvblJlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRIuCgtkZXNjcmlwdGlvbhgCIAEoCzIZLnN3YXJtLnYxLk5vZGVEZXNjcmlwdGlvbhIbChNwcmV2aW91c19zZXNzaW9uX2lkGAMgASgJIvkBCg5TZXNzaW9uTWVzc2FnZRISCgpzZXNzaW9uX2lkGAEgASgJEjMKEGhlYXJ0YmVhdF9wZXJpb2QYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoIbWFuYWdlcnMYAyADKAsyFS5zd2FybS52MS5NYW5hZ2VySW5mbxIUCgxhZGRyZXNzX3Bvb2wYBCABKAkSJQoEcm9sZRgFIAEoDjIXLnN3YXJtLnYxLk5vZGVTcGVjLlJvbGUSFAoMbm9kZV9hZGRyZXNzGAYgASgJEg0KBXJvb3RzGAcgASgJEhMKC3JlbmV3X3VuZGVyGAggASgJIjcKEEhlYXJ0YmVhdFJlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJIj4KEUhlYXJ0YmVhdFJlc3BvbnNlEikKBnBlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+ChdXYXRjaEFzc2lnbm1lbnRzUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAki2gEKEkFzc2lnbm1lbnRzTWVzc2FnZRIvCgR0eXBlGAEgASgOMiEuc3dhcm0udjEuQXNzaWdubWVudHNNZXNzYWdlLlR5cGUSEgoKYXBwbGllc190bxgCIAEoCRISCgpyZXN1bHRzX2luGAMgASgJEisKB2NoYW5nZXMYBCADKAsyGi5zd2FybS52MS5Bc3NpZ25tZW50Q2hhbmdlEg0KBWVwb2NoGAUgASgEIi8KBFR5cGUSEQoNVFlQRV9DT01QTEVURRAAEhQKEFRZUEVfSU5DUkVNRU5UQUwQASLSAgoQQXNzaWdubWVudENoYW5nZRIxCgZhY3Rpb24YASABKA4yIS5zd2FybS52MS5Bc3NpZ25tZW50Q2hhbmdlLkFjdGlvbhIeCgR0YXNrGAIgASgLMg4uc3dhcm0udjEuVGFza0gAEioKCHRlbXBsYXRlGAMgASgLMhYuc3dhcm0udjEuVGFza1RlbXBsYXRlSAASLQoIZW5kcG9pbnQYBCABKAsyGS5zd2FybS52MS5TZXJ2aWNlRW5kcG9pbnRIABIqCgdjb250ZW50GAUgASgLMhcuc3dhcm0udjEuUGlubmVkQ29udGVudEgAEiwKBnZvbHVtZRgGIAEoCzIaLnN3YXJtLnYxLlZvbHVtZUFzc2lnbm1lbnRIACIuCgZBY3Rpb24SEQoNQUNUSU9OX1VQREFURRAAEhEKDUFDVElPTl9SRU1PVkUQAUIGCgRpdGVtIlAKEFZvbHVtZUFzc2lnbm1lbnQSDAoEbmFtZRgBIAEoCRIuCgpjcmVhdGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK0AgoMVGFza1RlbXBsYXRlEhIKCnNlcnZpY2VfaWQYASABKAkSFAoMc3BlY192ZXJzaW9uGAIgASgEEhQKDHNlcnZpY2VfbmFtZRgDIAEoCRJBCg5zZXJ2aWNlX2xhYmVscxgEIAMoCzIpLnN3YXJtLnYxLlRhc2tUZW1wbGF0ZS5TZXJ2aWNlTGFiZWxzRW50cnkSIAoEc3BlYxgFIAEoCzISLnN3YXJtLnYxLlRhc2tTcGVjEiIKBHBpbnMYBiADKAsyFC5zd2FybS52MS5Db250ZW50UGluEiUKB3ZvbHVtZXMYByADKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjGjQKElNlcnZpY2VMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIloKDVBpbm5lZENvbnRlbnQSEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDAoEZGF0YRgDIAEoDBIXCg90ZW1wbGF0ZV9kcml2ZXIYBCABKAkiSgoPU2VydmljZUVuZHBvaW50EhIKCnNlcnZpY2VfaWQYASABKAkSIwoFcG9ydHMYAiADKAsyFC5zd2FybS52MS5Qb3J0Q29uZmlnImsKF1VwZGF0ZVRhc2tTdGF0dXNSZXF1ZXN0Eg8KB25vZGVfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRIrCgd1cGRhdGVzGAMgAygLMhouc3dhcm0udjEuVGFza1N0YXR1c1VwZGF0ZSJJChBUYXNrU3RhdHVzVXBkYXRlEg8KB3Rhc2tfaWQYASABKAkSJAoGc3RhdHVzGAIgASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cyJEChhVcGRhdGVUYXNrU3RhdHVzUmVzcG9uc2USKAoHcmVmdXNlZBgBIAMoCzIXLnN3YXJtLnYxLlJlZnVzZWRVcGRhdGUiMAoNUmVmdXNlZFVwZGF0ZRIPCgd0YXNrX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSJiChRSZXBvcnRWb2x1bWVzUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSJQoHdm9sdW1lcxgDIAMoCzIULnN3YXJtLnYxLk5vZGVWb2x1bWUiFwoVUmVwb3J0Vm9sdW1lc1Jlc3BvbnNlImoKGFJlcG9ydENlcnRpZmljYXRlUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEwoLY2VydGlmaWNhdGUYAyABKAkSFAoMdHJ1c3RlZF9rZXlzGAQgAygJIhsKGVJlcG9ydENlcnRpZmljYXRlUmVzcG9uc2UiTgoTUmVzb2x2ZUltYWdlUmVxdWVzdBIRCglyZWZlcmVuY2UYASABKAkSJAoIcGxhdGZvcm0YAiABKAsyEi5zd2FybS52MS5QbGF0Zm9ybSJpChRSZXNvbHZlSW1hZ2VSZXNwb25zZRIXCg9tYW5pZmVzdF9kaWdlc3QYASABKAkSEAoIbWFuaWZlc3QYAiABKAwSJgoHaG9sZGVycxgDIAMoCzIVLnN3YXJtLnYxLk1hbmFnZXJJbmZvIkQKDkdldEJsb2JSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSEgoKbG9jYWxfb25seRgDIAEoCCIYCghCbG9iUGFydBIMCgRkYXRhGAEgASgMIkEKGkxpc3RlblN1YnNjcmlwdGlvbnNSZXF1ZXN0Eg8KB25vZGVfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSJuChNTdWJzY3JpcHRpb25NZXNzYWdlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnN3YXJtLnYxLkxvZ1N1YnNjcmlwdGlvbhINCgVjbG9zZRgCIAEoCBIXCg9tYW5hZ2VyX2FkZHJlc3MYAyABKAkidQoSUHVibGlzaExvZ3NSZXF1ZXN0EhcKD3N1YnNjcmlwdGlvbl9pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEiYKCG1lc3NhZ2VzGAMgAygLMhQuc3dhcm0udjEuTG9nTWVzc2FnZRINCgVjbG9zZRgEIAEoCCIVChNQdWJsaXNoTG9nc1Jlc3BvbnNlIjsKFExpc3RlblN0cmVhbXNSZXF1ZXN0Eg8KB25vZGVfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSJQCgtTdHJlYW1PZmZlchIoCgdyZXF1ZXN0GAEgASgLMhcuc3dhcm0udjEuU3RyZWFtUmVxdWVzdBIXCg9tYW5hZ2VyX2FkZHJlc3MYAiABKAki6QEKCkFnZW50RnJhbWUSLAoIZ3JlZXRpbmcYASABKAsyGC5zd2FybS52MS5TdHJlYW1HcmVldGluZ0gAEioKB2ZhaWx1cmUYAiABKAsyFy5zd2FybS52MS5TdHJlYW1GYWlsdXJlSAASJgoEZXhlYxgDIAEoCzIWLnN3YXJtLnYxLkV4ZWNSZXNwb25zZUgAEiYKBXN0YXRzGAQgASgLMhUuc3dhcm0udjEuU3RhdHNBbnN3ZXJIABImCgRjb3B5GAUgASgLMhYuc3dhcm0udjEuQ29weVJlc3BvbnNlSABCCQoHY29udGVudCIuCg1TdHJlYW1GYWlsdXJlEgwKBGNvZGUYASABKA0SDwoHbWVzc2FnZRgCIAEoCSI0Cg5TdHJlYW1HcmVldGluZxIRCglzdHJlYW1faWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCSKRAQoMTWFuYWdlckZyYW1lEiUKBGV4ZWMYASABKAsyFS5zd2FybS52MS5FeGVjUmVxdWVzdEgAEigKBXN0YXRzGAIgASgLMhcuc3dhcm0udjEuU3RhdHNRdWVzdGlvbkgAEiUKBGNvcHkYAyABKAsyFS5zd2FybS52MS5Db3B5UmVxdWVzdEgAQgkKB2NvbnRlbnQiIQoNU3RhdHNRdWVzdGlvbhIQCgh0YXNrX2lkcxgBIAMoCSIxCgtTdGF0c0Fuc3dlchIiCgV0YXNrcxgBIAMoCzITLnN3YXJtLnYxLlRhc2tVc2FnZTL9AwoKRGlzcGF0Y2hlchJHCgtPcGVuU2Vzc2lvbhIcLnN3YXJtLnYxLk9wZW5TZXNzaW9uUmVxdWVzdBoYLnN3YXJtLnYxLlNlc3Npb25NZXNzYWdlMAESRAoJSGVhcnRiZWF0Ehouc3dhcm0udjEuSGVhcnRiZWF0UmVxdWVzdBobLnN3YXJtLnYxLkhlYXJ0YmVhdFJlc3BvbnNlElUKEFdhdGNoQXNzaWdubWVudHMSIS5zd2FybS52MS5XYXRjaEFzc2lnbm1lbnRzUmVxdWVzdBocLnN3YXJtLnYxLkFzc2lnbm1lbnRzTWVzc2FnZTABElkKEFVwZGF0ZVRhc2tTdGF0dXMSIS5zd2FybS52MS5VcGRhdGVUYXNrU3RhdHVzUmVxdWVzdBoiLnN3YXJtLnYxLlVwZGF0ZVRhc2tTdGF0dXNSZXNwb25zZRJQCg1SZXBvcnRWb2x1bWVzEh4uc3dhcm0udjEuUmVwb3J0Vm9sdW1lc1JlcXVlc3QaHy5zd2FybS52MS5SZXBvcnRWb2x1bWVzUmVzcG9uc2USXAoRUmVwb3J0Q2VydGlmaWNhdGUSIi5zd2FybS52MS5SZXBvcnRDZXJ0aWZpY2F0ZVJlcXVlc3QaIy5zd2FybS52MS5SZXBvcnRDZXJ0aWZpY2F0ZVJlc3BvbnNlMpMBCgdDb250ZW50Ek0KDFJlc29sdmVJbWFnZRIdLnN3YXJtLnYxLlJlc29sdmVJbWFnZVJlcXVlc3QaHi5zd2FybS52MS5SZXNvbHZlSW1hZ2VSZXNwb25zZRI5CgdHZXRCbG9iEhguc3dhcm0udjEuR2V0QmxvYlJlcXVlc3QaEi5zd2FybS52MS5CbG9iUGFydDABMrcBCglMb2dCcm9rZXISXAoTTGlzdGVuU3Vic2NyaXB0aW9ucxIkLnN3YXJtLnYxLkxpc3RlblN1YnNjcmlwdGlvbnNSZXF1ZXN0Gh0uc3dhcm0udjEuU3Vic2NyaXB0aW9uTWVzc2FnZTABEkwKC1B1Ymxpc2hMb2dzEhwuc3dhcm0udjEuUHVibGlzaExvZ3NSZXF1ZXN0Gh0uc3dhcm0udjEuUHVibGlzaExvZ3NSZXNwb25zZSgBMpkBCgxTdHJlYW1Ccm9rZXISSAoNTGlzdGVuU3RyZWFtcxIeLnN3YXJtLnYxLkxpc3RlblN0cmVhbXNSZXF1ZXN0GhUuc3dhcm0udjEuU3RyZWFtT2ZmZXIwARI/CgtDYXJyeVN0cmVhbRIULnN3YXJtLnYxLkFnZW50RnJhbWUaFi5zd2FybS52MS5NYW5hZ2VyRnJhbWUoATABYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_control, file_swarm_v1_objects, file_swarm_v1_types]);
+  fileDesc("Chlzd2FybS92MS9kaXNwYXRjaGVyLnByb3RvEghzd2FybS52MSJyChJPcGVuU2Vzc2lvblJlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRIuCgtkZXNjcmlwdGlvbhgCIAEoCzIZLnN3YXJtLnYxLk5vZGVEZXNjcmlwdGlvbhIbChNwcmV2aW91c19zZXNzaW9uX2lkGAMgASgJIpECCg5TZXNzaW9uTWVzc2FnZRISCgpzZXNzaW9uX2lkGAEgASgJEjMKEGhlYXJ0YmVhdF9wZXJpb2QYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoIbWFuYWdlcnMYAyADKAsyFS5zd2FybS52MS5NYW5hZ2VySW5mbxIUCgxhZGRyZXNzX3Bvb2wYBCABKAkSJQoEcm9sZRgFIAEoDjIXLnN3YXJtLnYxLk5vZGVTcGVjLlJvbGUSFAoMbm9kZV9hZGRyZXNzGAYgASgJEg0KBXJvb3RzGAcgASgJEhMKC3JlbmV3X3VuZGVyGAggASgJEhYKDmRhdGFfcGF0aF9wb3J0GAkgASgNIjcKEEhlYXJ0YmVhdFJlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJIj4KEUhlYXJ0YmVhdFJlc3BvbnNlEikKBnBlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+ChdXYXRjaEFzc2lnbm1lbnRzUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAki2gEKEkFzc2lnbm1lbnRzTWVzc2FnZRIvCgR0eXBlGAEgASgOMiEuc3dhcm0udjEuQXNzaWdubWVudHNNZXNzYWdlLlR5cGUSEgoKYXBwbGllc190bxgCIAEoCRISCgpyZXN1bHRzX2luGAMgASgJEisKB2NoYW5nZXMYBCADKAsyGi5zd2FybS52MS5Bc3NpZ25tZW50Q2hhbmdlEg0KBWVwb2NoGAUgASgEIi8KBFR5cGUSEQoNVFlQRV9DT01QTEVURRAAEhQKEFRZUEVfSU5DUkVNRU5UQUwQASLTAwoQQXNzaWdubWVudENoYW5nZRIxCgZhY3Rpb24YASABKA4yIS5zd2FybS52MS5Bc3NpZ25tZW50Q2hhbmdlLkFjdGlvbhIeCgR0YXNrGAIgASgLMg4uc3dhcm0udjEuVGFza0gAEioKCHRlbXBsYXRlGAMgASgLMhYuc3dhcm0udjEuVGFza1RlbXBsYXRlSAASLQoIZW5kcG9pbnQYBCABKAsyGS5zd2FybS52MS5TZXJ2aWNlRW5kcG9pbnRIABIqCgdjb250ZW50GAUgASgLMhcuc3dhcm0udjEuUGlubmVkQ29udGVudEgAEiwKBnZvbHVtZRgGIAEoCzIaLnN3YXJtLnYxLlZvbHVtZUFzc2lnbm1lbnRIABIuCgduZXR3b3JrGAcgASgLMhsuc3dhcm0udjEuTmV0d29ya0Fzc2lnbm1lbnRIABIeCgRwZWVyGAggASgLMg4uc3dhcm0udjEuUGVlckgAEi8KDXRhc2tfZW5kcG9pbnQYCSABKAsyFi5zd2FybS52MS5UYXNrRW5kcG9pbnRIACIuCgZBY3Rpb24SEQoNQUNUSU9OX1VQREFURRAAEhEKDUFDVElPTl9SRU1PVkUQAUIGCgRpdGVtIusBChFOZXR3b3JrQXNzaWdubWVudBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiIKBGlwYW0YAyADKAsyFC5zd2FybS52MS5JcGFtQ29uZmlnEhAKCGludGVybmFsGAQgASgIEhEKCWVuY3J5cHRlZBgFIAEoCBJACgtkcml2ZXJfb3B0cxgGIAMoCzIrLnN3YXJtLnYxLk5ldHdvcmtBc3NpZ25tZW50LkRyaXZlck9wdHNFbnRyeRoxCg9Ecml2ZXJPcHRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJRCgRQZWVyEg8KB25vZGVfaWQYASABKAkSEAoIaG9zdG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIVCg13aXJlZ3VhcmRfa2V5GAQgASgMIqoBCgxUYXNrRW5kcG9pbnQSDwoHdGFza19pZBgBIAEoCRISCgpzZXJ2aWNlX2lkGAIgASgJEg8KB25vZGVfaWQYAyABKAkSDAoEc2xvdBgEIAEoDRIsCghuZXR3b3JrcxgFIAMoCzIaLnN3YXJtLnYxLk5ldHdvcmtBZGRyZXNzZXMSFwoPaW5ncmVzc19hZGRyZXNzGAYgASgJEg8KB3NlcnZpbmcYByABKAgiUAoQVm9sdW1lQXNzaWdubWVudBIMCgRuYW1lGAEgASgJEi4KCmNyZWF0ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrQCCgxUYXNrVGVtcGxhdGUSEgoKc2VydmljZV9pZBgBIAEoCRIUCgxzcGVjX3ZlcnNpb24YAiABKAQSFAoMc2VydmljZV9uYW1lGAMgASgJEkEKDnNlcnZpY2VfbGFiZWxzGAQgAygLMikuc3dhcm0udjEuVGFza1RlbXBsYXRlLlNlcnZpY2VMYWJlbHNFbnRyeRIgCgRzcGVjGAUgASgLMhIuc3dhcm0udjEuVGFza1NwZWMSIgoEcGlucxgGIAMoCzIULnN3YXJtLnYxLkNvbnRlbnRQaW4SJQoHdm9sdW1lcxgHIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMaNAoSU2VydmljZUxhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiWgoNUGlubmVkQ29udGVudBIRCglvYmplY3RfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIMCgRkYXRhGAMgASgMEhcKD3RlbXBsYXRlX2RyaXZlchgEIAEoCSLlAQoPU2VydmljZUVuZHBvaW50EhIKCnNlcnZpY2VfaWQYASABKAkSIwoFcG9ydHMYAiADKAsyFC5zd2FybS52MS5Qb3J0Q29uZmlnEgwKBG5hbWUYAyABKAkSKQoEbW9kZRgEIAEoDjIbLnN3YXJtLnYxLkVuZHBvaW50U3BlYy5Nb2RlEjEKCGFmZmluaXR5GAUgASgOMh8uc3dhcm0udjEuRW5kcG9pbnRTcGVjLkFmZmluaXR5Ei0KCG5ldHdvcmtzGAYgAygLMhsuc3dhcm0udjEuU2VydmljZUF0dGFjaG1lbnQiSwoRU2VydmljZUF0dGFjaG1lbnQSEgoKbmV0d29ya19pZBgBIAEoCRIRCglhZGRyZXNzZXMYAiADKAkSDwoHYWxpYXNlcxgDIAMoCSJrChdVcGRhdGVUYXNrU3RhdHVzUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSKwoHdXBkYXRlcxgDIAMoCzIaLnN3YXJtLnYxLlRhc2tTdGF0dXNVcGRhdGUiSQoQVGFza1N0YXR1c1VwZGF0ZRIPCgd0YXNrX2lkGAEgASgJEiQKBnN0YXR1cxgCIAEoCzIULnN3YXJtLnYxLlRhc2tTdGF0dXMiRAoYVXBkYXRlVGFza1N0YXR1c1Jlc3BvbnNlEigKB3JlZnVzZWQYASADKAsyFy5zd2FybS52MS5SZWZ1c2VkVXBkYXRlIjAKDVJlZnVzZWRVcGRhdGUSDwoHdGFza19pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkiYgoUUmVwb3J0Vm9sdW1lc1JlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJEiUKB3ZvbHVtZXMYAyADKAsyFC5zd2FybS52MS5Ob2RlVm9sdW1lIhcKFVJlcG9ydFZvbHVtZXNSZXNwb25zZSJqChhSZXBvcnRDZXJ0aWZpY2F0ZVJlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJEhMKC2NlcnRpZmljYXRlGAMgASgJEhQKDHRydXN0ZWRfa2V5cxgEIAMoCSIbChlSZXBvcnRDZXJ0aWZpY2F0ZVJlc3BvbnNlIk4KE1Jlc29sdmVJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJEiQKCHBsYXRmb3JtGAIgASgLMhIuc3dhcm0udjEuUGxhdGZvcm0iaQoUUmVzb2x2ZUltYWdlUmVzcG9uc2USFwoPbWFuaWZlc3RfZGlnZXN0GAEgASgJEhAKCG1hbmlmZXN0GAIgASgMEiYKB2hvbGRlcnMYAyADKAsyFS5zd2FybS52MS5NYW5hZ2VySW5mbyJECg5HZXRCbG9iUmVxdWVzdBIOCgZkaWdlc3QYASABKAkSDgoGb2Zmc2V0GAIgASgEEhIKCmxvY2FsX29ubHkYAyABKAgiGAoIQmxvYlBhcnQSDAoEZGF0YRgBIAEoDCJBChpMaXN0ZW5TdWJzY3JpcHRpb25zUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkibgoTU3Vic2NyaXB0aW9uTWVzc2FnZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5zd2FybS52MS5Mb2dTdWJzY3JpcHRpb24SDQoFY2xvc2UYAiABKAgSFwoPbWFuYWdlcl9hZGRyZXNzGAMgASgJInUKElB1Ymxpc2hMb2dzUmVxdWVzdBIXCg9zdWJzY3JpcHRpb25faWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRImCghtZXNzYWdlcxgDIAMoCzIULnN3YXJtLnYxLkxvZ01lc3NhZ2USDQoFY2xvc2UYBCABKAgiFQoTUHVibGlzaExvZ3NSZXNwb25zZSI7ChRMaXN0ZW5TdHJlYW1zUmVxdWVzdBIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkiUAoLU3RyZWFtT2ZmZXISKAoHcmVxdWVzdBgBIAEoCzIXLnN3YXJtLnYxLlN0cmVhbVJlcXVlc3QSFwoPbWFuYWdlcl9hZGRyZXNzGAIgASgJIukBCgpBZ2VudEZyYW1lEiwKCGdyZWV0aW5nGAEgASgLMhguc3dhcm0udjEuU3RyZWFtR3JlZXRpbmdIABIqCgdmYWlsdXJlGAIgASgLMhcuc3dhcm0udjEuU3RyZWFtRmFpbHVyZUgAEiYKBGV4ZWMYAyABKAsyFi5zd2FybS52MS5FeGVjUmVzcG9uc2VIABImCgVzdGF0cxgEIAEoCzIVLnN3YXJtLnYxLlN0YXRzQW5zd2VySAASJgoEY29weRgFIAEoCzIWLnN3YXJtLnYxLkNvcHlSZXNwb25zZUgAQgkKB2NvbnRlbnQiLgoNU3RyZWFtRmFpbHVyZRIMCgRjb2RlGAEgASgNEg8KB21lc3NhZ2UYAiABKAkiNAoOU3RyZWFtR3JlZXRpbmcSEQoJc3RyZWFtX2lkGAEgASgJEg8KB25vZGVfaWQYAiABKAkikQEKDE1hbmFnZXJGcmFtZRIlCgRleGVjGAEgASgLMhUuc3dhcm0udjEuRXhlY1JlcXVlc3RIABIoCgVzdGF0cxgCIAEoCzIXLnN3YXJtLnYxLlN0YXRzUXVlc3Rpb25IABIlCgRjb3B5GAMgASgLMhUuc3dhcm0udjEuQ29weVJlcXVlc3RIAEIJCgdjb250ZW50IiEKDVN0YXRzUXVlc3Rpb24SEAoIdGFza19pZHMYASADKAkiMQoLU3RhdHNBbnN3ZXISIgoFdGFza3MYASADKAsyEy5zd2FybS52MS5UYXNrVXNhZ2Uy/QMKCkRpc3BhdGNoZXISRwoLT3BlblNlc3Npb24SHC5zd2FybS52MS5PcGVuU2Vzc2lvblJlcXVlc3QaGC5zd2FybS52MS5TZXNzaW9uTWVzc2FnZTABEkQKCUhlYXJ0YmVhdBIaLnN3YXJtLnYxLkhlYXJ0YmVhdFJlcXVlc3QaGy5zd2FybS52MS5IZWFydGJlYXRSZXNwb25zZRJVChBXYXRjaEFzc2lnbm1lbnRzEiEuc3dhcm0udjEuV2F0Y2hBc3NpZ25tZW50c1JlcXVlc3QaHC5zd2FybS52MS5Bc3NpZ25tZW50c01lc3NhZ2UwARJZChBVcGRhdGVUYXNrU3RhdHVzEiEuc3dhcm0udjEuVXBkYXRlVGFza1N0YXR1c1JlcXVlc3QaIi5zd2FybS52MS5VcGRhdGVUYXNrU3RhdHVzUmVzcG9uc2USUAoNUmVwb3J0Vm9sdW1lcxIeLnN3YXJtLnYxLlJlcG9ydFZvbHVtZXNSZXF1ZXN0Gh8uc3dhcm0udjEuUmVwb3J0Vm9sdW1lc1Jlc3BvbnNlElwKEVJlcG9ydENlcnRpZmljYXRlEiIuc3dhcm0udjEuUmVwb3J0Q2VydGlmaWNhdGVSZXF1ZXN0GiMuc3dhcm0udjEuUmVwb3J0Q2VydGlmaWNhdGVSZXNwb25zZTKTAQoHQ29udGVudBJNCgxSZXNvbHZlSW1hZ2USHS5zd2FybS52MS5SZXNvbHZlSW1hZ2VSZXF1ZXN0Gh4uc3dhcm0udjEuUmVzb2x2ZUltYWdlUmVzcG9uc2USOQoHR2V0QmxvYhIYLnN3YXJtLnYxLkdldEJsb2JSZXF1ZXN0GhIuc3dhcm0udjEuQmxvYlBhcnQwATK3AQoJTG9nQnJva2VyElwKE0xpc3RlblN1YnNjcmlwdGlvbnMSJC5zd2FybS52MS5MaXN0ZW5TdWJzY3JpcHRpb25zUmVxdWVzdBodLnN3YXJtLnYxLlN1YnNjcmlwdGlvbk1lc3NhZ2UwARJMCgtQdWJsaXNoTG9ncxIcLnN3YXJtLnYxLlB1Ymxpc2hMb2dzUmVxdWVzdBodLnN3YXJtLnYxLlB1Ymxpc2hMb2dzUmVzcG9uc2UoATKZAQoMU3RyZWFtQnJva2VyEkgKDUxpc3RlblN0cmVhbXMSHi5zd2FybS52MS5MaXN0ZW5TdHJlYW1zUmVxdWVzdBoVLnN3YXJtLnYxLlN0cmVhbU9mZmVyMAESPwoLQ2FycnlTdHJlYW0SFC5zd2FybS52MS5BZ2VudEZyYW1lGhYuc3dhcm0udjEuTWFuYWdlckZyYW1lKAEwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_control, file_swarm_v1_objects, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.OpenSessionRequest.
@@ -90,200 +90,228 @@ export const AssignmentChange_Action = /*@__PURE__*/
   tsEnum(AssignmentChange_ActionSchema);
 
 /**
+ * Describes the message swarm.v1.NetworkAssignment.
+ * Use `create(NetworkAssignmentSchema)` to create a new message.
+ */
+export const NetworkAssignmentSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_dispatcher, 7);
+
+/**
+ * Describes the message swarm.v1.Peer.
+ * Use `create(PeerSchema)` to create a new message.
+ */
+export const PeerSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_dispatcher, 8);
+
+/**
+ * Describes the message swarm.v1.TaskEndpoint.
+ * Use `create(TaskEndpointSchema)` to create a new message.
+ */
+export const TaskEndpointSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_dispatcher, 9);
+
+/**
  * Describes the message swarm.v1.VolumeAssignment.
  * Use `create(VolumeAssignmentSchema)` to create a new message.
  */
 export const VolumeAssignmentSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 7);
+  messageDesc(file_swarm_v1_dispatcher, 10);
 
 /**
  * Describes the message swarm.v1.TaskTemplate.
  * Use `create(TaskTemplateSchema)` to create a new message.
  */
 export const TaskTemplateSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 8);
+  messageDesc(file_swarm_v1_dispatcher, 11);
 
 /**
  * Describes the message swarm.v1.PinnedContent.
  * Use `create(PinnedContentSchema)` to create a new message.
  */
 export const PinnedContentSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 9);
+  messageDesc(file_swarm_v1_dispatcher, 12);
 
 /**
  * Describes the message swarm.v1.ServiceEndpoint.
  * Use `create(ServiceEndpointSchema)` to create a new message.
  */
 export const ServiceEndpointSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 10);
+  messageDesc(file_swarm_v1_dispatcher, 13);
+
+/**
+ * Describes the message swarm.v1.ServiceAttachment.
+ * Use `create(ServiceAttachmentSchema)` to create a new message.
+ */
+export const ServiceAttachmentSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_dispatcher, 14);
 
 /**
  * Describes the message swarm.v1.UpdateTaskStatusRequest.
  * Use `create(UpdateTaskStatusRequestSchema)` to create a new message.
  */
 export const UpdateTaskStatusRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 11);
+  messageDesc(file_swarm_v1_dispatcher, 15);
 
 /**
  * Describes the message swarm.v1.TaskStatusUpdate.
  * Use `create(TaskStatusUpdateSchema)` to create a new message.
  */
 export const TaskStatusUpdateSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 12);
+  messageDesc(file_swarm_v1_dispatcher, 16);
 
 /**
  * Describes the message swarm.v1.UpdateTaskStatusResponse.
  * Use `create(UpdateTaskStatusResponseSchema)` to create a new message.
  */
 export const UpdateTaskStatusResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 13);
+  messageDesc(file_swarm_v1_dispatcher, 17);
 
 /**
  * Describes the message swarm.v1.RefusedUpdate.
  * Use `create(RefusedUpdateSchema)` to create a new message.
  */
 export const RefusedUpdateSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 14);
+  messageDesc(file_swarm_v1_dispatcher, 18);
 
 /**
  * Describes the message swarm.v1.ReportVolumesRequest.
  * Use `create(ReportVolumesRequestSchema)` to create a new message.
  */
 export const ReportVolumesRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 15);
+  messageDesc(file_swarm_v1_dispatcher, 19);
 
 /**
  * Describes the message swarm.v1.ReportVolumesResponse.
  * Use `create(ReportVolumesResponseSchema)` to create a new message.
  */
 export const ReportVolumesResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 16);
+  messageDesc(file_swarm_v1_dispatcher, 20);
 
 /**
  * Describes the message swarm.v1.ReportCertificateRequest.
  * Use `create(ReportCertificateRequestSchema)` to create a new message.
  */
 export const ReportCertificateRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 17);
+  messageDesc(file_swarm_v1_dispatcher, 21);
 
 /**
  * Describes the message swarm.v1.ReportCertificateResponse.
  * Use `create(ReportCertificateResponseSchema)` to create a new message.
  */
 export const ReportCertificateResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 18);
+  messageDesc(file_swarm_v1_dispatcher, 22);
 
 /**
  * Describes the message swarm.v1.ResolveImageRequest.
  * Use `create(ResolveImageRequestSchema)` to create a new message.
  */
 export const ResolveImageRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 19);
+  messageDesc(file_swarm_v1_dispatcher, 23);
 
 /**
  * Describes the message swarm.v1.ResolveImageResponse.
  * Use `create(ResolveImageResponseSchema)` to create a new message.
  */
 export const ResolveImageResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 20);
+  messageDesc(file_swarm_v1_dispatcher, 24);
 
 /**
  * Describes the message swarm.v1.GetBlobRequest.
  * Use `create(GetBlobRequestSchema)` to create a new message.
  */
 export const GetBlobRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 21);
+  messageDesc(file_swarm_v1_dispatcher, 25);
 
 /**
  * Describes the message swarm.v1.BlobPart.
  * Use `create(BlobPartSchema)` to create a new message.
  */
 export const BlobPartSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 22);
+  messageDesc(file_swarm_v1_dispatcher, 26);
 
 /**
  * Describes the message swarm.v1.ListenSubscriptionsRequest.
  * Use `create(ListenSubscriptionsRequestSchema)` to create a new message.
  */
 export const ListenSubscriptionsRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 23);
+  messageDesc(file_swarm_v1_dispatcher, 27);
 
 /**
  * Describes the message swarm.v1.SubscriptionMessage.
  * Use `create(SubscriptionMessageSchema)` to create a new message.
  */
 export const SubscriptionMessageSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 24);
+  messageDesc(file_swarm_v1_dispatcher, 28);
 
 /**
  * Describes the message swarm.v1.PublishLogsRequest.
  * Use `create(PublishLogsRequestSchema)` to create a new message.
  */
 export const PublishLogsRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 25);
+  messageDesc(file_swarm_v1_dispatcher, 29);
 
 /**
  * Describes the message swarm.v1.PublishLogsResponse.
  * Use `create(PublishLogsResponseSchema)` to create a new message.
  */
 export const PublishLogsResponseSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 26);
+  messageDesc(file_swarm_v1_dispatcher, 30);
 
 /**
  * Describes the message swarm.v1.ListenStreamsRequest.
  * Use `create(ListenStreamsRequestSchema)` to create a new message.
  */
 export const ListenStreamsRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 27);
+  messageDesc(file_swarm_v1_dispatcher, 31);
 
 /**
  * Describes the message swarm.v1.StreamOffer.
  * Use `create(StreamOfferSchema)` to create a new message.
  */
 export const StreamOfferSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 28);
+  messageDesc(file_swarm_v1_dispatcher, 32);
 
 /**
  * Describes the message swarm.v1.AgentFrame.
  * Use `create(AgentFrameSchema)` to create a new message.
  */
 export const AgentFrameSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 29);
+  messageDesc(file_swarm_v1_dispatcher, 33);
 
 /**
  * Describes the message swarm.v1.StreamFailure.
  * Use `create(StreamFailureSchema)` to create a new message.
  */
 export const StreamFailureSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 30);
+  messageDesc(file_swarm_v1_dispatcher, 34);
 
 /**
  * Describes the message swarm.v1.StreamGreeting.
  * Use `create(StreamGreetingSchema)` to create a new message.
  */
 export const StreamGreetingSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 31);
+  messageDesc(file_swarm_v1_dispatcher, 35);
 
 /**
  * Describes the message swarm.v1.ManagerFrame.
  * Use `create(ManagerFrameSchema)` to create a new message.
  */
 export const ManagerFrameSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 32);
+  messageDesc(file_swarm_v1_dispatcher, 36);
 
 /**
  * Describes the message swarm.v1.StatsQuestion.
  * Use `create(StatsQuestionSchema)` to create a new message.
  */
 export const StatsQuestionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 33);
+  messageDesc(file_swarm_v1_dispatcher, 37);
 
 /**
  * Describes the message swarm.v1.StatsAnswer.
  * Use `create(StatsAnswerSchema)` to create a new message.
  */
 export const StatsAnswerSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_dispatcher, 34);
+  messageDesc(file_swarm_v1_dispatcher, 38);
 
 /**
  * @generated from service swarm.v1.Dispatcher

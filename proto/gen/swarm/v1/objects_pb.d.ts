@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { ConfigSpec, ContentPin, ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, SecretSpec, ServiceSpec, TaskState, TaskStatus, UpdateStatus, VolumeSpec } from "./types_pb.js";
+import type { ConfigSpec, ContentPin, IpamConfig, ManagerStatus, Meta, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Platform, PortConfig, SecretSpec, ServiceSpec, TaskState, TaskStatus, UpdateStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -90,6 +90,13 @@ export declare type Service = Message<"swarm.v1.Service"> & {
    * @generated from field: bool stopped = 12;
    */
   stopped: boolean;
+
+  /**
+   * With mode vip: its virtual addresses, one entry for each network it is attached to; allocated with `ports`.
+   *
+   * @generated from field: repeated swarm.v1.NetworkAddresses vips = 13;
+   */
+  vips: NetworkAddresses[];
 };
 
 /**
@@ -97,6 +104,71 @@ export declare type Service = Message<"swarm.v1.Service"> & {
  * Use `create(ServiceSchema)` to create a new message.
  */
 export declare const ServiceSchema: GenMessage<Service>;
+
+/**
+ * Addresses on one network, with the prefix length of their subnets: "10.0.1.7/24".
+ *
+ * @generated from message swarm.v1.NetworkAddresses
+ */
+export declare type NetworkAddresses = Message<"swarm.v1.NetworkAddresses"> & {
+  /**
+   * @generated from field: string network_id = 1;
+   */
+  networkId: string;
+
+  /**
+   * IPv4, and IPv6 where the network has it.
+   *
+   * @generated from field: repeated string addresses = 2;
+   */
+  addresses: string[];
+};
+
+/**
+ * Describes the message swarm.v1.NetworkAddresses.
+ * Use `create(NetworkAddressesSchema)` to create a new message.
+ */
+export declare const NetworkAddressesSchema: GenMessage<NetworkAddresses>;
+
+/**
+ * @generated from message swarm.v1.Network
+ */
+export declare type Network = Message<"swarm.v1.Network"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * Unique.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: swarm.v1.NetworkSpec spec = 4;
+   */
+  spec?: NetworkSpec | undefined;
+
+  /**
+   * As allocated: subnet and gateway of each family are set.
+   *
+   * @generated from field: repeated swarm.v1.IpamConfig ipam = 5;
+   */
+  ipam: IpamConfig[];
+};
+
+/**
+ * Describes the message swarm.v1.Network.
+ * Use `create(NetworkSchema)` to create a new message.
+ */
+export declare const NetworkSchema: GenMessage<Network>;
 
 /**
  * One version of a service's spec, never changed: /swarm/spec/<service id>/<version>.
@@ -225,6 +297,14 @@ export declare type Task = Message<"swarm.v1.Task"> & {
    * @generated from field: repeated google.protobuf.Timestamp restarts = 12;
    */
   restarts: Timestamp[];
+
+  /**
+   * Its addresses on the networks of its spec, in the spec's order; `address` is that of the nodes' own network, which a task
+   * without networks has, and one that publishes ports and is on internal networks only.
+   *
+   * @generated from field: repeated swarm.v1.NetworkAddresses networks = 13;
+   */
+  networks: NetworkAddresses[];
 };
 
 /**
@@ -1034,6 +1114,27 @@ export declare type ClusterSpec = Message<"swarm.v1.ClusterSpec"> & {
    * @generated from field: bool autolock = 5;
    */
   autolock: boolean;
+
+  /**
+   * IPv4 pools that networks' subnets are allocated from, in CIDR form. Docker's --default-addr-pool; 10.0.0.0/8.
+   *
+   * @generated from field: repeated string network_pools = 6;
+   */
+  networkPools: string[];
+
+  /**
+   * Prefix length of allocated subnets. Docker's --default-addr-pool-mask-length; 24.
+   *
+   * @generated from field: uint32 network_prefix_length = 7;
+   */
+  networkPrefixLength: number;
+
+  /**
+   * UDP port of the traffic between nodes. Docker's --data-path-port; 4789.
+   *
+   * @generated from field: uint32 data_path_port = 8;
+   */
+  dataPathPort: number;
 };
 
 /**

@@ -1293,11 +1293,15 @@ export declare const LogDriverSchema: GenMessage<LogDriver>;
  */
 export declare type NetworkAttachmentConfig = Message<"swarm.v1.NetworkAttachmentConfig"> & {
   /**
+   * A network's name: host, none, bridge, or that of one which was made.
+   *
    * @generated from field: string target = 1;
    */
   target: string;
 
   /**
+   * Further names of the service on this network.
+   *
    * @generated from field: repeated string aliases = 2;
    */
   aliases: string[];
@@ -1306,6 +1310,13 @@ export declare type NetworkAttachmentConfig = Message<"swarm.v1.NetworkAttachmen
    * @generated from field: map<string, string> driver_opts = 3;
    */
   driverOpts: { [key: string]: string };
+
+  /**
+   * Fixed addresses of the service's only task, at most one of each family; empty: allocated.
+   *
+   * @generated from field: repeated string addresses = 4;
+   */
+  addresses: string[];
 };
 
 /**
@@ -1313,6 +1324,113 @@ export declare type NetworkAttachmentConfig = Message<"swarm.v1.NetworkAttachmen
  * Use `create(NetworkAttachmentConfigSchema)` to create a new message.
  */
 export declare const NetworkAttachmentConfigSchema: GenMessage<NetworkAttachmentConfig>;
+
+/**
+ * @generated from message swarm.v1.NetworkSpec
+ */
+export declare type NetworkSpec = Message<"swarm.v1.NetworkSpec"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: map<string, string> labels = 2;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * "" or "overlay".
+   *
+   * @generated from field: string driver = 3;
+   */
+  driver: string;
+
+  /**
+   * Nothing outside it can be reached from it.
+   *
+   * @generated from field: bool internal = 4;
+   */
+  internal: boolean;
+
+  /**
+   * Kept for Docker's clients: every service may be attached.
+   *
+   * @generated from field: bool attachable = 5;
+   */
+  attachable: boolean;
+
+  /**
+   * Whether tasks get an IPv6 address beside the IPv4 one.
+   *
+   * @generated from field: bool ipv6 = 6;
+   */
+  ipv6: boolean;
+
+  /**
+   * Traffic between nodes is encrypted, or there is none.
+   *
+   * @generated from field: bool encrypted = 7;
+   */
+  encrypted: boolean;
+
+  /**
+   * @generated from field: map<string, string> driver_opts = 8;
+   */
+  driverOpts: { [key: string]: string };
+
+  /**
+   * What was asked for; empty subnets are allocated. At most one of each family.
+   *
+   * @generated from field: repeated swarm.v1.IpamConfig ipam = 9;
+   */
+  ipam: IpamConfig[];
+};
+
+/**
+ * Describes the message swarm.v1.NetworkSpec.
+ * Use `create(NetworkSpecSchema)` to create a new message.
+ */
+export declare const NetworkSpecSchema: GenMessage<NetworkSpec>;
+
+/**
+ * One subnet of a network, in CIDR form.
+ *
+ * @generated from message swarm.v1.IpamConfig
+ */
+export declare type IpamConfig = Message<"swarm.v1.IpamConfig"> & {
+  /**
+   * @generated from field: string subnet = 1;
+   */
+  subnet: string;
+
+  /**
+   * Within the subnet; empty: its first address.
+   *
+   * @generated from field: string gateway = 2;
+   */
+  gateway: string;
+
+  /**
+   * Part of the subnet that addresses are allocated from; empty: all of it.
+   *
+   * @generated from field: string ip_range = 3;
+   */
+  ipRange: string;
+
+  /**
+   * Addresses that are never allocated, by what they are for.
+   *
+   * @generated from field: map<string, string> aux_addresses = 4;
+   */
+  auxAddresses: { [key: string]: string };
+};
+
+/**
+ * Describes the message swarm.v1.IpamConfig.
+ * Use `create(IpamConfigSchema)` to create a new message.
+ */
+export declare const IpamConfigSchema: GenMessage<IpamConfig>;
 
 /**
  * Absent durations take Docker's defaults: delay 0 s, monitor 5 s.
@@ -1417,6 +1535,11 @@ export declare type EndpointSpec = Message<"swarm.v1.EndpointSpec"> & {
    * @generated from field: repeated swarm.v1.PortConfig ports = 2;
    */
   ports: PortConfig[];
+
+  /**
+   * @generated from field: swarm.v1.EndpointSpec.Affinity affinity = 3;
+   */
+  affinity: EndpointSpec_Affinity;
 };
 
 /**
@@ -1444,6 +1567,32 @@ export enum EndpointSpec_Mode {
  * Describes the enum swarm.v1.EndpointSpec.Mode.
  */
 export declare const EndpointSpec_ModeSchema: GenEnum<EndpointSpec_Mode>;
+
+/**
+ * How connections are dealt to tasks.
+ *
+ * @generated from enum swarm.v1.EndpointSpec.Affinity
+ */
+export enum EndpointSpec_Affinity {
+  /**
+   * In turn.
+   *
+   * @generated from enum value: AFFINITY_NONE = 0;
+   */
+  NONE = 0,
+
+  /**
+   * By the client's address: it meets the same task for as long as the set of tasks stays.
+   *
+   * @generated from enum value: AFFINITY_CLIENT_IP = 1;
+   */
+  CLIENT_IP = 1,
+}
+
+/**
+ * Describes the enum swarm.v1.EndpointSpec.Affinity.
+ */
+export declare const EndpointSpec_AffinitySchema: GenEnum<EndpointSpec_Affinity>;
 
 /**
  * @generated from message swarm.v1.PortConfig
@@ -1822,6 +1971,13 @@ export declare type NodeDescription = Message<"swarm.v1.NodeDescription"> & {
    * @generated from field: swarm.v1.EngineDescription engine = 4;
    */
   engine?: EngineDescription | undefined;
+
+  /**
+   * Prefixes that the host routes to itself or to its neighbours, in CIDR form: no network may overlap them.
+   *
+   * @generated from field: repeated string routes = 5;
+   */
+  routes: string[];
 };
 
 /**
