@@ -177,6 +177,11 @@ export class ContainerController implements TaskController {
     yield* copyInContainer(await this.#target(signal), this.#node, { first, requests }, signal);
   }
 
+  /** The task as it was last given. */
+  get assigned(): AssignedTask {
+    return this.#assigned;
+  }
+
   /** The running container, for what enters it. */
   async #target(signal: AbortSignal): Promise<ExecTarget> {
     const supervisor = await this.#connect(signal);

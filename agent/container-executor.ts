@@ -13,7 +13,6 @@ import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
 import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
-import { hostAddress } from "../common/model/ports.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
 import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
@@ -23,15 +22,17 @@ import type { CgroupManager } from "./cgroup/manager.ts";
 import { collectContents, removeContents } from "./container-contents.ts";
 import { ContainerController } from "./container-controller.ts";
 import { DetachedCommands } from "./container-exec.ts";
-import type { AssignedTask, Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
+import { attachmentOf } from "./container-network.ts";
+import type { AssignedTask, Executor, NetworkSettings, NodeNetwork, PortProblem, TaskController } from "./executor.ts";
 import { Turnstile } from "./image/shared-work.ts";
 import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
-import { formatIpv4, formatPrefix, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
-import { NetworkManager } from "./network/network-manager.ts";
+import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { type AttachedTask, NetworkManager, type Underlay, VXLAN_PORT_DEFAULT } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
-import type { Protocol, PublishedPort } from "./network/ruleset.ts";
+import type { Protocol } from "./network/ruleset.ts";
 import { systemSysctls } from "./network/sysctl.ts";
+import { clusterNetwork } from "./network-view.ts";
 import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./node-runtime.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
 import type { HostPath } from "./runtime/op.ts";
@@ -60,8 +61,8 @@ export interface ContainerExecutorOptions {
   readonly insecureRegistries: readonly string[];
   /** How long an image stays that no container uses, in ms; 0 keeps all. */
   readonly imageRetentionMs: number;
-  /** Name of the host's bridge and of the nftables table; agents that share a network namespace need different ones. */
-  readonly bridge: string;
+  /** Name of the fabric's device and of the nftables table; agents that share a network namespace need different ones. */
+  readonly networkDevice: string;
 }
 
 export class ContainerExecutor implements Executor, AsyncDisposable {
@@ -74,7 +75,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   readonly #controllers = new Map<TaskId, ContainerController>();
   readonly #networkReady = Promise.withResolvers<NetworkManager>();
   #network: NetworkManager | undefined;
-  #pool: Ipv4Prefix | undefined;
+  #settings: NetworkSettings | undefined;
 
   private constructor(options: ContainerExecutorOptions, images: ImageStore) {
     const { clock, random, logger, facts, directories, cgroups, clusterImages } = options;
@@ -129,35 +130,37 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     });
   }
 
-  async configure({ addressPool }: { readonly addressPool: string }, signal: AbortSignal): Promise<void> {
-    const pool = parsePrefix(addressPool);
-    if (this.#pool) {
-      const same = formatPrefix(this.#pool) === formatPrefix(pool);
-      if (same) return;
-      this.#recordPool(addressPool);
+  async configure(settings: NetworkSettings, signal: AbortSignal): Promise<void> {
+    const before = this.#settings;
+    if (before && sameSettings(before, settings)) return;
+    if (before && before.addressPool !== settings.addressPool) {
+      this.#recordSettings(settings);
+      const { addressPool } = settings;
       this.#options.logger.error({ addressPool }, "the cluster's address pool changed: restart this agent");
       return;
     }
-    await this.#startNetwork(pool, this.#controllers.keys(), signal);
-    this.#recordPool(addressPool);
+    await this.#startNetwork(settings, signal);
+    this.#recordSettings(settings);
   }
 
-  async #startNetwork(pool: Ipv4Prefix, live: Iterable<TaskId>, signal: AbortSignal): Promise<void> {
-    const network = this.#networkOf(pool);
-    await network.start(signal);
-    await network.cleanup(live, signal);
-    this.#pool = pool;
+  async #startNetwork(settings: NetworkSettings, signal: AbortSignal): Promise<void> {
+    const network = this.#network ?? this.#networkOf(parsePrefix(settings.addressPool));
+    await network.start(underlayOf(settings), signal);
+    this.#settings = settings;
+    if (this.#network) return;
+    await network.adopt([...this.#controllers.values()].flatMap(attachedTask), signal);
     this.#network = network;
     this.#networkReady.resolve(network);
     this.#scope.spawn("network", (inner) => network.run(inner));
   }
 
   /** What an earlier session told is good enough until a manager is there; what fails now is told when one is. */
-  async #resumeNetwork(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
+  async #resumeNetwork(signal: AbortSignal): Promise<void> {
     const { directories, logger } = this.#options;
-    if (!existsSync(directories.addressPool)) return;
+    if (!existsSync(directories.network)) return;
     try {
-      await this.#startNetwork(parsePrefix(await readFile(directories.addressPool, "utf8")), live, signal);
+      const text = await readFile(directories.network, "utf8");
+      await this.#startNetwork(readSettings(text), signal);
     } catch (reason) {
       if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
       logger.warn({ err: reason }, "network not taken up again: waiting for a manager");
@@ -170,13 +173,13 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     return runImageCollector({ clock, logger, images, containers: directories.containers, retentionMs }, signal);
   }
 
-  #recordPool(addressPool: string): void {
-    const path = this.#options.directories.addressPool;
+  #recordSettings(settings: NetworkSettings): void {
+    const path = this.#options.directories.network;
     try {
-      writeFileSync(`${path}.new`, addressPool, { mode: 0o600 });
+      writeFileSync(`${path}.new`, JSON.stringify(settings), { mode: 0o600 });
       renameSync(`${path}.new`, path);
     } catch (reason) {
-      this.#options.logger.warn({ path, err: reason }, "address pool not recorded");
+      this.#options.logger.warn({ path, err: reason }, "network settings not recorded");
     }
   }
 
@@ -186,9 +189,9 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     return controller;
   }
 
-  async publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void> {
-    const network = await this.#node.network(signal);
-    await network.setPublished(endpoints.map(publishedPort), signal);
+  async publish(network: NodeNetwork, signal: AbortSignal): Promise<void> {
+    const manager = await this.#node.network(signal);
+    await manager.setCluster(clusterNetwork(network), signal);
   }
 
   async *portProblems(signal: AbortSignal): AsyncGenerator<readonly PortProblem[], void, undefined> {
@@ -219,7 +222,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     await this.#node.volumes.recover(live, signal);
     await this.#free(live, signal);
-    await this.#resumeNetwork(live, signal);
+    await this.#resumeNetwork(signal);
     this.#scope.spawn("collect images", (inner) => this.#collectImages(inner));
     this.#scope.spawn("measure volumes", (inner) => this.#node.volumes.measure(inner));
   }
@@ -257,10 +260,10 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 
   #networkOf(pool: Ipv4Prefix): NetworkManager {
-    const { clock, bridge } = this.#options;
+    const { clock, networkDevice: device } = this.#options;
     const logger = this.#options.logger.child({ part: "network" });
     const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
-    return new NetworkManager(world, { pool, bridge, table: bridge });
+    return new NetworkManager(world, { pool, device });
   }
 
   /** Lets go of everything; containers, links and rules stay. */
@@ -274,27 +277,42 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 }
 
-const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
-  [PortConfig_Protocol.TCP]: "tcp",
-  [PortConfig_Protocol.UDP]: "udp",
-  [PortConfig_Protocol.SCTP]: "sctp",
-};
-
 const WIRE_PROTOCOLS: Readonly<Record<Protocol, PortConfig_Protocol>> = {
   tcp: PortConfig_Protocol.TCP,
   udp: PortConfig_Protocol.UDP,
   sctp: PortConfig_Protocol.SCTP,
 };
 
-function publishedPort({ port, targets }: PublishedEndpoint): PublishedPort {
-  const hostIp = parseIpv4(hostAddress(port));
-  return {
-    protocol: PROTOCOLS[port.protocol],
-    port: port.publishedPort,
-    ...(hostIp !== undefined && { hostIp }),
-    targets: targets.flatMap(({ address }) => {
-      const parsed = parseIpv4(address);
-      return parsed === undefined ? [] : [{ address: parsed, port: port.targetPort }];
-    }),
-  };
+const LOOPBACK = { address: 0x7f000000, length: 8 };
+
+/** A node that managers see on loopback has no other hosts beside it. */
+function underlayOf({ nodeAddress, dataPathPort }: NetworkSettings): Underlay {
+  const address = parseIpv4(nodeAddress);
+  const local = address === undefined || contains(LOOPBACK, address) ? undefined : address;
+  return { local, port: dataPathPort || VXLAN_PORT_DEFAULT };
+}
+
+function sameSettings(one: NetworkSettings, other: NetworkSettings): boolean {
+  return (
+    one.addressPool === other.addressPool &&
+    one.nodeAddress === other.nodeAddress &&
+    one.dataPathPort === other.dataPathPort
+  );
+}
+
+/** Reads what `configure` was told. Throws `data_loss` when that is not what the file holds. */
+function readSettings(text: string): NetworkSettings {
+  try {
+    const { addressPool, nodeAddress, dataPathPort } = JSON.parse(text);
+    return { addressPool: String(addressPool), nodeAddress: String(nodeAddress), dataPathPort: Number(dataPathPort) };
+  } catch (reason) {
+    throw SwarmError.wrap("read the network's settings", reason, "data_loss");
+  }
+}
+
+/** A task without addresses has nothing on the network. */
+function attachedTask({ assigned, id: taskId }: ContainerController): readonly AttachedTask[] {
+  const { task } = assigned;
+  if (task.address === "" && task.networks.length === 0) return [];
+  return [{ taskId, attachment: attachmentOf(assigned) }];
 }

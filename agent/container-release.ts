@@ -1,7 +1,7 @@
 import type { TaskId } from "../common/base/id.ts";
 import { removeContents } from "./container-contents.ts";
+import { attachmentOf } from "./container-network.ts";
 import type { AssignedTask } from "./executor.ts";
-import { parsePrefix } from "./network/address.ts";
 import { containerDirectory, contentsOf, type NodeRuntime } from "./node-runtime.ts";
 import type { HostPath } from "./runtime/op.ts";
 
@@ -10,13 +10,13 @@ import type { HostPath } from "./runtime/op.ts";
  * the exit record stay until the directory is removed. Repeating it is harmless. The end of `prepare` is not awaited: call
  * it only when nothing makes the container.
  */
-export async function releaseContainer({ task }: AssignedTask, node: NodeRuntime, signal: AbortSignal): Promise<void> {
+export async function releaseContainer(assigned: AssignedTask, node: NodeRuntime, signal: AbortSignal): Promise<void> {
+  const { task } = assigned;
   const taskId = task.id as TaskId;
   await node.cgroups.remove(taskId, signal);
   const network = node.networkNow();
-  if (network && task.address !== "") {
-    await network.detach(taskId, { kind: "bridge", address: parsePrefix(task.address) }, signal);
-  }
+  if (network && (task.address !== "" || task.networks.length > 0))
+    await network.detach(taskId, attachmentOf(assigned), signal);
   if (node.directories.contents !== undefined) removeContents(contentsOf(node.directories, taskId));
   await node.volumes.release(taskId, signal);
   const directory = containerDirectory(node.directories, taskId);

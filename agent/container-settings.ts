@@ -12,10 +12,10 @@ import type { ImageConfig } from "../common/model/oci-image.ts";
 import { expandContainerSpec, type TemplateContext } from "../common/model/template.ts";
 import { type ContainerSpec, ContainerSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { type MountDirectories, type PlannedMount, planMounts } from "./container-mounts.ts";
+import { attachmentOf } from "./container-network.ts";
 import { type ContentPlan, planContents } from "./content-plan.ts";
 import type { AssignedTask } from "./executor.ts";
 import { type HealthPolicy, healthPolicy } from "./health.ts";
-import { parsePrefix } from "./network/address.ts";
 import type { Attachment } from "./network/attach.ts";
 import { signalNumber } from "./stop-signal.ts";
 
@@ -102,14 +102,6 @@ export function lifeSettings(settings: ContainerSettings, image: ImageConfig): L
     gracePeriodMs: settings.gracePeriodMs,
     health: healthPolicy(settings.spec.healthcheck, image.healthcheck),
   };
-}
-
-/** A task with an address is on the bridge; one without says `host` or `none`. */
-function attachmentOf({ task, template }: AssignedTask): Attachment {
-  const target = template.spec?.networks[0]?.target;
-  if (target === "host" || target === "none") return { kind: target };
-  if (task.address === "") throw new SwarmError("failed_precondition", "the task was given no address");
-  return { kind: "bridge", address: parsePrefix(task.address) };
 }
 
 function templateContext({ task, template }: AssignedTask, node: NodeNames): TemplateContext {

@@ -1,5 +1,5 @@
 /**
- * Keeps the node's published ports as its tasks need them: one publication at a time, always of the whole newest set,
+ * Keeps the node's network as its tasks need it, published ports and all: one publication at a time, always of the whole newest set,
  * however many changes came meanwhile.
  */
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
@@ -8,19 +8,19 @@ import { AssertionFailure } from "../common/base/error.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import { Wakeup } from "../common/base/wakeup.ts";
-import type { Executor, PublishedEndpoint } from "./executor.ts";
+import type { Executor, NodeNetwork } from "./executor.ts";
 
 const RETRY: BackoffOptions = { delayMsMin: 100, delayMsMax: 10_000 };
 /** Longer than any healthy kernel needs; without it one stuck publication would hold up every shutdown. */
 const PUBLISH_TIMEOUT_MS = 5_000;
 
-/** What the publisher needs. `endpoints` is asked anew for each publication. */
+/** What the publisher needs. `network` is asked anew for each publication. */
 export interface EndpointPublisherOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
   readonly executor: Executor;
-  readonly endpoints: () => readonly PublishedEndpoint[];
+  readonly network: () => NodeNetwork;
 }
 
 export class EndpointPublisher {
@@ -62,15 +62,15 @@ export class EndpointPublisher {
 
   /** Publishes the newest set once; who waits for it goes on in either case. */
   async #publish(signal: AbortSignal): Promise<boolean> {
-    const { clock, logger, executor, endpoints } = this.#options;
-    const limits = { clock, timeoutMs: PUBLISH_TIMEOUT_MS, operation: "publish ports" };
+    const { clock, logger, executor, network } = this.#options;
+    const limits = { clock, timeoutMs: PUBLISH_TIMEOUT_MS, operation: "publish the network" };
     const served = this.#waiting.splice(0);
     try {
-      await withTimeout(limits, signal, (inner) => executor.publish(endpoints(), inner));
+      await withTimeout(limits, signal, (inner) => executor.publish(network(), inner));
       return true;
     } catch (reason) {
       if (signal.aborted || reason instanceof AssertionFailure) throw reason;
-      logger.error({ err: reason }, "publishing ports failed, trying again");
+      logger.error({ err: reason }, "publishing the network failed, trying again");
       return false;
     } finally {
       for (const resolve of served) resolve();

@@ -12,9 +12,20 @@ import type {
   LogMessage,
   TaskUsage,
 } from "../proto/gen/swarm/v1/control_pb.js";
-import type { TaskTemplate } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type {
+  NetworkAssignment,
+  Peer,
+  ServiceEndpoint,
+  TaskEndpoint,
+  TaskTemplate,
+} from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogOptions, NodeVolume, Task } from "../proto/gen/swarm/v1/objects_pb.js";
-import type { NodeDescription, PortConfig, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
+import type {
+  EndpointSpec_Affinity,
+  NodeDescription,
+  PortConfig,
+  PortConfig_Protocol,
+} from "../proto/gen/swarm/v1/types_pb.js";
 import type { ContentSource } from "./content-cache.ts";
 
 /** A task as its node needs it: the task and the spec version that it names. */
@@ -23,6 +34,7 @@ export interface AssignedTask {
   readonly template: TaskTemplate;
   /** Where the secrets and configs that the template pins come from. */
   readonly contents: ContentSource;
+  readonly networks: NetworkSource;
 }
 
 /** How a container ended. `exitCode` is the code, or 128 + signal as shells have it. */
@@ -75,10 +87,48 @@ export interface TaskController {
   logs(options: LogOptions, signal: AbortSignal): AsyncIterable<LogMessage>;
 }
 
-/** A published port and the tasks of this node that serve it now. */
+/** A published port and the tasks that serve it now. */
 export interface PublishedEndpoint {
   readonly port: PortConfig;
-  readonly targets: readonly { readonly taskId: TaskId; readonly address: string }[];
+  readonly affinity: EndpointSpec_Affinity;
+  /** `own`: of this very node. */
+  readonly targets: readonly { readonly taskId: string; readonly address: string; readonly own: boolean }[];
+}
+
+/** A task of this node as the network sees it. */
+export interface OwnTask {
+  readonly task: Task;
+  /** Running, healthy, and not about to stop. */
+  readonly serving: boolean;
+  /** Where its service's published ports lead; empty for none. */
+  readonly ingressAddress: string;
+}
+
+/** All that the node's network is made from. */
+export interface NodeNetwork {
+  readonly networks: readonly NetworkAssignment[];
+  readonly peers: readonly Peer[];
+  readonly services: readonly ServiceEndpoint[];
+  /** Tasks of other nodes. */
+  readonly tasks: readonly TaskEndpoint[];
+  readonly own: readonly OwnTask[];
+  /** What follows from all this for published ports. */
+  readonly endpoints: readonly PublishedEndpoint[];
+}
+
+/** Knows the networks that tasks of this node are on. */
+export interface NetworkSource {
+  network(networkId: string): NetworkAssignment | undefined;
+}
+
+/** What a session tells of the node's place in the cluster's network. */
+export interface NetworkSettings {
+  /** The nodes' own network, in CIDR form. */
+  readonly addressPool: string;
+  /** This node's address for other nodes; empty: not known yet. */
+  readonly nodeAddress: string;
+  /** UDP port of the traffic between nodes. */
+  readonly dataPathPort: number;
 }
 
 /** A published port that cannot be had: somebody else on the host holds it, or its address is not the host's. */
@@ -96,14 +146,14 @@ export interface Executor {
   /** What this node is and has; asked again from time to time. */
   describe(): Promise<NodeDescription>;
   /**
-   * Told by each session: the cluster's address pool. Controllers of tasks from before the agent's restart are made and
-   * driven earlier, with the pool that an earlier session told; before the very first one `prepare` waits for this.
+   * Told by each session. Controllers of tasks from before the agent's restart are made and driven earlier, with what an
+   * earlier session told; before the very first one `prepare` waits for this.
    */
-  configure(options: { readonly addressPool: string }, signal: AbortSignal): Promise<void>;
+  configure(settings: NetworkSettings, signal: AbortSignal): Promise<void>;
   /** The controller of a task, new or known from before the agent's restart. */
   controller(assigned: AssignedTask): TaskController;
-  /** The published ports as they should be now, in full. Never overlaps itself; not called before the first complete set. */
-  publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal): Promise<void>;
+  /** The network as it should be now, in full. Never overlaps itself; not called before the first complete set. */
+  publish(network: NodeNetwork, signal: AbortSignal): Promise<void>;
   /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */
   portProblems(signal: AbortSignal): AsyncIterable<readonly PortProblem[]>;
   /** The node's named volumes in full: now, and each time they may have changed, until the signal aborts. One reader. */

@@ -20,7 +20,7 @@ import type { Volumes } from "./volumes.ts";
 /**
  * The agent's data directory, every part of it 0700:
  *
- *   node-id  lock  address-pool  endpoints.pb
+ *   node-id  lock  network.json  endpoints.pb
  *   tasks/<task id>.pb
  *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
  *   root/                   empty: where every container mounts its root, in its own mount namespace
@@ -31,7 +31,7 @@ export interface AgentDirectories {
   /** File: the published ports as a manager last told them. */
   readonly endpoints: string;
   /** File: the cluster's address pool as a manager last told it. */
-  readonly addressPool: string;
+  readonly network: string;
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
@@ -47,7 +47,7 @@ export function agentDirectories(dataDirectory: string, contents: string | undef
   return {
     tasks: `${dataDirectory}/tasks`,
     endpoints: `${dataDirectory}/endpoints.pb`,
-    addressPool: `${dataDirectory}/address-pool`,
+    network: `${dataDirectory}/network.json`,
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,

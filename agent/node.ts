@@ -108,7 +108,7 @@ async function openExecutor(parts: {
       clusterImages,
       insecureRegistries: settings.insecureRegistries,
       imageRetentionMs: settings.imageRetentionMs,
-      bridge: settings.bridge,
+      networkDevice: settings.networkDevice,
     },
     hostPlatform(),
   );

@@ -10,7 +10,7 @@ function settings(argv: readonly string[], environment: Record<string, string> =
 }
 
 test("defaults, flags and environment", () => {
-  expect(settings([])).toMatchObject({ managers: ["127.0.0.1:2377"], bridge: "swarm0", labels: {} });
+  expect(settings([])).toMatchObject({ managers: ["127.0.0.1:2377"], networkDevice: "swarm0", labels: {} });
   expect(
     settings(["--manager", "a:1, b:2", "--join-token-file", "/t", "--label", "disk=ssd,zone=a=b"], {
       SWARM_AGENT_HOSTNAME: "n7",
@@ -36,13 +36,15 @@ test("bad options", () => {
     "a,b:1",
     "--data-dir",
     "x",
-    "--bridge",
+    "--network-device",
     "much-too-long-a-name",
     "--label",
     "x",
     "--log-level",
     "loud",
   ];
-  expect(() => settings(bad)).toThrow(/--manager: a is not HOST:PORT.*--data-dir.*--bridge.*--label.*--log-level/);
+  expect(() => settings(bad)).toThrow(
+    /--manager: a is not HOST:PORT.*--data-dir.*--network-device.*--label.*--log-level/,
+  );
   expect(() => settings(["--bogus"])).toThrow("unknown flag");
 });

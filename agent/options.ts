@@ -43,9 +43,9 @@ const OPTIONS = {
     default: "24h",
   },
   "cgroup-parent": { value: "PATH", help: "Cgroup of all tasks (default: /swarm-<start of the node's id>)" },
-  bridge: {
+  "network-device": {
     value: "NAME",
-    help: "The bridge of the tasks, and the name of the nftables table. Agents that share a\nnetwork namespace need different ones",
+    help: "The device to other hosts, and the name of the nftables table: the same on all hosts.\nAgents that share a network namespace need different ones",
     default: "swarm0",
   },
   purge: {
@@ -82,7 +82,7 @@ export interface AgentSettings {
   /** 0 keeps all. */
   readonly imageRetentionMs: number;
   readonly cgroupParent: string | undefined;
-  readonly bridge: string;
+  readonly networkDevice: string;
   /** Undo everything instead of running. */
   readonly purge: boolean;
   readonly log: LoggerOptions;
@@ -104,7 +104,11 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     check(flag, values[flag].startsWith("/"), "must be an absolute path");
   }
   check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
-  check("bridge", /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values.bridge), "must be 1 to 15 letters, digits, - or _");
+  check(
+    "network-device",
+    /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values["network-device"]),
+    "must be 1 to 15 letters, digits, - or _",
+  );
   const labels = splitList(values.label).map((label) => {
     check("label", /^[^=\s]+=/.test(label), `${label} is not KEY=VALUE`);
     const equals = label.indexOf("=");
@@ -131,7 +135,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     insecureRegistries: splitList(values["insecure-registry"]),
     imageRetentionMs: retentionMs,
     cgroupParent: values["cgroup-parent"],
-    bridge: values.bridge,
+    networkDevice: values["network-device"],
     purge: values.purge,
     log: logOptions(level ?? "info", format),
   };

@@ -14,6 +14,7 @@ import { HEARTBEAT_PERIOD_MS_DEFAULT } from "../common/model/defaults.ts";
 import { type Client, createClient, type Transport } from "../common/rpc/service.ts";
 import { Dispatcher, LogBroker, type SessionMessage, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { NodeDescription } from "../proto/gen/swarm/v1/types_pb.js";
+import type { NetworkSettings } from "./executor.ts";
 
 /** SwarmKit's bounds: a lower first delay would stampede a manager that restarts, a higher cap slow the recovery. */
 const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
@@ -65,7 +66,7 @@ export interface SessionKeeperOptions {
   readonly connect: Connect;
   readonly describe: () => Promise<NodeDescription>;
   /** Told by each session, before `serve`. */
-  readonly configure: (options: { readonly addressPool: string }, signal: AbortSignal) => Promise<void>;
+  readonly configure: (settings: NetworkSettings, signal: AbortSignal) => Promise<void>;
   /** Hears what managers say of the cluster and of this node. */
   readonly heard?: (message: SessionMessage) => void;
   /** What lives as long as one session; its failure ends the session. */
@@ -138,7 +139,8 @@ export class SessionKeeper {
     const first = await withTimeout(register, scope.signal, () => messages.next());
     if (first.done) return new SwarmError("unavailable", `manager ${address} closed the session`);
     const sessionId = this.#learn(first.value);
-    await configure({ addressPool: first.value.addressPool }, scope.signal);
+    const { addressPool, nodeAddress, dataPathPort } = first.value;
+    await configure({ addressPool, nodeAddress, dataPathPort }, scope.signal);
     const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker, streamBroker };
     this.#lost = false;
     logger.info({ manager: address, sessionId }, "session opened");

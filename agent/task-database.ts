@@ -4,12 +4,16 @@
  */
 import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { isId, type TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
-import { EndpointsRecordSchema, type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
-import type { ServiceEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import {
+  type EndpointsRecord,
+  EndpointsRecordSchema,
+  type TaskRecord,
+  TaskRecordSchema,
+} from "../proto/gen/swarm/v1/agent_pb.js";
 import type { AgentDirectories } from "./node-runtime.ts";
 
 /** Where task records, and the endpoints of their services, are kept. Every method throws a SwarmError that names the file. */
@@ -21,8 +25,8 @@ export interface TaskDatabase {
   /** Forgets a task; one that is not there is fine. */
   delete(taskId: TaskId): Promise<void>;
   /** The endpoints as they were last put; undefined when there are none yet or they are damaged. */
-  loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined>;
-  putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void>;
+  loadEndpoints(): Promise<EndpointsRecord | undefined>;
+  putEndpoints(record: EndpointsRecord): Promise<void>;
 }
 
 /** Records as files `<tasks>/<task id>.pb`. */
@@ -78,20 +82,19 @@ export class FileTaskDatabase implements TaskDatabase {
     }
   }
 
-  async loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined> {
+  async loadEndpoints(): Promise<EndpointsRecord | undefined> {
     const path = this.#endpointsPath;
     try {
-      return fromBinary(EndpointsRecordSchema, await readFile(path)).endpoints;
+      return fromBinary(EndpointsRecordSchema, await readFile(path));
     } catch (reason) {
       if (errnoOf(reason) !== "ENOENT") this.#logger.warn({ path, err: reason }, "endpoints not read");
       return undefined;
     }
   }
 
-  async putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void> {
+  async putEndpoints(record: EndpointsRecord): Promise<void> {
     const path = this.#endpointsPath;
     try {
-      const record = create(EndpointsRecordSchema, { endpoints: [...endpoints] });
       writeFileSync(`${path}.new`, toBinary(EndpointsRecordSchema, record), { mode: 0o600 });
       renameSync(`${path}.new`, path);
     } catch (reason) {
@@ -144,11 +147,11 @@ export class MemoryTaskDatabase implements TaskDatabase {
     this.#records.delete(taskId);
   }
 
-  async loadEndpoints(): Promise<readonly ServiceEndpoint[] | undefined> {
-    return this.#endpoints && fromBinary(EndpointsRecordSchema, this.#endpoints).endpoints;
+  async loadEndpoints(): Promise<EndpointsRecord | undefined> {
+    return this.#endpoints && fromBinary(EndpointsRecordSchema, this.#endpoints);
   }
 
-  async putEndpoints(endpoints: readonly ServiceEndpoint[]): Promise<void> {
-    this.#endpoints = toBinary(EndpointsRecordSchema, create(EndpointsRecordSchema, { endpoints: [...endpoints] }));
+  async putEndpoints(record: EndpointsRecord): Promise<void> {
+    this.#endpoints = toBinary(EndpointsRecordSchema, record);
   }
 }

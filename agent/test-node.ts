@@ -66,7 +66,7 @@ let nodes = 0;
 export class TestNode implements AsyncDisposable {
   readonly directory: string;
   readonly source: MemorySource;
-  readonly bridge = `swt${process.pid % 100_000}x${nodes++}`;
+  readonly networkDevice = `swt${process.pid % 100_000}x${nodes++}`;
   readonly #cgroups: CgroupManager;
   /** By process, too: on this host's network others may run the same test. */
   readonly #pool = `10.${130 + ((process.pid + nodes) % 90)}.0.0/16`;
@@ -116,7 +116,7 @@ export class TestNode implements AsyncDisposable {
         facts: await readHostFacts((path) => readFile(path, "utf8"), process.arch),
         shimPath: buildShim(),
         clusterImages: this.source,
-        bridge: this.bridge,
+        networkDevice: this.networkDevice,
       },
       hostPlatform(),
     );
@@ -132,7 +132,7 @@ export class TestNode implements AsyncDisposable {
       this.#scope,
     );
     await this.#worker.recover(this.#scope.signal);
-    await this.#executor.configure({ addressPool: this.#pool }, this.#scope.signal);
+    await this.#executor.configure({ addressPool: this.#pool, nodeAddress: "", dataPathPort: 0 }, this.#scope.signal);
     this.#sequence = 0;
   }
 

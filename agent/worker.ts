@@ -6,11 +6,12 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../common/base/clock.ts";
 import { assert, SwarmError } from "../common/base/error.ts";
-import type { ServiceId, TaskId } from "../common/base/id.ts";
+import type { TaskId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { hostAddress } from "../common/model/ports.ts";
+import { ingressAddress } from "../common/model/task-addresses.ts";
 import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
 import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import {
@@ -18,14 +19,14 @@ import {
   AssignmentChange_Action,
   type AssignmentsMessage,
   AssignmentsMessage_Type,
-  type ServiceEndpoint,
   type TaskTemplate,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { LogSelector, Task } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type PortConfig, TaskStatusSchema } from "../proto/gen/swarm/v1/types_pb.js";
+import { ClusterNetworkState } from "./cluster-network.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EndpointPublisher } from "./endpoint-publisher.ts";
-import type { Executor, PortProblem, PublishedEndpoint, TaskController } from "./executor.ts";
+import type { Executor, OwnTask, PortProblem, TaskController } from "./executor.ts";
 import type { Reporter } from "./reporter.ts";
 import type { TaskDatabase } from "./task-database.ts";
 import { TaskManager } from "./task-manager.ts";
@@ -61,7 +62,7 @@ export class Worker {
   readonly #scope: Scope;
   readonly #managers = new Map<TaskId, TaskManager>();
   readonly #templates = new Map<string, TaskTemplate>();
-  readonly #endpoints = new Map<ServiceId, ServiceEndpoint>();
+  readonly #network = new ClusterNetworkState();
   readonly #contents = new ContentCache();
   readonly #publisher: EndpointPublisher;
   readonly #purger: VolumePurger;
@@ -70,15 +71,15 @@ export class Worker {
   #sequence = "";
   #epoch = 0n;
   #complete = false;
-  /** Until a manager or the record of an earlier run told the endpoints, the published ports stand as they are. */
-  #knowsEndpoints = false;
+  /** Until a manager or the record of an earlier run told of it, the network stands as it is. */
+  #knowsNetwork = false;
 
   /** `scope` owns the task managers' loops: its end stops them, not their containers. */
   constructor(options: WorkerOptions, scope: Scope) {
     this.#options = options;
     this.#scope = scope;
     this.#purger = new VolumePurger(options, scope);
-    this.#publisher = new EndpointPublisher({ ...options, endpoints: () => this.#published() });
+    this.#publisher = new EndpointPublisher({ ...options, network: () => this.#network.snapshot(this.#own()) });
   }
 
   /** Takes up the tasks on record from before the agent's restart. Called once, before the first message. */
@@ -91,13 +92,13 @@ export class Worker {
       const manager = this.#resume(record, recover(status.state, record.bootId === bootId));
       reporter.report(manager.id, manager.status);
     }
-    await this.#loadEndpoints();
+    await this.#loadNetwork();
     await executor.collect(new Set(this.#managers.keys()), signal);
     if (records.length > 0) logger.info({ tasks: this.#managers.size }, "tasks of an earlier run taken up");
-    this.#scope.spawn("publish ports", (inner) => this.#publisher.run(inner));
+    this.#scope.spawn("publish the network", (inner) => this.#publisher.run(inner));
     this.#scope.spawn("port problems", (inner) => this.#followPortProblems(inner));
     for (const manager of this.#managers.values()) this.#launch(manager);
-    if (this.#knowsEndpoints) void this.#publisher.changed();
+    if (this.#knowsNetwork) void this.#publisher.changed();
   }
 
   /** Applies one message of the assignments stream. */
@@ -109,15 +110,13 @@ export class Worker {
     this.#epoch = message.epoch;
     this.#sequence = message.resultsIn;
     if (complete) this.#closeAbsent(message);
-    const portsBefore = this.#endpoints.size;
-    for (const change of message.changes) this.#change(change);
-    const ports = message.changes.some((change) => change.item.case === "endpoint");
-    if (!this.#complete || ports || this.#endpoints.size !== portsBefore) {
+    const network = this.#takeAll(message.changes);
+    if (complete || network) {
       void this.#publisher.changed();
-      this.#scope.spawn("record endpoints", () => this.#recordEndpoints());
+      this.#scope.spawn("record the network", () => this.#recordNetwork());
     }
     this.#complete = true;
-    this.#knowsEndpoints = true;
+    this.#knowsNetwork = true;
     return "applied";
   }
 
@@ -146,6 +145,16 @@ export class Worker {
     signal.addEventListener("abort", () => this.#taskListeners.delete(onTask), { once: true });
   }
 
+  /** Applies changes in their order; returns whether any was about the network. */
+  #takeAll(changes: readonly AssignmentChange[]): boolean {
+    let network = false;
+    for (const change of changes) {
+      if (this.#network.apply(change)) network = true;
+      else this.#change(change);
+    }
+    return network;
+  }
+
   /** A new task must come with its template, or after it. */
   #hasTemplates(message: AssignmentsMessage): boolean {
     const arriving = new Set<string>();
@@ -163,7 +172,7 @@ export class Worker {
     for (const { item } of message.changes) if (item.case === "task") tasks.add(item.value.id);
     for (const [taskId, manager] of this.#managers) if (!tasks.has(taskId)) manager.remove();
     this.#templates.clear();
-    this.#endpoints.clear();
+    this.#network.clear();
     this.#contents.clear();
     for (const { item } of message.changes)
       if (item.case === "template") this.#templates.set(templateKey(item.value), item.value);
@@ -176,10 +185,6 @@ export class Worker {
         if (removed) this.#templates.delete(templateKey(item.value));
         else this.#takeTemplate(item.value);
         return;
-      case "endpoint":
-        if (removed) this.#endpoints.delete(item.value.serviceId as ServiceId);
-        else this.#endpoints.set(item.value.serviceId as ServiceId, item.value);
-        return;
       case "task":
         if (removed) this.#managers.get(item.value.id as TaskId)?.remove();
         else this.#assign(item.value);
@@ -191,6 +196,7 @@ export class Worker {
       case "volume":
         if (removed) this.#purger.purge(item.value);
         return;
+      case "endpoint":
       case "network":
       case "peer":
       case "taskEndpoint":
@@ -240,11 +246,11 @@ export class Worker {
     const manager = new TaskManager({
       ...this.#options,
       record,
-      controller: executor.controller({ task, template, contents: this.#contents }),
+      controller: executor.controller({ task, template, contents: this.#contents, networks: this.#network }),
       hooks: {
         report: (taskId, status) => reporter.report(taskId, status),
-        portProblem: (serviceId) => this.#portProblem(serviceId as ServiceId),
-        servingChanged: (serviceId) => this.#servingChanged(serviceId as ServiceId),
+        portProblem: (serviceId) => this.#portProblem(serviceId),
+        servingChanged: (serviceId) => this.#servingChanged(serviceId),
         removed: (taskId) => {
           this.#managers.delete(taskId);
           reporter.forget(taskId);
@@ -259,25 +265,25 @@ export class Worker {
     this.#scope.spawn(`task ${manager.id}`, (signal) => manager.run(signal));
   }
 
-  #servingChanged(serviceId: ServiceId): Promise<void> {
-    if (!this.#knowsEndpoints || !this.#endpoints.get(serviceId)?.ports.length) return Promise.resolve();
+  #servingChanged(serviceId: string): Promise<void> {
+    if (!this.#knowsNetwork || !this.#network.isReached(serviceId)) return Promise.resolve();
     return this.#publisher.changed();
   }
 
-  async #loadEndpoints(): Promise<void> {
-    const endpoints = await this.#options.database.loadEndpoints();
-    if (!endpoints) return;
-    for (const endpoint of endpoints) this.#endpoints.set(endpoint.serviceId as ServiceId, endpoint);
-    this.#knowsEndpoints = true;
+  async #loadNetwork(): Promise<void> {
+    const record = await this.#options.database.loadEndpoints();
+    if (!record) return;
+    this.#network.restore(record);
+    this.#knowsNetwork = true;
   }
 
-  async #recordEndpoints(): Promise<void> {
+  async #recordNetwork(): Promise<void> {
     try {
-      await this.#options.database.putEndpoints([...this.#endpoints.values()]);
+      await this.#options.database.putEndpoints(this.#network.record());
     } catch (reason) {
-      // Only an agent that starts again while no manager is there would miss them.
+      // Only an agent that starts again while no manager is there would miss it.
       if (!(reason instanceof SwarmError)) throw reason;
-      this.#options.logger.warn({ err: reason }, "endpoints not recorded");
+      this.#options.logger.warn({ err: reason }, "network not recorded");
     }
   }
 
@@ -289,8 +295,8 @@ export class Worker {
   }
 
   /** Why not all ports of a service can be reached on this node; empty when they can. */
-  #portProblem(serviceId: ServiceId): string {
-    const ports = this.#endpoints.get(serviceId)?.ports ?? [];
+  #portProblem(serviceId: string): string {
+    const ports = this.#network.service(serviceId)?.ports ?? [];
     const concerns = (port: PortConfig) => (problem: PortProblem) =>
       port.publishedPort === problem.port &&
       port.protocol === problem.protocol &&
@@ -301,18 +307,12 @@ export class Worker {
       .join("; ");
   }
 
-  #published(): PublishedEndpoint[] {
-    const targets = new Map<string, { readonly taskId: TaskId; readonly address: string }[]>();
-    for (const { serving, task, id } of this.#managers.values()) {
-      const address = task.address.split("/", 1)[0];
-      if (!serving || !address) continue;
-      const ofService = targets.get(task.serviceId) ?? [];
-      ofService.push({ taskId: id, address });
-      targets.set(task.serviceId, ofService);
-    }
-    return [...this.#endpoints.values()].flatMap(({ serviceId, ports }) =>
-      ports.map((port) => ({ port, targets: targets.get(serviceId) ?? [] })),
-    );
+  /** The node's own tasks as the network sees them. */
+  #own(): readonly OwnTask[] {
+    const isInternal = (networkId: string) => this.#network.network(networkId)?.internal ?? false;
+    return [...this.#managers.values()].map(({ task, serving }) => ({
+      ...{ task, serving, ingressAddress: ingressAddress(task, isInternal) },
+    }));
   }
 }
 

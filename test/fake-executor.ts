@@ -3,8 +3,9 @@ import type {
   AssignedTask,
   Executor,
   ExitStatus,
+  NetworkSettings,
+  NodeNetwork,
   PortProblem,
-  PublishedEndpoint,
   TaskController,
 } from "../agent/executor.ts";
 import { abortable, systemClock } from "../common/base/clock.ts";
@@ -58,11 +59,11 @@ export class FakeExecutor implements Executor {
     return create(NodeDescriptionSchema, { hostname: "fake" });
   }
 
-  async configure(options: { readonly addressPool: string }) {
-    this.calls.push(`configure ${options.addressPool}`);
+  async configure({ addressPool }: NetworkSettings) {
+    this.calls.push(`configure ${addressPool}`);
   }
 
-  async publish(endpoints: readonly PublishedEndpoint[], signal: AbortSignal) {
+  async publish({ endpoints }: NodeNetwork, signal: AbortSignal) {
     await this.#step("publish", signal);
     const shown = endpoints.map(
       ({ port, targets }) => `${port.publishedPort}→${targets.map(({ address }) => address).join(",")}`,

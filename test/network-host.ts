@@ -5,17 +5,23 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { parseIpv4, parsePrefix } from "../agent/network/address.ts";
-import type { Attachment, AttachOp } from "../agent/network/attach.ts";
+import { gatewayOf, type Ipv4, parseIpv4, parsePrefix } from "../agent/network/address.ts";
+import type { AttachOp } from "../agent/network/attach.ts";
 import type { Netlink } from "../agent/network/netlink.ts";
-import { NetworkManager } from "../agent/network/network-manager.ts";
+import {
+  type AttachedTask,
+  type ClusterNetwork,
+  NetworkManager,
+  type Underlay,
+  VXLAN_PORT_DEFAULT,
+} from "../agent/network/network-manager.ts";
 import { NftRuleLoader } from "../agent/network/rule-loader.ts";
 import { systemSysctls } from "../agent/network/sysctl.ts";
 import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import { openLogger } from "../common/base/logger.ts";
 import { Scope } from "../common/base/scope.ts";
-import type { ContainerStarted, HostRequest } from "./network-lab.ts";
+import type { ContainerStarted, HostRequest, TestCluster, TestTask } from "./network-lab.ts";
 
 const [helper = ""] = process.argv.slice(2);
 const containers = new Set<ChildProcessByStdio<Writable, Readable, null>>();
@@ -37,6 +43,7 @@ const helperNetlink: Netlink = {
   },
 };
 let manager: NetworkManager | undefined;
+let underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
 
 for await (const line of createInterface({ input: process.stdin })) {
   try {
@@ -57,7 +64,8 @@ async function obey(request: HostRequest): Promise<unknown> {
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, rules: new NftRuleLoader(), sysctls: systemSysctls };
     manager = new NetworkManager({ ...world, netlink: helperNetlink }, { pool: parsePrefix(request.pool) });
-    return manager.start(signal);
+    underlay = { port: VXLAN_PORT_DEFAULT, ...(request.local !== undefined && { local: ipv4(request.local) }) };
+    return manager.start(underlay, signal);
   }
   const network = manager;
   if (network === undefined) throw new SwarmError("failed_precondition", "open first");
@@ -65,33 +73,62 @@ async function obey(request: HostRequest): Promise<unknown> {
     case "run":
       return scope.spawn("network", (ending) => network.run(ending));
     case "start":
-      return network.start(signal);
+      return network.start(underlay, signal);
     case "attach": {
-      const plan = network.attach(request.taskId, bridged(request.address), { hostname: "test" });
+      const { taskId, attachment } = attached(request.task);
+      const plan = network.attach(taskId, attachment, { hostname: "test" });
       return runContainer(plan.ops, request.command);
     }
     case "publish":
-      return network.setPublished(
-        request.ports.map(({ hostIp, ...port }) => ({
-          ...port,
-          ...(hostIp !== undefined && { hostIp: parseIpv4(hostIp) ?? 0 }),
-          targets: port.targets.map((target) => ({ ...target, address: parseIpv4(target.address) ?? 0 })),
-        })),
-        signal,
-      );
+      return network.setCluster(clusterOf({ published: request.ports }), signal);
+    case "cluster":
+      return network.setCluster(clusterOf(request.cluster), signal);
     case "reconcile":
       return network.reconcile(signal);
-    case "detach":
-      return network.detach(request.taskId, bridged(request.address), signal);
-    case "cleanup":
-      return network.cleanup(request.live, signal);
+    case "detach": {
+      const { taskId, attachment } = attached(request.task);
+      return network.detach(taskId, attachment, signal);
+    }
+    case "adopt":
+      return network.adopt(request.live.map(attached), signal);
     case "removeAll":
       return network.removeAll(signal);
   }
 }
 
-function bridged(address: string): Attachment {
-  return { kind: "bridge", address: parsePrefix(address) };
+function attached({ taskId, addresses, internal = [] }: TestTask): AttachedTask {
+  const interfaces = addresses.map((text) => {
+    const address = parsePrefix(text);
+    return { address, gateway: gatewayOf(address), internal: internal.includes(text) };
+  });
+  return { taskId, attachment: { kind: "routed", interfaces } };
+}
+
+function clusterOf(cluster: TestCluster): ClusterNetwork {
+  const { networks = [], hosts = [], remote = {}, virtual = {}, published = [], served = [], affinity } = cluster;
+  return {
+    networks: networks.map(({ subnet, internal = false }) => ({ subnet: parsePrefix(subnet), internal })),
+    hosts: hosts.map(ipv4),
+    remote: Object.entries(remote).map(([address, host]) => ({ address: ipv4(address), host: ipv4(host) })),
+    virtual: Object.entries(virtual).map(([address, targets]) => ({
+      ...{ address: ipv4(address), targets: targets.map(ipv4), affinity: affinity ?? "none" },
+    })),
+    published: published.map(({ hostIp, ...port }) => ({
+      ...port,
+      ...(hostIp !== undefined && { hostIp: ipv4(hostIp) }),
+      targets: port.targets.map((target) => ({ ...target, address: ipv4(target.address) })),
+    })),
+    served: served.map((text) => {
+      const [address = "", port] = text.split(":");
+      return { protocol: "tcp", address: ipv4(address), port: Number(port) };
+    }),
+  };
+}
+
+function ipv4(text: string): Ipv4 {
+  const address = parseIpv4(text);
+  if (address === undefined) throw new SwarmError("invalid_argument", `${text} is no IPv4 address`);
+  return address;
 }
 
 async function* readAnswers(): AsyncGenerator<Uint8Array, void> {

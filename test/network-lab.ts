@@ -1,4 +1,4 @@
-/** Network namespaces for tests: a host with a real NetworkManager in it, and an outside client on its wire. */
+/** Network namespaces for tests: hosts with a real NetworkManager in each, and an outside client on their wire. */
 import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { promisify } from "node:util";
-import type { Protocol } from "../agent/network/ruleset.ts";
+import type { Affinity, Protocol } from "../agent/network/ruleset.ts";
 import type { TaskId } from "../common/base/id.ts";
 
 const run = promisify(execFile);
@@ -16,21 +16,42 @@ const root = new URL("..", import.meta.url).pathname;
 /** util-linux's way into a namespace. */
 const ENTER = "nsenter";
 
-/** What the host can be asked to do; see `network-host.ts`. */
+/** What a host can be asked to do; see `network-host.ts`. */
 export type HostRequest =
-  | { readonly do: "open"; readonly pool: string }
+  | { readonly do: "open"; readonly pool: string; readonly local?: string }
   | { readonly do: "run" | "start" | "reconcile" | "removeAll" }
-  | { readonly do: "attach"; readonly taskId: TaskId; readonly address: string; readonly command: readonly string[] }
+  | { readonly do: "attach"; readonly task: TestTask; readonly command: readonly string[] }
   | { readonly do: "publish"; readonly ports: readonly TestPort[] }
-  | { readonly do: "detach"; readonly taskId: TaskId; readonly address: string }
-  | { readonly do: "cleanup"; readonly live: readonly TaskId[] };
+  | { readonly do: "cluster"; readonly cluster: TestCluster }
+  | { readonly do: "detach"; readonly task: TestTask }
+  | { readonly do: "adopt"; readonly live: readonly TestTask[] };
+
+/** A task and its addresses, "10.224.0.7/12", one for each network; the internal ones are named. */
+export interface TestTask {
+  readonly taskId: TaskId;
+  readonly addresses: readonly string[];
+  readonly internal?: readonly string[];
+}
 
 /** A published port with its targets' addresses as text. */
 export interface TestPort {
   readonly protocol: Protocol;
   readonly port: number;
   readonly hostIp?: string;
+  readonly affinity?: Affinity;
   readonly targets: readonly { readonly address: string; readonly port: number }[];
+}
+
+/** What `NetworkManager.setCluster` takes, with addresses as text. */
+export interface TestCluster {
+  readonly networks?: readonly { readonly subnet: string; readonly internal?: boolean }[];
+  readonly hosts?: readonly string[];
+  readonly remote?: Readonly<Record<string, string>>;
+  readonly virtual?: Readonly<Record<string, readonly string[]>>;
+  readonly affinity?: Affinity;
+  readonly published?: readonly TestPort[];
+  /** "10.0.1.11:80", of tcp. */
+  readonly served?: readonly string[];
 }
 
 /** A container that runs: its process and the time its network operations took. */
@@ -39,30 +60,77 @@ export interface ContainerStarted {
   readonly ms: number;
 }
 
-/** The addresses of the wire between the two namespaces. */
+/** The addresses on the wire between the namespaces: the first host's, and the client's. */
 export const HOST_ADDRESS = "192.0.2.1";
-export const CLIENT_ADDRESS = "192.0.2.2";
+export const CLIENT_ADDRESS = "192.0.2.254";
 
-/** One host, one client, one wire; all of it goes when it is disposed. */
+type Child = ChildProcessByStdio<Writable, Readable, null>;
+
+/** One host: a network namespace and the process in it that owns its network. */
+export class LabHost {
+  readonly address: string;
+  readonly namespace: string;
+  readonly #lab: Lab;
+  readonly #process: Child;
+  readonly #answers: AsyncIterator<string>;
+
+  constructor(lab: Lab, options: { readonly namespace: string; readonly address: string }) {
+    this.#lab = lab;
+    this.namespace = options.namespace;
+    this.address = options.address;
+    const node = join(root, "node_modules/.bin/node");
+    this.#process = lab.start(this.namespace, node, join(root, "test/network-host.ts"), lab.helper);
+    this.#answers = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** Asks the host; throws its error. */
+  async ask(request: HostRequest): Promise<unknown> {
+    this.#process.stdin.write(`${JSON.stringify(request)}\n`);
+    const { value, done } = await this.#answers.next();
+    if (done) throw new Error("the host ended");
+    const answer = JSON.parse(value);
+    if (answer.error !== undefined) throw new Error(answer.error);
+    return answer.result;
+  }
+
+  /** Starts busybox's httpd in a container of the host; it answers with `name`. */
+  async serveHttp(task: TestTask, name: string): Promise<ContainerStarted> {
+    const home = join(this.#lab.directory, name);
+    await mkdir(home, { recursive: true });
+    await writeFile(join(home, "index.html"), name);
+    const command = ["busybox", "httpd", "-f", "-p", "80", "-h", home];
+    return (await this.ask({ do: "attach", task, command })) as ContainerStarted;
+  }
+
+  run(...command: readonly string[]): Promise<string> {
+    return within(`/run/netns/${this.namespace}`, command);
+  }
+
+  /** Ends the host's process, and with it its containers. It knows nothing of signals: the end of its input is its end. */
+  end(): void {
+    this.#process.stdin.end();
+  }
+
+  owns(child: Child): boolean {
+    return child === this.#process;
+  }
+}
+
+/** Hosts, one client, one wire; all of it goes when it is disposed. */
 export class Lab implements AsyncDisposable {
   readonly directory: string;
+  readonly hosts: LabHost[] = [];
   readonly #suffix = randomBytes(4).toString("hex");
-  readonly #children = new Set<ChildProcessByStdio<Writable, Readable, null>>();
-  #answers: AsyncIterator<string> | undefined;
-  #host: ChildProcessByStdio<Writable, Readable, null> | undefined;
+  readonly #children = new Set<Child>();
 
   private constructor(directory: string) {
     this.directory = directory;
   }
 
-  static async open(): Promise<Lab> {
+  static async open(hosts = 1): Promise<Lab> {
     const lab = new Lab(await mkdtemp(join(tmpdir(), "swarm-network-")));
-    await lab.#build();
+    await lab.#build(hosts);
     return lab;
-  }
-
-  get hostNamespace(): string {
-    return `swarm-host-${this.#suffix}`;
   }
 
   get clientNamespace(): string {
@@ -73,39 +141,35 @@ export class Lab implements AsyncDisposable {
     return join(this.directory, "helper");
   }
 
-  /** Asks the host; throws its error. */
-  async ask(request: HostRequest): Promise<unknown> {
-    this.#host?.stdin.write(`${JSON.stringify(request)}\n`);
-    const { value, done } = (await this.#answers?.next()) ?? { value: "", done: true };
-    if (done) throw new Error("the host ended");
-    const answer = JSON.parse(value);
-    if (answer.error !== undefined) throw new Error(answer.error);
-    return answer.result;
+  /** The first host, for tests that have but one. */
+  get host(): LabHost {
+    const [host] = this.hosts;
+    if (host === undefined) throw new Error("the lab has no host");
+    return host;
   }
 
-  /** Starts busybox's httpd in a container of the host; it answers with `name`. */
-  async serveHttp(taskId: TaskId, address: string, name: string): Promise<ContainerStarted> {
-    const home = join(this.directory, name);
-    await mkdir(home, { recursive: true });
-    await writeFile(join(home, "index.html"), name);
-    const command = ["busybox", "httpd", "-f", "-p", "80", "-h", home];
-    return (await this.ask({ do: "attach", taskId, address, command })) as ContainerStarted;
+  get hostNamespace(): string {
+    return this.host.namespace;
+  }
+
+  ask(request: HostRequest): Promise<unknown> {
+    return this.host.ask(request);
   }
 
   inHost(...command: readonly string[]): Promise<string> {
-    return this.#within(`/run/netns/${this.hostNamespace}`, command);
+    return this.host.run(...command);
   }
 
   inClient(...command: readonly string[]): Promise<string> {
-    return this.#within(`/run/netns/${this.clientNamespace}`, command);
+    return within(`/run/netns/${this.clientNamespace}`, command);
   }
 
   inContainer(container: ContainerStarted, ...command: readonly string[]): Promise<string> {
-    return this.#within(`/proc/${container.pid}/ns/net`, command);
+    return within(`/proc/${container.pid}/ns/net`, command);
   }
 
   /** Starts a command in a namespace that runs until the lab is gone. */
-  start(namespace: string, ...command: readonly string[]): ChildProcessByStdio<Writable, Readable, null> {
+  start(namespace: string, ...command: readonly string[]): Child {
     return this.#spawn(`/run/netns/${namespace}`, command);
   }
 
@@ -118,43 +182,48 @@ export class Lab implements AsyncDisposable {
     await Promise.all(
       [...this.#children].map(async (child) => {
         const ended = new Promise((resolve) => child.once("exit", resolve));
-        // The host ends at the end of its input and takes its containers with it; others know nothing of that.
-        if (child === this.#host) child.stdin.end();
+        const host = this.hosts.find((each) => each.owns(child));
+        if (host) host.end();
         else child.kill("SIGKILL");
         await ended;
       }),
     );
-    for (const name of [this.hostNamespace, this.clientNamespace]) await run("ip", ["netns", "del", name]);
+    for (const name of [...this.hosts.map(({ namespace }) => namespace), this.clientNamespace]) {
+      await run("ip", ["netns", "del", name]);
+    }
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  async #build(): Promise<void> {
+  async #build(count: number): Promise<void> {
     const source = join(root, "test/network-helper.c");
     await run("gcc", ["-O1", "-Wall", "-Wextra", "-o", this.helper, source]);
-    const [host, client] = [this.hostNamespace, this.clientNamespace];
-    for (const name of [host, client]) await run("ip", ["netns", "add", name]);
-    await run("ip", ["-n", host, "link", "add", "wire", "type", "veth", "peer", "wire", "netns", client]);
-    for (const [name, address] of [
-      [host, HOST_ADDRESS],
-      [client, CLIENT_ADDRESS],
-    ] as const) {
-      await run("ip", ["-n", name, "addr", "add", `${address}/24`, "dev", "wire"]);
-      for (const link of ["lo", "wire"]) await run("ip", ["-n", name, "link", "set", link, "up"]);
+    const client = this.clientNamespace;
+    await run("ip", ["netns", "add", client]);
+    await run("ip", ["-n", client, "link", "add", "wire", "type", "bridge"]);
+    await run("ip", ["-n", client, "addr", "add", `${CLIENT_ADDRESS}/24`, "dev", "wire"]);
+    for (const link of ["lo", "wire"]) await run("ip", ["-n", client, "link", "set", link, "up"]);
+    for (let index = 1; index <= count; index++) {
+      const namespace = `swarm-host${index}-${this.#suffix}`;
+      const address = `192.0.2.${index}`;
+      await run("ip", ["netns", "add", namespace]);
+      const peer = ["peer", `port${index}`, "netns", client];
+      await run("ip", ["-n", namespace, "link", "add", "wire", "type", "veth", ...peer]);
+      await run("ip", ["-n", client, "link", "set", `port${index}`, "master", "wire", "up"]);
+      await run("ip", ["-n", namespace, "addr", "add", `${address}/24`, "dev", "wire"]);
+      for (const link of ["lo", "wire"]) await run("ip", ["-n", namespace, "link", "set", link, "up"]);
+      this.hosts.push(new LabHost(this, { namespace, address }));
     }
-    const node = join(root, "node_modules/.bin/node");
-    this.#host = this.start(host, node, join(root, "test/network-host.ts"), this.helper);
-    this.#answers = createInterface({ input: this.#host.stdout })[Symbol.asyncIterator]();
   }
 
-  #spawn(namespace: string, command: readonly string[]): ChildProcessByStdio<Writable, Readable, null> {
+  #spawn(namespace: string, command: readonly string[]): Child {
     const child = spawn(ENTER, [`--net=${namespace}`, ...command], { stdio: ["pipe", "pipe", "inherit"] });
     this.#children.add(child);
     child.once("exit", () => this.#children.delete(child));
     return child;
   }
+}
 
-  async #within(namespace: string, command: readonly string[]): Promise<string> {
-    const { stdout } = await run(ENTER, [`--net=${namespace}`, ...command], { timeout: 20_000 });
-    return stdout;
-  }
+async function within(namespace: string, command: readonly string[]): Promise<string> {
+  const { stdout } = await run(ENTER, [`--net=${namespace}`, ...command], { timeout: 20_000 });
+  return stdout;
 }

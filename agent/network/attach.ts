@@ -1,38 +1,46 @@
 /**
  * What joins one task's network namespace to the host, as operations for the shim: computed here, sent there, no
- * process spawned.
+ * process spawned. Each network of the task is a veth pair of its own; the host's end is no bridge's port but a link
+ * that the host routes to, so neither end ever asks for a MAC, and nothing but IP passes.
  *
- *     container's netns                           host's netns
- *     eth0 10.224.0.7/12  ───── veth pair ─────  v3f9k2… ── port of swarm0 (10.224.0.1/12)
- *     default via 10.224.0.1
+ *     container's netns                                 host's netns
+ *     eth0 10.0.1.7/24  ────────── veth pair ──────── v3f9k2abcde0
+ *     10.0.1.0/24, default via 10.0.1.1 (not asked)     10.0.1.7 dev v3f9k2abcde0 (not asked)
  */
 import type { TaskId } from "../../common/base/id.ts";
 import { HOST_NETNS_FD, type NetlinkOp, type SetSysctlOp } from "../runtime/op.ts";
-import { formatIpv4, type Ipv4, type Ipv4Prefix, macOf } from "./address.ts";
-import { addAddress, addDefaultRoute, createVeth, LOOPBACK_INDEX, openPort, setLink } from "./rtnetlink.ts";
+import { formatIpv4, formatPrefix, type Ipv4, type Ipv4Prefix, macOf, networkOf, parseIpv4 } from "./address.ts";
+import { replaceNeighbor, replaceRoute, TABLE } from "./routing-messages.ts";
+import { addAddress, createVeth, LOOPBACK_INDEX, setLink } from "./rtnetlink.ts";
 
-/**
- * How a task is on the network. `bridge` is a port of the host's bridge with an address of the cluster's pool; `host`
- * shares the host's namespace; `none` has loopback only. A bridge has 1,024 ports: a `routed` kind (veth with a /32
- * route on the host, no port) is to join this union for more tasks on one host.
- */
-export type Attachment = BridgeAttachment | { readonly kind: "host" | "none" };
-
-/** A port of the host's bridge. */
-export interface BridgeAttachment {
-  readonly kind: "bridge";
+/** One network that a task is on. */
+export interface InterfaceSpec {
+  /** The task's address with its subnet's length. */
   readonly address: Ipv4Prefix;
+  /** Where packets to the subnet and beyond go: the host answers for it whoever bears it elsewhere. */
+  readonly gateway: Ipv4;
+  /** Whether nothing but this network can be reached by it: then it is no way out. */
+  readonly internal: boolean;
 }
 
-/** What `bridgeOps` needs to know of the host's side. */
+/**
+ * How a task is on the network. `routed` has one interface for each network, at least one; `host` shares the host's
+ * namespace; `none` has loopback only.
+ */
+export type Attachment =
+  | { readonly kind: "routed"; readonly interfaces: readonly InterfaceSpec[] }
+  | { readonly kind: "host" | "none" };
+
+/** What `routedOps` needs to know of the host's side. */
 export interface AttachPoint {
-  /** The bridge's index; it changes when somebody deletes the bridge and it is made anew. */
-  readonly bridgeIndex: number;
-  /** `vethGroup` of the bridge's name. */
+  /** The indexes that the host's ends get, one for each interface: free ones, so that a route may name them unread. */
+  readonly hostIndexes: readonly number[];
+  /** `vethGroup` of the fabric's name. */
   readonly group: number;
-  readonly gateway: Ipv4;
   readonly mtu: number;
-  /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then it is turned off on eth0. */
+  /** Where the host's own packets to a task come from. */
+  readonly hostAddress: Ipv4;
+  /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then it is turned off on the links. */
   readonly ipv6: boolean;
 }
 
@@ -43,12 +51,12 @@ export type AttachOp = NetlinkOp | SetSysctlOp;
 const VETH_GROUP = 0x7377;
 
 /**
- * The link group of a bridge's veths on the host. It differs by bridge (FNV-1a of its name), so that agents which share a
- * network namespace do not take each other's links for left-overs.
+ * The link group of a fabric's veths on the host. It differs by fabric (FNV-1a of its name), so that agents which share
+ * a network namespace do not take each other's links for left-overs.
  */
-export function vethGroup(bridge: string): number {
+export function vethGroup(fabric: string): number {
   let hash = 0x811c9dc5;
-  for (const byte of new TextEncoder().encode(bridge)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  for (const byte of new TextEncoder().encode(fabric)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return VETH_GROUP * 0x10000 + ((hash >>> 16) ^ (hash & 0xffff));
 }
 
@@ -58,9 +66,21 @@ export function vethGroup(bridge: string): number {
  */
 const ETH0_INDEX = 1000;
 
-/** The host's end of a task's veth: `v` and 11 of the 25 characters of its id (57 bits); the limit is 15. */
-export function vethName(taskId: TaskId): string {
-  return `v${taskId.slice(0, 11)}`;
+/** More networks than this a task cannot be on: one character of a link's name tells them apart. */
+export const INTERFACES_MAX = 36;
+
+/** The MAC of every host's end: a container talks to no other. */
+const HOST_MAC = Uint8Array.of(0x02, 0x42, 0xff, 0xff, 0xff, 0xfe);
+
+/** Docker's address of the resolver. Each container routes it to the host, which translates it to the agent's own. */
+export const RESOLVER_ADDRESS: Ipv4 = parseIpv4("127.0.0.11") ?? 0;
+
+/**
+ * The host's end of a task's veth: `v`, 10 of the 25 characters of its id (51 bits) and which of its interfaces it is;
+ * the kernel's limit is 15.
+ */
+export function vethName(taskId: TaskId, which = 0): string {
+  return `v${taskId.slice(0, 10)}${which.toString(INTERFACES_MAX)}`;
 }
 
 /** Whether a name has the form of `vethName`. */
@@ -69,38 +89,87 @@ export function isVethName(name: string): boolean {
 }
 
 /**
- * The operations that join a new network namespace to the bridge, in order, for the container's list of the plan.
- * The first needs the namespace to be new: a link of the task's name that still exists makes it fail with EEXIST.
+ * The operations that join a new network namespace to the host, in order, for the container's list of the plan. The
+ * first needs the namespace to be new: a link of the task's name that still exists makes it fail with EEXIST.
  */
-export function bridgeOps(taskId: TaskId, address: Ipv4Prefix, point: AttachPoint): readonly AttachOp[] {
-  const veth = vethName(taskId);
-  const pair = createVeth({
-    index: ETH0_INDEX,
-    name: "eth0",
-    mac: macOf(address.address),
-    mtu: point.mtu,
-    peer: { name: veth, group: point.group, netnsFd: HOST_NETNS_FD },
-  });
-  const port = setLink({ name: veth }, { master: point.bridgeIndex, ...(point.ipv6 ? { ipv6: false } : {}) });
+export function routedOps(
+  taskId: TaskId,
+  interfaces: readonly InterfaceSpec[],
+  point: AttachPoint,
+): readonly AttachOp[] {
+  const wayOut = Math.max(
+    0,
+    interfaces.findIndex(({ internal }) => !internal),
+  );
   return [
     ...loopbackOps(),
     // Before eth0 exists, so that it never has an address nor hears a router advertisement (CVE-2020-13401).
     ...(point.ipv6 ? [disableIpv6()] : []),
-    netlinkOp("container", `create veth eth0, ${veth}`, pair),
-    netlinkOp("host", `attach ${veth} to the bridge`, port),
-    netlinkOp("host", `open port ${veth}`, openPort({ name: veth })),
-    netlinkOp("container", `add address ${formatIpv4(address.address)} to eth0`, addAddress(ETH0_INDEX, address)),
-    netlinkOp(
-      "container",
-      `add default route via ${formatIpv4(point.gateway)}`,
-      addDefaultRoute(ETH0_INDEX, point.gateway),
-    ),
+    ...interfaces.flatMap((spec, which) => interfaceOps(taskId, spec, point, which)),
+    ...wayOutOps(interfaces[wayOut], ETH0_INDEX + wayOut),
   ];
 }
 
 /** The operation of a namespace that has loopback only. */
 export function loopbackOps(): readonly AttachOp[] {
   return [netlinkOp("container", "bring lo up", setLink({ index: LOOPBACK_INDEX }, { up: true }))];
+}
+
+function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, which: number): readonly AttachOp[] {
+  const { address, gateway } = spec;
+  const name = `eth${which}`;
+  const index = ETH0_INDEX + which;
+  const veth = vethName(taskId, which);
+  const hostIndex = point.hostIndexes[which] ?? 0;
+  const host: Ipv4Prefix = { address: address.address, length: 32 };
+  const pair = createVeth({
+    ...{ index, name, mac: macOf(address.address), mtu: point.mtu },
+    peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netnsFd: HOST_NETNS_FD },
+  });
+  return [
+    netlinkOp("container", `create veth ${name}, ${veth}`, pair),
+    ...(point.ipv6
+      ? [netlinkOp("host", `keep ${veth} free of IPv6`, setLink({ index: hostIndex }, { ipv6: false }))]
+      : []),
+    // Strict: a packet whose source is not this task's is dropped by the kernel itself.
+    netlinkOp("host", `bring ${veth} up`, setLink({ index: hostIndex }, { up: true, reversePathFilter: 1 })),
+    netlinkOp(
+      "host",
+      `route ${formatPrefix(host)} to ${veth}`,
+      replaceRoute({ destination: host, index: hostIndex, source: point.hostAddress }),
+    ),
+    netlinkOp(
+      "host",
+      `tell ${veth} its neighbour`,
+      replaceNeighbor({ index: hostIndex, address: address.address, mac: macOf(address.address) }),
+    ),
+    netlinkOp("container", `add address ${formatPrefix(address)} to ${name}`, addAddress(index, address)),
+    netlinkOp("container", `tell ${name} its gateway`, replaceNeighbor({ index, address: gateway, mac: HOST_MAC })),
+    netlinkOp(
+      "container",
+      `route ${formatPrefix(networkOf(address))} via ${formatIpv4(gateway)}`,
+      replaceRoute({ destination: networkOf(address), index, via: gateway, source: address.address }),
+    ),
+  ];
+}
+
+/** The default route, and the resolver's: 127.0.0.11 leaves the container, and its answers may come in. */
+function wayOutOps(spec: InterfaceSpec | undefined, index: number): readonly AttachOp[] {
+  if (spec === undefined) return [];
+  const { gateway, address } = spec;
+  const over = { index, via: gateway, source: address.address };
+  const everywhere = replaceRoute({ ...over, destination: { address: 0, length: 0 } });
+  const resolver = { address: RESOLVER_ADDRESS, length: 32 };
+  return [
+    netlinkOp("container", "let the resolver answer", setLink({ index }, { routeLocalnet: true })),
+    netlinkOp(
+      "container",
+      `route ${formatPrefix(resolver)} via ${formatIpv4(gateway)}`,
+      // Where the kernel looks first; there 127.0.0.0/8 is the container's own.
+      replaceRoute({ ...over, destination: resolver, table: TABLE.LOCAL }),
+    ),
+    ...(spec.internal ? [] : [netlinkOp("container", `add default route via ${formatIpv4(gateway)}`, everywhere)]),
+  ];
 }
 
 function disableIpv6(): SetSysctlOp {

@@ -1,7 +1,7 @@
 /** What went over the tasks' links: the host's ends, seen from the other side. */
 import { readFile } from "node:fs/promises";
 import type { TaskId } from "../../common/base/id.ts";
-import { vethName } from "./attach.ts";
+import { INTERFACES_MAX, vethName } from "./attach.ts";
 
 /** Bytes since the link was made. */
 export interface LinkBytes {
@@ -20,10 +20,16 @@ export async function readLinkCounters(): Promise<ReadonlyMap<string, LinkBytes>
   return parseLinkCounters(await readFile(LINKS, "utf8"));
 }
 
-/** A task's own traffic: what the host's end sent, the task received. Undefined for one without a link of its own. */
+/** A task's own traffic: what the host's ends sent, the task received. Undefined for one without a link of its own. */
 export function taskTraffic(counters: ReadonlyMap<string, LinkBytes>, taskId: TaskId): LinkBytes | undefined {
-  const host = counters.get(vethName(taskId));
-  return host && { receivedBytes: host.sentBytes, sentBytes: host.receivedBytes };
+  let traffic: LinkBytes | undefined;
+  for (let which = 0; which < INTERFACES_MAX; which++) {
+    const host = counters.get(vethName(taskId, which));
+    if (host === undefined) break;
+    const { receivedBytes, sentBytes } = traffic ?? { receivedBytes: 0, sentBytes: 0 };
+    traffic = { receivedBytes: receivedBytes + host.sentBytes, sentBytes: sentBytes + host.receivedBytes };
+  }
+  return traffic;
 }
 
 /** `eth0: <bytes received> <7 numbers> <bytes sent> …` a line, below two lines of headings. Pure. */

@@ -184,6 +184,45 @@ export async function exchange(
   throw new SwarmError(ERRNO_CODES[answer.errno] ?? "failed_precondition", `${request.label}: ${answer.errno}`);
 }
 
+/** As much as goes out at once: well below the least send buffer that Linux gives a socket (net.core.wmem_default). */
+const BATCH_BYTES = 64 * 1024;
+
+/**
+ * Sends many requests of one protocol that ask for no more than to be acknowledged, in as few turns as there can be: the
+ * kernel carries out all messages of a datagram, and only the last one's acknowledgement is waited for. Where one of
+ * them is refused, that datagram's are sent again one by one, so they must be such that may be repeated. Throws as
+ * `exchange` does, at the first refusal that is not tolerated.
+ */
+export async function exchangeAll(
+  netlink: Netlink,
+  requests: readonly NetlinkRequest[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (let begin = 0; begin < requests.length; ) {
+    let end = begin;
+    for (let size = 0; end < requests.length; end++) {
+      size += requests[end]?.message.length ?? 0;
+      if (size > BATCH_BYTES && end > begin) break;
+    }
+    const batch = requests.slice(begin, end);
+    begin = end;
+    const last = batch.length - 1;
+    const together = batch.map(({ message }, index) => (index === last ? message : unacknowledged(message)));
+    const protocol = batch[0]?.protocol ?? NETLINK.ROUTE;
+    const answer = decodeAnswer(await netlink.netlink(protocol, concatenate(together), signal));
+    if (answer.errno === undefined) continue;
+    for (const request of batch) await exchange(netlink, request, signal);
+  }
+}
+
+/** The message, to be answered only if it is refused. */
+function unacknowledged(message: Uint8Array): Uint8Array {
+  const copy = message.slice();
+  const view = new DataView(copy.buffer);
+  view.setUint16(6, view.getUint16(6, true) & ~NLM_F.ACK, true);
+  return copy;
+}
+
 function align(part: Uint8Array): Uint8Array {
   if (part.length % 4 === 0) return part;
   const aligned = new Uint8Array((part.length + 3) & ~3);

@@ -46,8 +46,8 @@ describe("the network of a host", () => {
     if (!isRoot) return;
     lab = await Lab.open();
     await lab.ask({ do: "open", pool: POOL });
-    a = await lab.serveHttp(tasks.a, `${A}/12`, "a");
-    b = await lab.serveHttp(tasks.b, `${B}/12`, "b");
+    a = await lab.host.serveHttp({ taskId: tasks.a, addresses: [`${A}/12`] }, "a");
+    b = await lab.host.serveHttp({ taskId: tasks.b, addresses: [`${B}/12`] }, "b");
     for (const address of [A, B]) await eventually(() => lab.inHost(...fetch(address)));
   });
   afterAll(() => lab?.[Symbol.asyncDispose]());
@@ -70,9 +70,8 @@ describe("the network of a host", () => {
   rootTest("an attachment takes at most 5 ms", async () => {
     const started: number[] = [];
     for (let index = 0; index < 20; index++) {
-      const address = `10.224.1.${index + 1}/12`;
-      const command = ["busybox", "sleep", "600"];
-      const container = await lab.ask({ do: "attach", taskId: taskId(), address, command });
+      const task = { taskId: taskId(), addresses: [`10.224.1.${index + 1}/12`] };
+      const container = await lab.ask({ do: "attach", task, command: ["busybox", "sleep", "600"] });
       started.push((container as ContainerStarted).ms);
     }
     started.sort((one, other) => one - other);
@@ -100,7 +99,7 @@ describe("the network of a host", () => {
     await lab.ask({ do: "publish", ports: [] });
     await expect(lab.inClient(...fetch(HOST_ADDRESS, 8081))).rejects.toThrow("refused");
     await expect(lab.inHost(...fetch("127.0.0.1", 8081))).rejects.toThrow("refused");
-    expect(await lab.inHost("nft", "list", "map", "ip", "swarm", "published")).not.toContain("elements");
+    expect(await lab.inHost("nft", "list", "map", "ip", "swarm0", "published")).not.toContain("elements");
   });
 
   rootTest("a port that somebody holds is reported, left to him, and taken once he lets go", async () => {
@@ -179,12 +178,12 @@ describe("the network of a host", () => {
     await eventually(async () => expect(await lab.inHost("ss", "-ltnH", "sport = 8090")).toContain("LISTEN"));
     await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1");
     await lab.inContainer(a, "busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1");
-    await lab.inContainer(a, "ip", "route", "add", "127.0.0.2/32", "via", "10.224.0.1");
+    await lab.inContainer(a, "ip", "route", "add", "127.0.0.2", "via", "10.224.0.1", "dev", "eth0", "onlink");
     await expect(lab.inContainer(a, ...fetch("127.0.0.2", 8090))).rejects.toThrow();
     await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=0");
   });
 
-  rootTest("flushed rules and a deleted bridge are back within ten seconds", async () => {
+  rootTest("flushed rules and a deleted device are back within ten seconds", async () => {
     await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
     await lab.ask({ do: "run" });
     await lab.inHost("nft", "flush", "ruleset");
@@ -204,14 +203,18 @@ describe("the network of a host", () => {
 
   rootTest("links of dead tasks go, those of live ones stay", async () => {
     const dead = taskId();
-    const address = "10.224.0.9/12";
-    await lab.ask({ do: "attach", taskId: dead, address, command: ["busybox", "sleep", "600"] });
-    await lab.ask({ do: "detach", taskId: dead, address });
-    await lab.ask({ do: "detach", taskId: dead, address });
+    const task = { taskId: dead, addresses: ["10.224.0.9/12"] };
+    await lab.ask({ do: "attach", task, command: ["busybox", "sleep", "600"] });
+    await lab.ask({ do: "detach", task });
+    await lab.ask({ do: "detach", task });
     await expect(lab.inHost("ip", "link", "show", vethName(dead))).rejects.toThrow("does not exist");
     await lab.inHost("ip", "link", "add", "veth01234567", "type", "veth", "peer", "name", "other");
     await lab.ask({ do: "open", pool: POOL });
-    const deleted = await lab.ask({ do: "cleanup", live: [tasks.a, tasks.b] });
+    const live = [
+      { taskId: tasks.a, addresses: [`${A}/12`] },
+      { taskId: tasks.b, addresses: [`${B}/12`] },
+    ];
+    const deleted = await lab.ask({ do: "adopt", live });
     expect(deleted).toHaveLength(20);
     expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
     expect(await lab.inHost("ip", "-o", "link", "show", "veth01234567")).toContain("veth01234567");

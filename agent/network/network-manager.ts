@@ -1,6 +1,7 @@
 /**
- * The network of one host: bridge, rules, published ports. It knows addresses and task ids; it does not know services,
- * images or managers. It decides with the pure files beside it and acts through what is handed to it.
+ * The network of one host: the fabric's device, what lies behind it, rules, published ports. It knows addresses and
+ * task ids; it does not know services, images or managers. It decides with the pure files beside it and acts through
+ * what is handed to it.
  */
 import { readFile } from "node:fs/promises";
 import type { Clock } from "../../common/base/clock.ts";
@@ -8,10 +9,30 @@ import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { Wakeup } from "../../common/base/wakeup.ts";
-import { formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
-import { type Attachment, type AttachOp, bridgeOps, loopbackOps, vethGroup, vethName } from "./attach.ts";
-import { attachPorts, type BridgeState, checkPool, deleteVeths, ensureBridge, removeLink } from "./bridge.ts";
+import { formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix } from "./address.ts";
+import {
+  type Attachment,
+  type AttachOp,
+  INTERFACES_MAX,
+  type InterfaceSpec,
+  loopbackOps,
+  routedOps,
+  vethGroup,
+  vethName,
+} from "./attach.ts";
 import { ConnectionSweeper } from "./conntrack.ts";
+import {
+  checkPool,
+  deleteVeths,
+  ensureFabric,
+  type FabricState,
+  fabricMac,
+  fabricNumber,
+  removeLink,
+} from "./fabric.ts";
+import { Forwarder } from "./forwarder.ts";
+import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
+import { LinkIndexes } from "./link-indexes.ts";
 import type { Netlink } from "./netlink.ts";
 import { PortPublisher, type PublishProblem } from "./port-publisher.ts";
 import {
@@ -25,7 +46,7 @@ import {
 } from "./resolver.ts";
 import type { RuleLoader } from "./rule-loader.ts";
 import { RuleTable } from "./rule-table.ts";
-import type { PublishedPort, RulesetState } from "./ruleset.ts";
+import type { HostNetwork, Protocol, PublishedPort, RulesetState, Target, VirtualAddress } from "./ruleset.ts";
 import type { Sysctls } from "./sysctl.ts";
 
 /** The parts of the world that the network is made of. */
@@ -40,14 +61,36 @@ export interface NetworkDependencies {
 
 /** What is to be chosen per cluster (pool) and per host (the rest). */
 export interface NetworkOptions {
-  /** The cluster's pool of task addresses. */
+  /** The nodes' own network: addresses of tasks that are on no other. */
   readonly pool: Ipv4Prefix;
-  /** Default `swarm0`. At most 15 bytes. */
-  readonly bridge?: string;
-  /** The nftables table of family ip. Default `swarm`. */
-  readonly table?: string;
-  /** MTU of the bridge and the containers. Default: that of the host's default route, at most 1,500. */
+  /** The name of the fabric's device and of the nftables table of family ip. Default `swarm0`. At most 15 bytes. */
+  readonly device?: string;
+  /** MTU of the containers. Default: that of the host's uplink, at most 1,500, less 50 for VXLAN. */
   readonly mtu?: number;
+  /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server. Default false. */
+  readonly linkLocal?: boolean;
+}
+
+/** Where packets to and from other hosts pass. */
+export interface Underlay {
+  /** This host's address for them; absent: no other host is reached. */
+  readonly local?: Ipv4 | undefined;
+  /** UDP port on all hosts. Default 4789 (RFC 7348). */
+  readonly port: number;
+}
+
+/** What the cluster has that this host must know, in full. */
+export interface ClusterNetwork {
+  /** Networks that tasks of this host are on, the nodes' own apart. */
+  readonly networks: readonly HostNetwork[];
+  /** Addresses of the other hosts. */
+  readonly hosts: readonly Ipv4[];
+  /** Addresses of tasks on them. */
+  readonly remote: readonly RemoteAddress[];
+  readonly virtual: readonly VirtualAddress[];
+  readonly published: readonly PublishedPort[];
+  /** What tasks of this host serve to all hosts by published ports. */
+  readonly served: readonly (Target & { readonly protocol: Protocol })[];
 }
 
 /** What a container's own files should say, beyond the host's. */
@@ -68,26 +111,40 @@ export interface NetworkPlan {
   readonly hosts: string;
 }
 
-/** Damage from outside is mended within this time; each look costs three small netlink requests. */
+/** A task of this host and how it is on the network. */
+export interface AttachedTask {
+  readonly taskId: TaskId;
+  readonly attachment: Attachment;
+}
+
+/** Damage from outside is mended within this time; each look costs a few small netlink requests. */
 const RECONCILE_INTERVAL_MS = 5_000;
 
-/** Owns the bridge and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
+/** RFC 7348 §5. */
+export const VXLAN_PORT_DEFAULT = 4789;
+
+const NOTHING: ClusterNetwork = { networks: [], hosts: [], remote: [], virtual: [], published: [], served: [] };
+
+/** Owns the fabric and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
 export class NetworkManager implements AsyncDisposable {
   readonly #world: NetworkDependencies;
   readonly #logger: Logger;
-  readonly #options: Required<Pick<NetworkOptions, "pool" | "bridge" | "table">> & Pick<NetworkOptions, "mtu">;
+  readonly #options: Required<Pick<NetworkOptions, "pool" | "device" | "linkLocal">> & Pick<NetworkOptions, "mtu">;
   readonly #table: RuleTable;
   readonly #publisher: PortPublisher;
   readonly #sweeper: ConnectionSweeper;
-  /** The host's ends of the veths of live tasks: attached here, or named by `cleanup`. */
-  readonly #live = new Set<string>();
-  /** The link group of this bridge's veths. */
+  readonly #forwarder: Forwarder;
+  readonly #indexes: LinkIndexes;
+  /** The interfaces of live tasks: attached here, or adopted. */
+  readonly #live = new Map<TaskId, readonly InterfaceSpec[]>();
+  /** The link group of this fabric's veths. */
   readonly #group: number;
-  #bridge: BridgeState | undefined;
+  #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
+  #fabric: FabricState | undefined;
   #ipv6 = false;
   #host: HostFiles = { resolvConf: "", reachable: "", hosts: "" };
-  /** Undefined until the agent said what is published: until then a table that exists is right. */
-  #published: readonly PublishedPort[] | undefined;
+  /** Undefined until the agent said what there is: until then what the kernel has is right. */
+  #cluster: ClusterNetwork | undefined;
   #problems: readonly PublishProblem[] = [];
   readonly #problemsChanged = new Wakeup();
   /** The end of the queue of work: start, publish and reconcile never overlap. */
@@ -96,26 +153,31 @@ export class NetworkManager implements AsyncDisposable {
   constructor(world: NetworkDependencies, options: NetworkOptions) {
     this.#world = world;
     this.#logger = world.logger;
-    this.#options = { bridge: "swarm0", table: "swarm", ...options };
-    this.#group = vethGroup(this.#options.bridge);
-    assert(Buffer.byteLength(this.#options.bridge) <= 15, "a link's name has at most 15 bytes");
+    this.#options = { device: "swarm0", linkLocal: false, ...options };
+    this.#group = vethGroup(this.#options.device);
+    assert(Buffer.byteLength(this.#options.device) <= 15, "a link's name has at most 15 bytes");
     this.#table = new RuleTable(world.rules, world.netlink);
     this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
     this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
+    this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
+    this.#indexes = new LinkIndexes(world.netlink, this.#group);
   }
 
   /**
    * Makes or mends what a host needs before its first container; call it again as often as you like. Throws
-   * `failed_precondition` when the pool overlaps a route of the host, nft is missing or the bridge's name is taken,
+   * `failed_precondition` when the pool overlaps a route of the host, nft is missing or the device's name is taken,
    * `permission_denied` without root.
    */
-  start(signal: AbortSignal): Promise<void> {
+  start(underlay: Underlay, signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
+      this.#underlay = underlay;
       this.#host = await readHostFiles();
-      await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.bridge }, signal);
+      await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.device }, signal);
       await this.#ensureForwarding();
-      await this.#ensureBridge(signal);
-      if (!(await this.#table.exists(this.#options.table, signal))) {
+      await this.#ensureFabric(signal);
+      await this.#indexes.read(signal);
+      if (this.#cluster !== undefined) await this.#apply(signal);
+      else if (!(await this.#table.exists(this.#options.device, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
       await this.#warnOfFirewall(signal);
@@ -136,9 +198,9 @@ export class NetworkManager implements AsyncDisposable {
   }
 
   /**
-   * Computes what joins a task to the network; nothing is sent. From now on the task's veth is held to be alive,
-   * until `detach` (call that first when an earlier attempt at the same task may have left its link). Throws
-   * `failed_precondition` for a task of the bridge before `start` has succeeded.
+   * Computes what joins a task to the network; nothing is sent. From now on the task's links are held to be alive,
+   * until `detach` (call that first when an earlier attempt at the same task may have left its links). Throws
+   * `failed_precondition` for a routed task before `start` has succeeded.
    */
   attach(taskId: TaskId, attachment: Attachment, names: ContainerNames): NetworkPlan {
     const gateway = gatewayOf(this.#options.pool);
@@ -153,50 +215,53 @@ export class NetworkManager implements AsyncDisposable {
         const resolvConf = containerResolvConf(this.#host.reachable, dns);
         return { ops: loopbackOps(), resolvConf, hosts: containerHosts({ hostname, extra }) };
       }
-      case "bridge": {
-        const { index: bridgeIndex, mtu } = this.bridge;
-        this.#live.add(vethName(taskId));
+      case "routed": {
+        const { interfaces } = attachment;
+        if (interfaces.length > INTERFACES_MAX) {
+          throw new SwarmError("invalid_argument", `a task cannot be on more than ${INTERFACES_MAX} networks`);
+        }
+        const { mtu } = this.fabric;
+        this.#live.set(taskId, interfaces);
+        const hostIndexes = interfaces.map(() => this.#indexes.next());
+        const point = { hostIndexes, group: this.#group, mtu, hostAddress: gateway, ipv6: this.#ipv6 };
+        const addresses = interfaces.map(({ address: { address } }) => address);
         return {
-          ops: bridgeOps(taskId, attachment.address, {
-            bridgeIndex,
-            group: this.#group,
-            mtu,
-            gateway,
-            ipv6: this.#ipv6,
-          }),
+          ops: routedOps(taskId, interfaces, point),
           resolvConf: containerResolvConf(this.#host.reachable, dns),
-          hosts: containerHosts({ hostname, extra, gateway, address: attachment.address.address }),
+          hosts: containerHosts({ hostname, extra, gateway, addresses }),
         };
       }
     }
   }
 
   /**
-   * Removes what is left of a task that has ended: its veth (which the kernel deletes with the namespace, by and by)
-   * and the tracked connections to its address. Publish without it first. Repeating it is harmless.
+   * Removes what is left of a task that has ended: its links (which the kernel deletes with the namespace, by and by)
+   * and the tracked connections to its addresses. Take it out of `setCluster` first. Repeating it is harmless.
    */
   async detach(taskId: TaskId, attachment: Attachment, signal: AbortSignal): Promise<void> {
-    if (attachment.kind !== "bridge") return;
-    const name = vethName(taskId);
-    this.#live.delete(name);
-    await removeLink(this.#world.netlink, { name }, signal);
-    await this.#sweeper.forget(attachment.address.address, signal);
+    if (attachment.kind !== "routed") return;
+    this.#live.delete(taskId);
+    for (const [which, { address }] of attachment.interfaces.entries()) {
+      await removeLink(this.#world.netlink, { name: vethName(taskId, which) }, signal);
+      await this.#sweeper.forget(address.address, signal);
+    }
   }
 
   /**
-   * Publishes exactly these ports; the agent says all of them each time something changed, and once after `start`.
-   * Returns those that could not be published because somebody on the host holds them; they are tried again by
-   * `reconcile`.
+   * Takes what the cluster has; the agent says all of it each time something changed, and once after `start`. Returns
+   * the ports that could not be published because somebody on the host holds them; they are tried again by `reconcile`.
    */
-  setPublished(published: readonly PublishedPort[], signal: AbortSignal): Promise<readonly PublishProblem[]> {
-    this.#published = published;
+  setCluster(cluster: ClusterNetwork, signal: AbortSignal): Promise<readonly PublishProblem[]> {
     return this.#inTurn(async () => {
-      await this.#publish(signal);
+      const before = this.#cluster ?? NOTHING;
+      this.#cluster = cluster;
+      await this.#apply(signal);
+      await this.#forgetGone(before.remote, cluster.remote, signal);
       return this.#problems;
     });
   }
 
-  /** The ports of `setPublished` that somebody else holds, each time that set changed, until the signal aborts. One reader. */
+  /** The published ports that somebody else holds, each time that set changed, until the signal aborts. One reader. */
   async *problems(signal: AbortSignal): AsyncGenerator<readonly PublishProblem[], never, undefined> {
     while (true) {
       await this.#problemsChanged.wait(signal);
@@ -204,56 +269,72 @@ export class NetworkManager implements AsyncDisposable {
     }
   }
 
-  /** Looks whether bridge, ports and table are as they should be, and mends what is not. */
+  /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */
   reconcile(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       await this.#ensureForwarding();
-      await this.#ensureBridge(signal);
+      await this.#ensureFabric(signal);
       this.#host = await readHostFiles();
-      if (this.#published !== undefined) {
-        await this.#publish(signal);
-      } else if (!(await this.#table.exists(this.#options.table, signal))) {
+      this.#forwarder.distrust();
+      if (this.#cluster !== undefined) {
+        await this.#apply(signal);
+      } else if (!(await this.#table.exists(this.#options.device, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
     });
   }
 
-  /** Deletes the veths of all tasks but these and those attached since; says which links went. */
-  async cleanup(liveTaskIds: Iterable<TaskId>, signal: AbortSignal): Promise<readonly string[]> {
-    for (const taskId of liveTaskIds) this.#live.add(vethName(taskId));
-    const deleted = await deleteVeths(this.#world.netlink, { group: this.#group, live: this.#live }, signal);
+  /** Takes up live tasks of an earlier run, and deletes the links of all others but those attached since; says which. */
+  async adopt(tasks: Iterable<AttachedTask>, signal: AbortSignal): Promise<readonly string[]> {
+    for (const { taskId, attachment } of tasks) {
+      if (attachment.kind === "routed" && !this.#live.has(taskId)) this.#live.set(taskId, attachment.interfaces);
+    }
+    const live = this.#liveLinks();
+    const options = { group: this.#group, live: (name: string) => live.has(name) };
+    const deleted = await deleteVeths(this.#world.netlink, options, signal);
     if (deleted.length > 0) this.#logger.info({ links: deleted }, "deleted the links of dead tasks");
     return deleted;
   }
 
-  /** Removes all that `start` and `attach` made: table, veths, bridge. For leaving a cluster for good. */
+  /** Removes all that `start` and `attach` made: table, routes, links. For leaving a cluster for good. */
   removeAll(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       await this.#publisher[Symbol.asyncDispose]();
-      await this.#table.remove(this.#options.table, signal);
+      await this.#table.remove(this.#options.device, signal);
       this.#live.clear();
-      await deleteVeths(this.#world.netlink, { group: this.#group, live: this.#live }, signal);
-      await removeLink(this.#world.netlink, { name: this.#options.bridge }, signal);
-      this.#bridge = undefined;
-      this.#published = undefined;
+      await removeForwarding(this.#world.netlink, signal);
+      await deleteVeths(this.#world.netlink, { group: this.#group, live: () => false }, signal);
+      await removeLink(this.#world.netlink, { name: this.#options.device }, signal);
+      this.#forwarder.distrust();
+      this.#fabric = undefined;
+      this.#cluster = undefined;
     });
   }
 
-  /** Stops listening on loopback. Bridge, rules and links stay as they are. */
+  /** Stops listening on loopback. Device, rules and links stay as they are. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sweeper[Symbol.asyncDispose]();
     await this.#inTurn(() => this.#publisher[Symbol.asyncDispose]());
   }
 
-  /** The bridge as `start` left it. */
-  get bridge(): BridgeState {
-    if (this.#bridge === undefined) throw new SwarmError("failed_precondition", "the network was not started");
-    return this.#bridge;
+  /** The device as `start` left it. */
+  get fabric(): FabricState {
+    if (this.#fabric === undefined) throw new SwarmError("failed_precondition", "the network was not started");
+    return this.#fabric;
+  }
+
+  /** Routes first, so that no rule leads where there is no way. */
+  async #apply(signal: AbortSignal): Promise<void> {
+    const { hosts, remote } = this.#cluster ?? NOTHING;
+    const wanted = { index: this.fabric.index, hosts, remote, source: this.#underlay.local };
+    const changed = await this.#forwarder.apply(wanted, () => this.#liveLinks(), signal);
+    if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
+    await this.#publish(signal);
   }
 
   async #publish(signal: AbortSignal): Promise<void> {
     const { problems, repaired } = await this.#publisher.apply(this.#rulesetState(), signal);
-    if (repaired) this.#logger.info({ table: this.#options.table }, "nftables table loaded again");
+    if (repaired) this.#logger.info({ table: this.#options.device }, "nftables table loaded again");
     const known = new Set(this.#problems.map((problem) => problem.message));
     for (const problem of problems) {
       if (!known.has(problem.message)) this.#logger.warn({ ...problem }, "port not published");
@@ -263,22 +344,38 @@ export class NetworkManager implements AsyncDisposable {
     if (changed) this.#problemsChanged.wake();
   }
 
-  async #ensureBridge(signal: AbortSignal): Promise<void> {
+  /** Connections that lead to tasks which are gone would hang until they time out. */
+  async #forgetGone(
+    before: readonly RemoteAddress[],
+    after: readonly RemoteAddress[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (before.length === 0) return;
+    const present = new Set(after.map(({ address }) => address));
+    const gone = before.filter(({ address }) => !present.has(address));
+    await Promise.all(gone.map(({ address }) => this.#sweeper.forget(address, signal)));
+  }
+
+  async #ensureFabric(signal: AbortSignal): Promise<void> {
     const { netlink, sysctls } = this.#world;
-    const name = this.#options.bridge;
-    const bridge = await ensureBridge(netlink, { ...this.#options, name }, signal);
-    const anew = this.#bridge?.index !== bridge.index;
-    this.#bridge = bridge;
-    if (!bridge.changed && !anew) return;
+    const { device: name, pool, mtu } = this.#options;
+    const { local, port } = this.#underlay;
+    const fabric = await ensureFabric(netlink, { name, pool, mtu, local, port }, signal);
+    const anew = this.#fabric?.index !== fabric.index || fabric.anew;
+    this.#fabric = fabric;
+    if (!anew) return;
+    this.#forwarder.distrust();
     const disabled = `net/ipv6/conf/${name}/disable_ipv6`;
     this.#ipv6 = (await sysctls.read(disabled)) !== undefined;
     if (this.#ipv6) {
       await sysctls.write(`net/ipv6/conf/${name}/accept_ra`, "0");
       await sysctls.write(disabled, "1");
     }
-    const ports = await attachPorts(netlink, { bridge, group: this.#group, names: this.#live }, signal);
-    const pool = formatPrefix(this.#options.pool);
-    this.#logger.info({ bridge: name, mtu: bridge.mtu, pool, ports }, "bridge made or mended");
+    // A redirect would tell a task to speak to another host itself, which it cannot.
+    await sysctls.write(`net/ipv4/conf/${name}/send_redirects`, "0");
+    await sysctls.write(`net/ipv4/conf/${name}/rp_filter`, "0");
+    const address = local === undefined ? "none" : formatIpv4(local);
+    this.#logger.info({ device: name, mtu: fabric.mtu, pool: formatPrefix(pool), address }, "fabric made or mended");
   }
 
   async #ensureForwarding(): Promise<void> {
@@ -293,9 +390,11 @@ export class NetworkManager implements AsyncDisposable {
     for (const chain of await this.#world.rules.baseChains(signal)) {
       const concerned = chain.family === "ip" || chain.family === "inet";
       if (!concerned || chain.hook !== "forward" || chain.policy !== "drop") continue;
-      const { bridge } = this.#options;
       const place = `${chain.family} ${chain.table} ${chain.name}`;
-      const remedy = ["iifname", "oifname"].map((match) => `nft insert rule ${place} ${match} ${bridge} accept`);
+      const group = String(this.#group);
+      const remedy = [`iifgroup ${group}`, `oifgroup ${group}`, `iifname ${this.#options.device}`].map(
+        (match) => `nft insert rule ${place} ${match} accept`,
+      );
       this.#logger.warn(
         { chain: place, remedy },
         "the host's firewall drops forwarded packets: let containers through",
@@ -303,9 +402,25 @@ export class NetworkManager implements AsyncDisposable {
     }
   }
 
+  /** The links that live tasks have, by name. */
+  #liveLinks(): ReadonlyMap<string, InterfaceSpec> {
+    const links = new Map<string, InterfaceSpec>();
+    for (const [taskId, interfaces] of this.#live) {
+      for (const [which, spec] of interfaces.entries()) links.set(vethName(taskId, which), spec);
+    }
+    return links;
+  }
+
   #rulesetState(): RulesetState {
-    const { table, bridge, pool } = this.#options;
-    return { table, bridge, pool, published: this.#published ?? [] };
+    const { device, pool, linkLocal } = this.#options;
+    const { published, virtual, networks, served } = this.#cluster ?? NOTHING;
+    const marks = [...this.#forwarder.marks];
+    return {
+      ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, networks, served },
+      vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
+      hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
+      local: [...this.#live.values()].flatMap((interfaces) => interfaces.map(({ address }) => address.address)),
+    };
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -38,7 +38,7 @@ test("a container's hosts file has its own name, and the extra ones in either fo
   const address = parseIpv4("10.224.0.7") ?? 0;
   const gateway = parseIpv4("10.224.0.1") ?? 0;
   const extra = ["192.0.2.9 db db.example", "cache:192.0.2.10", "v6:2001:db8::1", "host.internal:host-gateway"];
-  expect(containerHosts({ hostname: "web-1", address, gateway, extra })).toMatchInlineSnapshot(`
+  expect(containerHosts({ hostname: "web-1", addresses: [address], gateway, extra })).toMatchInlineSnapshot(`
     "127.0.0.1	localhost
     ::1	localhost ip6-localhost ip6-loopback
     192.0.2.9	db db.example

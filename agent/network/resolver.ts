@@ -43,15 +43,15 @@ export function containerResolvConf(hostResolvConf: string, dns?: Partial<DnsOpt
  */
 export function containerHosts(options: {
   readonly hostname: string;
-  /** Absent for a task without an address of its own. */
-  readonly address?: Ipv4;
+  /** None for a task without an address of its own. */
+  readonly addresses?: readonly Ipv4[];
   readonly gateway?: Ipv4;
   readonly extra: readonly string[];
 }): string {
   const lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"];
   for (const entry of options.extra) lines.push(hostsLine(entry, options.gateway));
-  const own = options.address === undefined ? "127.0.1.1" : formatIpv4(options.address);
-  lines.push(`${own}\t${options.hostname}`);
+  const own = options.addresses?.map(formatIpv4) ?? ["127.0.1.1"];
+  lines.push(...own.map((address) => `${address}\t${options.hostname}`));
   return `${lines.join("\n")}\n`;
 }
 

@@ -1,6 +1,7 @@
 /**
- * The few rtnetlink requests that container networking needs, as bytes, and the readers of its dumps. Pure: nothing
- * here is sent. Layouts: rtnetlink(7), linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h.
+ * Links and their addresses: the few rtnetlink requests that container networking needs, as bytes, and the readers of
+ * its dumps. Pure: nothing here is sent. Layouts: rtnetlink(7), linux/if_link.h, linux/if_addr.h. Routes, rules and
+ * neighbours are in `routing-messages.ts`.
  */
 import { type Ipv4, type Ipv4Prefix, ipv4Bytes, ipv4FromBytes } from "./address.ts";
 import {
@@ -20,14 +21,11 @@ import {
 } from "./netlink.ts";
 
 const RTM = { NEWLINK: 16, DELLINK: 17, GETLINK: 18, SETLINK: 19, NEWADDR: 20, DELADDR: 21, GETADDR: 22 } as const;
-const RTM_NEWROUTE = 24;
-const RTM_GETROUTE = 26;
 
 const IFLA = {
   ADDRESS: 1,
   IFNAME: 3,
   MTU: 4,
-  MASTER: 10,
   LINKINFO: 18,
   AF_SPEC: 26,
   GROUP: 27,
@@ -36,27 +34,20 @@ const IFLA = {
 } as const;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
-const IFLA_INFO_SLAVE_KIND = 4;
-const IFLA_INFO_SLAVE_DATA = 5;
-const IFLA_BRPORT_MODE = 4;
-const IFLA_BR_FORWARD_DELAY = 1;
-const IFLA_BR_STP_STATE = 5;
-const IFLA_BR_MCAST_SNOOPING = 23;
+const IFLA_VXLAN = { ID: 1, LOCAL: 4, LEARNING: 7, PORT: 15 } as const;
 const VETH_INFO_PEER = 1;
+const IFLA_INET_CONF = 1;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
 const IN6_ADDR_GEN_MODE_NONE = 1;
+/** IPV4_DEVCONF_* (linux/ip.h). */
+const DEVCONF = { RP_FILTER: 8, ROUTE_LOCALNET: 26 } as const;
 /** Leaves the counters out of a link dump: two thirds of its bytes. */
 const RTEXT_FILTER_SKIP_STATS = 8;
 
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
-const RTA_DST = 1;
-const RTA_OIF = 4;
-const RTA_GATEWAY = 5;
-const RTA_TABLE = 15;
-const RT_TABLE_MAIN = 254;
-const RTPROT_STATIC = 4;
-const RTN_UNICAST = 1;
+const IFA_FLAGS = 8;
+const IFA_F_NOPREFIXROUTE = 0x200;
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -78,11 +69,11 @@ export interface Link {
   readonly up: boolean;
   readonly mtu: number;
   readonly group: number;
-  /** "veth", "bridge"; empty for a physical device. */
+  /** "veth", "vxlan"; empty for a physical device. */
   readonly kind: string;
   readonly mac: Uint8Array;
-  /** The index of the bridge that it is a port of, 0 for none. */
-  readonly master: number;
+  /** Of a vxlan device. */
+  readonly vxlan?: { readonly id: number; readonly port: number; readonly local: Ipv4 | undefined };
 }
 
 /** An IPv4 address of an interface. */
@@ -91,52 +82,56 @@ export interface LinkAddress {
   readonly prefix: Ipv4Prefix;
 }
 
-/** An IPv4 route of any table. */
-export interface Route {
-  readonly destination: Ipv4Prefix;
-  readonly table: number;
-  /** RTN_*: 1 unicast, 2 local, 3 broadcast, … */
-  readonly type: number;
-  /** The index of the interface it leads to, 0 for none (a blackhole, say). */
-  readonly index: number;
-}
-
-/** RTM_NEWLINK of a bridge that does not exist yet: no spanning tree, no delay, no multicast snooping. */
-export function createBridge(options: {
+/**
+ * RTM_NEWLINK of a vxlan device that does not exist yet and learns nothing: what it knows of other hosts is told to it.
+ * `local` is where its packets come from; absent: no other host can be reached yet.
+ */
+export function createVxlan(options: {
   readonly name: string;
+  readonly id: number;
+  readonly port: number;
+  readonly local?: Ipv4 | undefined;
   readonly mac: Uint8Array;
   readonly mtu: number;
 }): Uint8Array {
   const data = [
-    u32(IFLA_BR_FORWARD_DELAY, 0),
-    u32(IFLA_BR_STP_STATE, 0),
-    // Snooping costs timers and memory per port, and drops groups that nobody queries for.
-    u8(IFLA_BR_MCAST_SNOOPING, 0),
+    u32(IFLA_VXLAN.ID, options.id),
+    u8(IFLA_VXLAN.LEARNING, 0),
+    // In network order, unlike the rest.
+    bytes(IFLA_VXLAN.PORT, Uint8Array.of(options.port >>> 8, options.port & 255)),
   ];
+  if (options.local !== undefined) data.push(bytes(IFLA_VXLAN.LOCAL, ipv4Bytes(options.local)));
   return linkMessage(RTM.NEWLINK, CREATE, { index: 0 }, [
     text(IFLA.IFNAME, options.name),
     bytes(IFLA.ADDRESS, options.mac),
     u32(IFLA.MTU, options.mtu),
-    linkInfo("bridge", data),
+    linkInfo("vxlan", data),
   ]);
 }
 
 /**
- * RTM_NEWLINK of a veth pair, sent from the namespace that gets `name`, which comes up; the peer is born, still down,
- * in the namespace that the descriptor names. The index is chosen here so that the messages which follow can name it
- * without an answer having been read.
+ * RTM_NEWLINK of a veth pair, sent from the namespace that gets `name`, which comes up; the peer is born, up as well,
+ * in the namespace that the descriptor names. Both indexes are chosen here so that the messages which follow can name
+ * them without an answer having been read.
  */
 export function createVeth(options: {
   readonly index: number;
   readonly name: string;
   readonly mac: Uint8Array;
   readonly mtu: number;
-  readonly peer: { readonly name: string; readonly group: number; readonly netnsFd: number };
+  readonly peer: {
+    readonly index: number;
+    readonly name: string;
+    readonly mac: Uint8Array;
+    readonly group: number;
+    readonly netnsFd: number;
+  };
 }): Uint8Array {
   const peer = concatenate([
-    interfaceHeader({ index: 0 }, undefined),
+    interfaceHeader({ index: options.peer.index }, undefined),
     ...[
       text(IFLA.IFNAME, options.peer.name),
+      bytes(IFLA.ADDRESS, options.peer.mac),
       u32(IFLA.MTU, options.mtu),
       u32(IFLA.GROUP, options.peer.group),
       u32(IFLA.NET_NS_FD, options.peer.netnsFd),
@@ -159,32 +154,26 @@ export function setLink(
   link: LinkSelector,
   change: {
     readonly up?: boolean;
-    readonly master?: number;
     readonly mtu?: number;
     readonly mac?: Uint8Array;
     readonly ipv6?: false;
+    /** Packets to and from 127.0.0.0/8 may pass this link. */
+    readonly routeLocalnet?: true;
+    /** 1: only packets whose source is reached by this very link (RFC 3704, strict); 0: all. */
+    readonly reversePathFilter?: 0 | 1;
   },
 ): Uint8Array {
   const attributes: Attribute[] = [];
-  if (change.master !== undefined) attributes.push(u32(IFLA.MASTER, change.master));
   if (change.mtu !== undefined) attributes.push(u32(IFLA.MTU, change.mtu));
   if (change.mac !== undefined) attributes.push(bytes(IFLA.ADDRESS, change.mac));
-  if (change.ipv6 === false) {
-    const mode = u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    attributes.push(nested(IFLA.AF_SPEC, [nested(AF_INET6, [mode])]));
-  }
+  const inet: Attribute[] = [];
+  if (change.routeLocalnet) inet.push(u32(DEVCONF.ROUTE_LOCALNET, 1));
+  if (change.reversePathFilter !== undefined) inet.push(u32(DEVCONF.RP_FILTER, change.reversePathFilter));
+  const families: Attribute[] = [];
+  if (inet.length > 0) families.push(nested(AF_INET, [nested(IFLA_INET_CONF, inet)]));
+  if (change.ipv6 === false) families.push(nested(AF_INET6, [u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)]));
+  if (families.length > 0) attributes.push(nested(IFLA.AF_SPEC, families));
   return linkMessage(RTM.SETLINK, DO, link, attributes, change.up);
-}
-
-/**
- * RTM_NEWLINK of a link that is a bridge's port: up, and in hairpin mode, which sends a frame back to the port that it
- * came from. It takes that to reach oneself by a published port where br_netfilter lets the bridge itself translate
- * (net.bridge.bridge-nf-call-iptables, which Docker and others turn on).
- */
-export function openPort(link: LinkSelector): Uint8Array {
-  const data = [u8(IFLA_BRPORT_MODE, 1)];
-  const info = nested(IFLA.LINKINFO, [text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, data)]);
-  return linkMessage(RTM.NEWLINK, DO, link, [info], true);
 }
 
 /** RTM_DELLINK; a veth takes its peer with it, a bridge leaves its ports. */
@@ -203,9 +192,11 @@ export function dumpLinks(): Uint8Array {
   return linkMessage(RTM.GETLINK, NLM_F.REQUEST | NLM_F.DUMP, { index: 0 }, attributes);
 }
 
-/** RTM_NEWADDR of an IPv4 address; the subnet's route comes with it. One that exists is fine. */
+/** RTM_NEWADDR of an IPv4 address, without a route to its subnet. One that exists is fine. */
 export function addAddress(index: number, prefix: Ipv4Prefix): Uint8Array {
-  return addressMessage(RTM.NEWADDR, DO | NLM_F.CREATE | NLM_F.REPLACE, index, prefix);
+  return addressMessage(RTM.NEWADDR, DO | NLM_F.CREATE | NLM_F.REPLACE, index, prefix, [
+    u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE),
+  ]);
 }
 
 /** RTM_DELADDR. */
@@ -219,21 +210,6 @@ export function dumpAddresses(): Uint8Array {
   return encodeMessage({ type: RTM.GETADDR, flags: NLM_F.REQUEST | NLM_F.DUMP, header });
 }
 
-/** RTM_NEWROUTE of the default route over `gateway`. */
-export function addDefaultRoute(index: number, gateway: Ipv4): Uint8Array {
-  // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
-  const header = Uint8Array.of(AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0);
-  const attributes = [bytes(RTA_GATEWAY, ipv4Bytes(gateway)), u32(RTA_OIF, index)];
-  return encodeMessage({ type: RTM_NEWROUTE, flags: CREATE, header, attributes });
-}
-
-/** RTM_GETROUTE of all IPv4 routes, of all tables. */
-export function dumpRoutes(): Uint8Array {
-  const header = new Uint8Array(12);
-  header[0] = AF_INET;
-  return encodeMessage({ type: RTM_GETROUTE, flags: NLM_F.REQUEST | NLM_F.DUMP, header });
-}
-
 /** The links of an answer. Throws `data_loss` on malformed attributes. */
 export function decodeLinks(messages: readonly NetlinkMessage[]): Link[] {
   return messages.flatMap(({ type, payload }) => {
@@ -241,15 +217,16 @@ export function decodeLinks(messages: readonly NetlinkMessage[]): Link[] {
     const view = viewOf(payload);
     const attributes = decodeAttributes(payload.subarray(16));
     const info = decodeAttributes(attributes.get(IFLA.LINKINFO) ?? new Uint8Array());
+    const kind = readText(info.get(IFLA_INFO_KIND));
     return {
       index: view.getInt32(4, true),
       name: readText(attributes.get(IFLA.IFNAME)),
       up: (view.getUint32(8, true) & IFF_UP) !== 0,
       mtu: readU32(attributes.get(IFLA.MTU)),
       group: readU32(attributes.get(IFLA.GROUP)),
-      kind: readText(info.get(IFLA_INFO_KIND)),
+      kind,
       mac: attributes.get(IFLA.ADDRESS) ?? new Uint8Array(),
-      master: readU32(attributes.get(IFLA.MASTER)),
+      ...(kind === "vxlan" && { vxlan: readVxlan(info.get(IFLA_INFO_DATA)) }),
     };
   });
 }
@@ -262,23 +239,6 @@ export function decodeAddresses(messages: readonly NetlinkMessage[]): LinkAddres
     const address = ipv4FromBytes(attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS) ?? new Uint8Array());
     if (address === undefined) return [];
     return { index: viewOf(payload).getUint32(4, true), prefix: { address, length: payload[1] ?? 32 } };
-  });
-}
-
-/** The IPv4 routes of an answer. */
-export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
-  return messages.flatMap(({ type, payload }) => {
-    if (type !== RTM_NEWROUTE || payload.length < 12 || payload[0] !== AF_INET) return [];
-    const attributes = decodeAttributes(payload.subarray(12));
-    return {
-      destination: {
-        address: ipv4FromBytes(attributes.get(RTA_DST) ?? new Uint8Array()) ?? 0,
-        length: payload[1] ?? 0,
-      },
-      table: readU32(attributes.get(RTA_TABLE)) || (payload[4] ?? 0),
-      type: payload[7] ?? 0,
-      index: readU32(attributes.get(RTA_OIF)),
-    };
   });
 }
 
@@ -309,14 +269,28 @@ function linkInfo(kind: string, data: readonly Attribute[]): Attribute {
   return nested(IFLA.LINKINFO, [text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, data)]);
 }
 
-function addressMessage(type: number, flags: number, index: number, prefix: Ipv4Prefix): Uint8Array {
+function addressMessage(
+  type: number,
+  flags: number,
+  index: number,
+  prefix: Ipv4Prefix,
+  more: readonly Attribute[] = [],
+): Uint8Array {
   // struct ifaddrmsg: family, prefixlen, flags, scope, index.
   const header = new Uint8Array(8);
   header[0] = AF_INET;
   header[1] = prefix.length;
   viewOf(header).setUint32(4, index, true);
   const address = ipv4Bytes(prefix.address);
-  return encodeMessage({ type, flags, header, attributes: [bytes(IFA_LOCAL, address), bytes(IFA_ADDRESS, address)] });
+  const attributes = [bytes(IFA_LOCAL, address), bytes(IFA_ADDRESS, address), ...more];
+  return encodeMessage({ type, flags, header, attributes });
+}
+
+function readVxlan(data: Uint8Array = new Uint8Array()): NonNullable<Link["vxlan"]> {
+  const attributes = decodeAttributes(data);
+  const [high = 0, low = 0] = attributes.get(IFLA_VXLAN.PORT) ?? [];
+  const local = ipv4FromBytes(attributes.get(IFLA_VXLAN.LOCAL) ?? new Uint8Array());
+  return { id: readU32(attributes.get(IFLA_VXLAN.ID)), port: high * 256 + low, local };
 }
 
 function viewOf(data: Uint8Array): DataView {

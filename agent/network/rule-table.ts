@@ -1,7 +1,7 @@
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import { decodeGeneration, getGeneration } from "./nfnetlink.ts";
 import type { RuleLoader } from "./rule-loader.ts";
-import { type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
+import { type RulesetBase, type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
 
 /** What is known to be in the kernel: `state`, as long as the rules' generation is still `generation`. */
 interface Loaded {
@@ -71,10 +71,9 @@ export class RuleTable {
 }
 
 function sameBase(one: RulesetState, other: RulesetState): boolean {
-  return (
-    one.table === other.table &&
-    one.bridge === other.bridge &&
-    one.pool.address === other.pool.address &&
-    one.pool.length === other.pool.length
-  );
+  return baseKey(one) === baseKey(other);
+}
+
+function baseKey({ table, device, group, pool, vxlan, linkLocal }: RulesetBase): string {
+  return JSON.stringify([table, device, group, pool.address, pool.length, vxlan.port, vxlan.id, linkLocal]);
 }

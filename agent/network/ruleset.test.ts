@@ -13,7 +13,10 @@ function address(text: string): number {
 }
 
 function state(...published: readonly PublishedPort[]): RulesetState {
-  return { table: "swarm", bridge: "swarm0", pool: parsePrefix("10.224.0.0/12"), published };
+  return {
+    ...{ table: "swarm", device: "swarm0", group: 7, pool: parsePrefix("10.224.0.0/12"), linkLocal: false, published },
+    ...{ vxlan: { port: 4789, id: 99 }, virtual: [], networks: [], hosts: [], local: [], served: [] },
+  };
 }
 
 function web(port: number, ...hosts: readonly number[]): PublishedPort {
@@ -42,12 +45,46 @@ describe("the nftables table", () => {
       type ipv4_addr . inet_proto . inet_service : verdict
       elements = { 192.0.2.1 . udp . 53 : jump udp-53-192_0_2_1 }
       }
+      map virtual {
+      type ipv4_addr : verdict
+      }
+      set idle {
+      type ipv4_addr
+      }
+      set same {
+      type ipv4_addr . ipv4_addr
+      flags interval
+      elements = { 10.224.0.0/12 . 10.224.0.0/12 }
+      }
+      set subnets {
+      type ipv4_addr
+      flags interval
+      elements = { 10.224.0.0/12 }
+      }
+      set internal {
+      type ipv4_addr
+      flags interval
+      }
+      map hosts {
+      type ether_addr : mark
+      }
+      set peers {
+      type ipv4_addr
+      }
+      set selves {
+      type ipv4_addr . ipv4_addr
+      }
+      set served {
+      type ipv4_addr . inet_proto . inet_service
+      }
       chain publish {
       ip daddr . meta l4proto . th dport vmap @published_at
       meta l4proto . th dport vmap @published
       }
       chain prerouting {
       type nat hook prerouting priority dstnat; policy accept;
+      iifgroup 7 ip daddr 127.0.0.11 meta l4proto { tcp, udp } th dport 53 dnat to 10.224.0.1:10053
+      iifgroup 7 ip daddr vmap @virtual
       fib daddr type local jump publish
       }
       chain output {
@@ -56,21 +93,45 @@ describe("the nftables table", () => {
       }
       chain postrouting {
       type nat hook postrouting priority srcnat; policy accept;
-      ip saddr 10.224.0.0/12 ip daddr 10.224.0.0/12 ct status dnat masquerade
-      ip saddr 10.224.0.0/12 ip daddr != 10.224.0.0/12 ip daddr != 224.0.0.0/4 oifname != "swarm0" masquerade
+      ip saddr . ip daddr @selves ct status dnat masquerade
+      ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != 7 oifname != "swarm0" masquerade
       }
       chain guard {
-      type filter hook prerouting priority raw; policy accept;
-      iifname "swarm0" ip daddr 127.0.0.0/8 drop
-      iifname "swarm0" ip saddr != 10.224.0.0/12 drop
-      iifname "swarm0" ip saddr 10.224.0.1 drop
+      type filter hook prerouting priority mangle; policy accept;
+      iifgroup 7 goto from_task
+      iifname "swarm0" goto from_host
+      udp dport 4789 @th,96,24 99 fib daddr type local ip saddr != @peers drop
+      }
+      chain from_task {
+      ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
+      ct state established,related accept
+      ip daddr 127.0.0.11 meta l4proto { tcp, udp } th dport 53 accept
+      ip daddr 127.0.0.0/8 drop
+      ip daddr @idle reject
+      ip saddr . ip daddr @same accept
+      ip saddr @internal reject with icmp type admin-prohibited
+      ip daddr 10.224.0.1 accept
+      ip daddr @subnets reject with icmp type admin-prohibited
+      ip daddr 169.254.0.0/16 drop
+      }
+      chain from_host {
+      ct state established,related accept
+      ip saddr . ip daddr @same accept
+      ct mark set ether saddr map @hosts
       }
       chain forward {
       type filter hook forward priority filter; policy accept;
-      oifname != "swarm0" accept
-      iifname "swarm0" accept
+      oifname "swarm0" meta mark & 0xffff0000 == 0x53570000 meta mark set 0
       ct state established,related accept
+      iifgroup 7 accept
+      oifgroup 7 goto to_task
+      oifname "swarm0" ct status dnat accept
+      oifname "swarm0" drop
+      }
+      chain to_task {
       ct status dnat accept
+      iifname "swarm0" ip saddr . ip daddr @same accept
+      iifname "swarm0" ip daddr . meta l4proto . th dport @served accept
       drop
       }
       }
@@ -83,13 +144,13 @@ describe("the nftables table", () => {
     const after = state(web(8080, 7, 8), web(8081, 7), web(8083, 9));
     expect(rulesetChange(before, after)).toMatchInlineSnapshot(`
       "delete element ip swarm published { tcp . 8082 }
-      flush chain ip swarm tcp-8082
-      delete chain ip swarm tcp-8082
       flush chain ip swarm tcp-8080
       add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 2 map { 0 : 10.224.0.7 . 80, 1 : 10.224.0.8 . 80 }
       add chain ip swarm tcp-8083
       add rule ip swarm tcp-8083 meta l4proto tcp dnat ip to numgen inc mod 1 map { 0 : 10.224.0.9 . 80 }
       add element ip swarm published { tcp . 8083 : jump tcp-8083 }
+      flush chain ip swarm tcp-8082
+      delete chain ip swarm tcp-8082
       "
     `);
     expect(rulesetChange(after, after)).toBe("");

@@ -1,9 +1,11 @@
 /**
  * The host's nftables rules as text for `nft -f -`, computed from the whole wanted state. Ours is one table; nothing
- * else of the host's rules is read or touched. Each published port has a chain of its own, found through a map, so a
- * packet's cost does not grow with the number of ports and a change of targets touches one chain only.
+ * else of the host's rules is read or touched. Each published port and each virtual address has a chain of its own,
+ * found through a map, so a packet's cost does not grow with their number and a change of targets touches one chain.
  */
 import { formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix, networkOf } from "./address.ts";
+import { RESOLVER_ADDRESS } from "./attach.ts";
+import { MARK_BASE, MARK_MASK } from "./forwarding.ts";
 
 /** A transport whose ports can be published. */
 export type Protocol = "tcp" | "udp" | "sctp";
@@ -14,63 +16,113 @@ export interface Target {
   readonly port: number;
 }
 
-/** A port of this node and the local tasks that serve it; connections are dealt to them in turn. */
+/** How connections are dealt: in turn, or each client's to one target for as long as the targets stay. */
+export type Affinity = "none" | "client-ip";
+
+/** A port of this node and the tasks that serve it, here or elsewhere; connections are dealt to them. */
 export interface PublishedPort {
   readonly protocol: Protocol;
   readonly port: number;
   /** Only on this address of the host; default: on all of them. */
   readonly hostIp?: Ipv4;
   readonly targets: readonly Target[];
+  readonly affinity?: Affinity;
+}
+
+/** An address that stands for the tasks of a service on one network. */
+export interface VirtualAddress {
+  readonly address: Ipv4;
+  readonly targets: readonly Ipv4[];
+  readonly affinity?: Affinity;
+}
+
+/** A network that tasks of this host are on. */
+export interface HostNetwork {
+  readonly subnet: Ipv4Prefix;
+  /** Nothing outside it can be reached from it. */
+  readonly internal: boolean;
+}
+
+/** A host of the cluster that packets may come from: its fabric device's MAC, and the mark of what goes back to it. */
+export interface HostMark {
+  readonly host: Ipv4;
+  readonly mac: Uint8Array;
+  readonly mark: number;
+}
+
+/** What stays while ports and addresses come and go. */
+export interface RulesetBase {
+  /** The table's name, also in the transaction's error messages. */
+  readonly table: string;
+  /** The fabric's device. */
+  readonly device: string;
+  /** The link group of the hosts' ends of tasks' veths. */
+  readonly group: number;
+  readonly pool: Ipv4Prefix;
+  /** UDP port and network number of the packets between hosts. */
+  readonly vxlan: { readonly port: number; readonly id: number };
+  /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server (169.254.169.254). */
+  readonly linkLocal: boolean;
 }
 
 /** Everything that the table says. */
-export interface RulesetState {
-  /** The table's name, also in the transaction's error messages. */
-  readonly table: string;
-  readonly bridge: string;
-  readonly pool: Ipv4Prefix;
+export interface RulesetState extends RulesetBase {
   readonly published: readonly PublishedPort[];
+  readonly virtual: readonly VirtualAddress[];
+  readonly networks: readonly HostNetwork[];
+  readonly hosts: readonly HostMark[];
+  /** Addresses of this host's tasks. */
+  readonly local: readonly Ipv4[];
+  /** What tasks of this host serve to the whole cluster by published ports. */
+  readonly served: readonly (Target & { readonly protocol: Protocol })[];
 }
+
+const DNS_PORT = 53;
+/** Where the agent's resolver listens, on the gateway's address: not on 53, which a server of the host may hold. */
+export const RESOLVER_PORT = 10_053;
 
 /**
  * One transaction that makes the table be exactly `state`, whatever it was before: no packet sees it half done, and
  * connections that are tracked go on as they were.
  */
 export function ruleset(state: RulesetState): string {
-  const ports = publishedByKey(state.published);
+  const chains = [...chainsOf(state)];
   const lines = [`table ip ${state.table}`, `delete table ip ${state.table}`, `table ip ${state.table} {`];
-  for (const [key, port] of ports) lines.push(`chain ${key} {`, portRule(port), "}");
-  lines.push(...mapLines("published", "inet_proto . inet_service", elements(ports, false)));
-  lines.push(...mapLines("published_at", "ipv4_addr . inet_proto . inet_service", elements(ports, true)));
+  for (const [name, rule] of chains) lines.push(`chain ${name} {`, rule, "}");
+  for (const [name, { declaration, elements }] of Object.entries(setsOf(state))) {
+    const filled = elements.length === 0 ? [] : [`elements = { ${elements.join(", ")} }`];
+    lines.push(`${kindOf(name)} ${name} {`, ...declaration, ...filled, "}");
+  }
   lines.push(...fixedChains(state), "}");
   return `${lines.join("\n")}\n`;
 }
 
 /**
- * The transaction that leads from one published set to another in a table that is `previous` otherwise; empty when
- * they are the same. It fails, and changes nothing, when the table is not as it was left: then load `ruleset`.
+ * The transaction that leads from one state to another of the same base; empty when they are the same. It fails, and
+ * changes nothing, when the table is not as it was left: then load `ruleset`.
  */
 export function rulesetChange(previous: RulesetState, next: RulesetState): string {
-  const before = publishedByKey(previous.published);
-  const after = publishedByKey(next.published);
+  const [before, after] = [chainsOf(previous), chainsOf(next)];
   const table = `ip ${next.table}`;
-  const removed: string[] = [];
-  const added: string[] = [];
-  for (const [key, port] of before) {
-    if (after.has(key)) continue;
-    removed.push(`delete element ${table} ${elementOf(port, key, false)}`);
-    removed.push(`flush chain ${table} ${key}`, `delete chain ${table} ${key}`);
+  const [removed, added, dropped]: [string[], string[], string[]] = [[], [], []];
+  for (const name of before.keys()) {
+    if (!after.has(name)) dropped.push(`flush chain ${table} ${name}`, `delete chain ${table} ${name}`);
   }
-  for (const [key, port] of after) {
-    const old = before.get(key);
-    if (old !== undefined && portRule(old) === portRule(port)) continue;
-    added.push(
-      `${old === undefined ? "add" : "flush"} chain ${table} ${key}`,
-      `add rule ${table} ${key} ${portRule(port)}`,
-    );
-    if (old === undefined) added.push(`add element ${table} ${elementOf(port, key, true)}`);
+  for (const [name, rule] of after) {
+    const old = before.get(name);
+    if (old === rule) continue;
+    added.push(`${old === undefined ? "add" : "flush"} chain ${table} ${name}`, `add rule ${table} ${name} ${rule}`);
   }
-  const lines = [...removed, ...added];
+  const sets = setsOf(next);
+  for (const [name, { elements: old }] of Object.entries(setsOf(previous))) {
+    const wanted = new Set(sets[name]?.elements);
+    const present = new Set(old);
+    const gone = old.filter((element) => !wanted.has(element)).map((element) => element.replace(/ : .*$/, ""));
+    const come = [...wanted].filter((element) => !present.has(element));
+    if (gone.length > 0) removed.push(`delete element ${table} ${name} { ${gone.join(", ")} }`);
+    if (come.length > 0) added.push(`add element ${table} ${name} { ${come.join(", ")} }`);
+  }
+  const lines = [...removed, ...added, ...dropped];
   return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
 }
 
@@ -79,60 +131,135 @@ export function rulesetRemoval(table: string): string {
   return `table ip ${table}\ndelete table ip ${table}\n`;
 }
 
-/** The ports that have targets, by the name of their chain: `tcp-8080`, or `tcp-8080-192.0.2.1` with a host address. */
-function publishedByKey(published: readonly PublishedPort[]): ReadonlyMap<string, PublishedPort> {
-  const byKey = new Map<string, PublishedPort>();
-  for (const port of published) {
-    if (port.targets.length > 0) byKey.set(chainName(port), port);
-  }
-  return byKey;
+/** The chain of each port and virtual address that has targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`. */
+function chainsOf({ published, virtual }: RulesetState): ReadonlyMap<string, string> {
+  const chains = new Map<string, string>();
+  for (const port of published) if (port.targets.length > 0) chains.set(portChain(port), portRule(port));
+  for (const each of virtual) if (each.targets.length > 0) chains.set(virtualChain(each), virtualRule(each));
+  return chains;
 }
 
-function chainName(port: PublishedPort): string {
-  const at = port.hostIp === undefined ? "" : `-${formatIpv4(port.hostIp).replaceAll(".", "_")}`;
-  return `${port.protocol}-${port.port}${at}`;
+function portChain(port: PublishedPort): string {
+  return `${port.protocol}-${port.port}${port.hostIp === undefined ? "" : `-${underscored(port.hostIp)}`}`;
+}
+
+function virtualChain({ address }: VirtualAddress): string {
+  return `vip-${underscored(address)}`;
+}
+
+function underscored(address: Ipv4): string {
+  return formatIpv4(address).replaceAll(".", "_");
+}
+
+function portRule({ protocol, targets, affinity }: PublishedPort): string {
+  const places = targets.map((target, index) => `${index} : ${formatIpv4(target.address)} . ${target.port}`);
+  return `meta l4proto ${protocol} dnat ip to ${turn(targets.length, affinity)} map { ${places.join(", ")} }`;
+}
+
+function virtualRule({ targets, affinity }: VirtualAddress): string {
+  const places = targets.map((target, index) => `${index} : ${formatIpv4(target)}`);
+  return `dnat to ${turn(targets.length, affinity)} map { ${places.join(", ")} }`;
 }
 
 /** `numgen inc` counts connections, so that n targets get exactly one in n each. */
-function portRule(port: PublishedPort): string {
-  const targets = port.targets.map((target, index) => `${index} : ${formatIpv4(target.address)} . ${target.port}`);
-  return `meta l4proto ${port.protocol} dnat ip to numgen inc mod ${targets.length} map { ${targets.join(", ")} }`;
+function turn(count: number, affinity: Affinity = "none"): string {
+  return affinity === "client-ip" ? `jhash ip saddr mod ${count} seed 0x53575257` : `numgen inc mod ${count}`;
 }
 
-function elements(ports: ReadonlyMap<string, PublishedPort>, withHostIp: boolean): readonly string[] {
-  return [...ports]
-    .filter(([, port]) => (port.hostIp !== undefined) === withHostIp)
-    .map(([key, port]) => `${portKey(port)} : jump ${key}`);
+interface SetContent {
+  readonly declaration: readonly string[];
+  readonly elements: readonly string[];
 }
 
-function elementOf(port: PublishedPort, chain: string, withVerdict: boolean): string {
-  const map = port.hostIp === undefined ? "published" : "published_at";
-  return `${map} { ${portKey(port)}${withVerdict ? ` : jump ${chain}` : ""} }`;
+function kindOf(name: string): string {
+  return ["published", "published_at", "virtual", "hosts"].includes(name) ? "map" : "set";
 }
 
-function portKey(port: PublishedPort): string {
+function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
+  const { published, virtual, networks, hosts, local, served, pool } = state;
+  const live = published.filter(({ targets }) => targets.length > 0);
+  const subnets = [networkOf(pool), ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
+  return {
+    published: {
+      declaration: ["type inet_proto . inet_service : verdict"],
+      elements: live.filter(({ hostIp }) => hostIp === undefined).map(portElement),
+    },
+    published_at: {
+      declaration: ["type ipv4_addr . inet_proto . inet_service : verdict"],
+      elements: live.filter(({ hostIp }) => hostIp !== undefined).map(portElement),
+    },
+    virtual: {
+      declaration: ["type ipv4_addr : verdict"],
+      elements: virtual
+        .filter(({ targets }) => targets.length > 0)
+        .map((each) => `${formatIpv4(each.address)} : jump ${virtualChain(each)}`),
+    },
+    // A service without a task that serves: refused at once, so that its client need not wait.
+    idle: {
+      declaration: ["type ipv4_addr"],
+      elements: virtual.filter(({ targets }) => targets.length === 0).map(({ address }) => formatIpv4(address)),
+    },
+    // Both addresses of a packet are of the same network.
+    same: {
+      declaration: ["type ipv4_addr . ipv4_addr", "flags interval"],
+      elements: subnets.map((subnet) => `${subnet} . ${subnet}`),
+    },
+    subnets: { declaration: ["type ipv4_addr", "flags interval"], elements: subnets },
+    internal: {
+      declaration: ["type ipv4_addr", "flags interval"],
+      elements: networks.filter(({ internal }) => internal).map(({ subnet }) => formatPrefix(networkOf(subnet))),
+    },
+    hosts: {
+      declaration: ["type ether_addr : mark"],
+      elements: hosts.map(({ mac, mark }) => `${formatMac(mac)} : ${hex(mark)}`),
+    },
+    peers: { declaration: ["type ipv4_addr"], elements: hosts.map(({ host }) => formatIpv4(host)) },
+    // A task that reaches itself by a translated address.
+    selves: {
+      declaration: ["type ipv4_addr . ipv4_addr"],
+      elements: local.map((address) => `${formatIpv4(address)} . ${formatIpv4(address)}`),
+    },
+    served: {
+      declaration: ["type ipv4_addr . inet_proto . inet_service"],
+      elements: [
+        ...new Set(served.map(({ address, protocol, port }) => `${formatIpv4(address)} . ${protocol} . ${port}`)),
+      ],
+    },
+  };
+}
+
+function portElement(port: PublishedPort): string {
   const at = port.hostIp === undefined ? "" : `${formatIpv4(port.hostIp)} . `;
-  return `${at}${port.protocol} . ${port.port}`;
+  return `${at}${port.protocol} . ${port.port} : jump ${portChain(port)}`;
 }
 
-function mapLines(name: string, key: string, content: readonly string[]): readonly string[] {
-  const filled = content.length === 0 ? [] : [`elements = { ${content.join(", ")} }`];
-  return [`map ${name} {`, `type ${key} : verdict`, ...filled, "}"];
+function formatMac(mac: Uint8Array): string {
+  return [...mac].map((byte) => byte.toString(16).padStart(2, "0")).join(":");
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
 }
 
 function fixedChains(state: RulesetState): readonly string[] {
-  const pool = formatPrefix(networkOf(state.pool));
-  const gateway = formatIpv4(gatewayOf(state.pool));
-  const bridge = `"${state.bridge}"`;
+  return [...translation(state), ...guards(state), ...forwarding(state)];
+}
+
+/** Where packets are led elsewhere, and back. */
+function translation({ device, group, pool }: RulesetState): readonly string[] {
+  const resolver = formatIpv4(RESOLVER_ADDRESS);
+  const gateway = formatIpv4(gatewayOf(pool));
   return [
     // Jumps into both maps; the address in front is one of this host's.
     "chain publish {",
     "ip daddr . meta l4proto . th dport vmap @published_at",
     "meta l4proto . th dport vmap @published",
     "}",
-    // Connections from other hosts, and from this host's own containers.
+    // Connections from other hosts, and from this host's own tasks.
     "chain prerouting {",
     "type nat hook prerouting priority dstnat; policy accept;",
+    `iifgroup ${group} ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${gateway}:${RESOLVER_PORT}`,
+    `iifgroup ${group} ip daddr vmap @virtual`,
     "fib daddr type local jump publish",
     "}",
     // Connections from the host itself to its own addresses; 127.0.0.0/8 is the loopback proxy's.
@@ -140,26 +267,66 @@ function fixedChains(state: RulesetState): readonly string[] {
     "type nat hook output priority -100; policy accept;",
     "ip daddr != 127.0.0.0/8 fib daddr type local jump publish",
     "}",
-    // Hairpin: a target in the pool must answer through the host that translated, not straight to the other container.
     "chain postrouting {",
     "type nat hook postrouting priority srcnat; policy accept;",
-    `ip saddr ${pool} ip daddr ${pool} ct status dnat masquerade`,
-    `ip saddr ${pool} ip daddr != ${pool} ip daddr != 224.0.0.0/4 oifname != ${bridge} masquerade`,
+    // Nobody takes a packet that comes from himself.
+    "ip saddr . ip daddr @selves ct status dnat masquerade",
+    `ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != ${group} oifname != "${device}" masquerade`,
     "}",
-    // Even if somebody turns route_localnet on, the host's loopback stays out of reach (CVE-2020-8558).
+  ];
+}
+
+/** What may come in at all: judged before any translation, by where it really comes from and really wants to go. */
+function guards({ device, group, pool, vxlan, linkLocal }: RulesetState): readonly string[] {
+  const resolver = formatIpv4(RESOLVER_ADDRESS);
+  const gateway = formatIpv4(gatewayOf(pool));
+  return [
     "chain guard {",
-    "type filter hook prerouting priority raw; policy accept;",
-    `iifname ${bridge} ip daddr 127.0.0.0/8 drop`,
-    `iifname ${bridge} ip saddr != ${pool} drop`,
-    `iifname ${bridge} ip saddr ${gateway} drop`,
+    "type filter hook prerouting priority mangle; policy accept;",
+    `iifgroup ${group} goto from_task`,
+    `iifname "${device}" goto from_host`,
+    // Only hosts of the cluster may send packets of ours (CVE-2023-28840). `@th,96,24`: the VXLAN network's number.
+    `udp dport ${vxlan.port} @th,96,24 ${vxlan.id} fib daddr type local ip saddr != @peers drop`,
     "}",
-    // Forwarding is on: nobody outside may reach a port that was not published by routing into the pool.
+    "chain from_task {",
+    // Answers to what came in by another host go back by it.
+    `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
+    "ct state established,related accept",
+    `ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} accept`,
+    // Even if somebody turns route_localnet on, the host's loopback stays out of reach (CVE-2020-8558).
+    "ip daddr 127.0.0.0/8 drop",
+    "ip daddr @idle reject",
+    "ip saddr . ip daddr @same accept",
+    "ip saddr @internal reject with icmp type admin-prohibited",
+    `ip daddr ${gateway} accept`,
+    "ip daddr @subnets reject with icmp type admin-prohibited",
+    ...(linkLocal ? [] : ["ip daddr 169.254.0.0/16 drop"]),
+    "}",
+    "chain from_host {",
+    "ct state established,related accept",
+    "ip saddr . ip daddr @same accept",
+    "ct mark set ether saddr map @hosts",
+    "}",
+  ];
+}
+
+/** Forwarding is on: nobody outside may reach what was not published by routing into a network. */
+function forwarding({ device, group }: RulesetState): readonly string[] {
+  return [
     "chain forward {",
     "type filter hook forward priority filter; policy accept;",
-    `oifname != ${bridge} accept`,
-    `iifname ${bridge} accept`,
+    // The mark was for the way of this packet, not of the one that will carry it.
+    `oifname "${device}" meta mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set 0`,
     "ct state established,related accept",
+    `iifgroup ${group} accept`,
+    `oifgroup ${group} goto to_task`,
+    `oifname "${device}" ct status dnat accept`,
+    `oifname "${device}" drop`,
+    "}",
+    "chain to_task {",
     "ct status dnat accept",
+    `iifname "${device}" ip saddr . ip daddr @same accept`,
+    `iifname "${device}" ip daddr . meta l4proto . th dport @served accept`,
     "drop",
     "}",
   ];

@@ -18,7 +18,7 @@ function input(changes: Partial<ContainerInput> = {}): ContainerInput {
     userFiles: { passwd: "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n", group: "www:x:34:\nlog:x:4:web\n" },
     mounts: [],
     files: {},
-    network: "bridge",
+    network: "routed",
     host: {
       architecture: "x86_64",
       cpus: 2,
@@ -238,7 +238,7 @@ test("the host's network is shared only when asked for, and then not changed", (
     containerSpec(input({ network }))
       .linux.namespaces?.map(({ type }) => type)
       .join(" ");
-  expect(types("bridge")).toBe("mount pid ipc uts cgroup network");
+  expect(types("routed")).toBe("mount pid ipc uts cgroup network");
   expect(types("none")).toBe("mount pid ipc uts cgroup network");
   expect(types("host")).toBe("mount pid ipc uts cgroup");
   expect(containerSpec(input({ network: "host" })).linux.sysctl).toEqual({});

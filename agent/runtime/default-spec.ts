@@ -54,7 +54,7 @@ export interface ContainerInput {
   /** Memory the kernel tries to leave to it when the host runs short. */
   readonly reservations?: Partial<Pick<Resources, "memoryBytes">>;
   /** `host` shares the host's network namespace; the others get their own. */
-  readonly network: "none" | "bridge" | "host";
+  readonly network: "none" | "routed" | "host";
   readonly host: Pick<HostFacts, "architecture" | "cpus" | "openFilesMax" | "kernel" | "apparmor" | "capabilityMask">;
 }
 

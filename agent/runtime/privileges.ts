@@ -42,7 +42,7 @@ export interface ContainerDevice {
 export interface PrivilegeInput {
   readonly wishes: PrivilegeWishes;
   readonly devices: readonly ContainerDevice[];
-  readonly network: "none" | "bridge" | "host";
+  readonly network: "none" | "routed" | "host";
   readonly host: Pick<HostFacts, "architecture" | "cpus" | "kernel" | "apparmor" | "capabilityMask">;
 }
 

@@ -12,8 +12,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { type CgroupManager, openCgroups } from "../../agent/cgroup/manager.ts";
-import { formatIpv4, parsePrefix } from "../../agent/network/address.ts";
-import { NetworkManager } from "../../agent/network/network-manager.ts";
+import { formatIpv4, gatewayOf, parsePrefix } from "../../agent/network/address.ts";
+import { NetworkManager, VXLAN_PORT_DEFAULT } from "../../agent/network/network-manager.ts";
 import { NftRuleLoader } from "../../agent/network/rule-loader.ts";
 import { systemSysctls } from "../../agent/network/sysctl.ts";
 import { DEFAULT_CAPABILITIES } from "../../agent/runtime/capabilities.ts";
@@ -138,7 +138,7 @@ function openNetwork(containers: TestContainers): Promise<NetworkManager> {
     { ...world, rules: new NftRuleLoader(), sysctls: systemSysctls },
     { pool: parsePrefix(POOL) },
   );
-  return network.start(NEVER).then(() => network);
+  return network.start({ port: VXLAN_PORT_DEFAULT }, NEVER).then(() => network);
 }
 
 /**
@@ -149,7 +149,8 @@ function networked(containers: TestContainers, cgroups: CgroupManager, network: 
   return async (round) => {
     const taskId = newId<TaskId>(systemRandom);
     const address = parsePrefix(`${formatIpv4(FIRST_ADDRESS + round)}/12`);
-    const attachment = { kind: "bridge", address } as const;
+    const interfaces = [{ address, gateway: gatewayOf(address), internal: false }];
+    const attachment = { kind: "routed", interfaces } as const;
     const { ops } = network.attach(taskId, attachment, { hostname: "bench" });
     const durationMs = await startOne(containers, cgroups, ops);
     await network.detach(taskId, attachment, NEVER);

@@ -1,0 +1,131 @@
+/**
+ * What the managers told of the cluster's network: services, networks, other nodes and the tasks on them. It outlives
+ * the managers' absence, and through its record the agent's restart.
+ */
+import { create } from "@bufbuild/protobuf";
+import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
+import { type EndpointsRecord, EndpointsRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
+import {
+  type AssignmentChange,
+  AssignmentChange_Action,
+  type NetworkAssignment,
+  type Peer,
+  type ServiceEndpoint,
+  type TaskEndpoint,
+} from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { Task } from "../proto/gen/swarm/v1/objects_pb.js";
+import type { NodeNetwork, OwnTask, PublishedEndpoint } from "./executor.ts";
+
+export class ClusterNetworkState {
+  readonly #services = new Map<string, ServiceEndpoint>();
+  readonly #networks = new Map<string, NetworkAssignment>();
+  readonly #peers = new Map<string, Peer>();
+  readonly #tasks = new Map<string, TaskEndpoint>();
+
+  /** Takes a change that is about the network; returns whether it was. */
+  apply({ action, item }: AssignmentChange): boolean {
+    const removed = action === AssignmentChange_Action.REMOVE;
+    switch (item.case) {
+      case "endpoint":
+        replace(this.#services, item.value.serviceId, item.value, removed);
+        return true;
+      case "network":
+        replace(this.#networks, item.value.id, item.value, removed);
+        return true;
+      case "peer":
+        replace(this.#peers, item.value.nodeId, item.value, removed);
+        return true;
+      case "taskEndpoint":
+        replace(this.#tasks, item.value.taskId, item.value, removed);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  /** A complete set follows. */
+  clear(): void {
+    for (const each of [this.#services, this.#networks, this.#peers, this.#tasks]) each.clear();
+  }
+
+  network(networkId: string): NetworkAssignment | undefined {
+    return this.#networks.get(networkId);
+  }
+
+  service(serviceId: string): ServiceEndpoint | undefined {
+    return this.#services.get(serviceId);
+  }
+
+  /** Whether anybody is led to the tasks of a service by an address or port that is not their own. */
+  isReached(serviceId: string): boolean {
+    const service = this.#services.get(serviceId);
+    return service !== undefined && (service.ports.length > 0 || service.networks.length > 0);
+  }
+
+  /** All of it, with the node's own tasks. */
+  snapshot(own: readonly OwnTask[]): NodeNetwork {
+    const services = [...this.#services.values()];
+    const tasks = [...this.#tasks.values()];
+    return {
+      networks: [...this.#networks.values()],
+      peers: [...this.#peers.values()],
+      services,
+      tasks,
+      own,
+      endpoints: publishedEndpoints(services, own, tasks),
+    };
+  }
+
+  record(): EndpointsRecord {
+    return create(EndpointsRecordSchema, {
+      endpoints: [...this.#services.values()],
+      networks: [...this.#networks.values()],
+      peers: [...this.#peers.values()],
+      tasks: [...this.#tasks.values()],
+    });
+  }
+
+  restore({ endpoints, networks, peers, tasks }: EndpointsRecord): void {
+    for (const each of endpoints) this.#services.set(each.serviceId, each);
+    for (const each of networks) this.#networks.set(each.id, each);
+    for (const each of peers) this.#peers.set(each.nodeId, each);
+    for (const each of tasks) this.#tasks.set(each.taskId, each);
+  }
+}
+
+/** Every published port with the tasks that serve it now: the node's own, and for ingress ports those of all nodes. */
+function publishedEndpoints(
+  services: readonly ServiceEndpoint[],
+  own: readonly OwnTask[],
+  tasks: readonly TaskEndpoint[],
+): PublishedEndpoint[] {
+  const targets = new Map<string, { readonly taskId: string; readonly address: string; readonly own: boolean }[]>();
+  const add = (serviceId: string, taskId: string, address: string, isOwn: boolean) => {
+    if (address === "") return;
+    const ofService = targets.get(serviceId);
+    const target = { taskId, address, own: isOwn };
+    if (ofService) ofService.push(target);
+    else targets.set(serviceId, [target]);
+  };
+  for (const { task, serving, ingressAddress } of own) if (serving) add(task.serviceId, task.id, ingressAddress, true);
+  for (const each of tasks) if (each.serving) add(each.serviceId, each.taskId, each.ingressAddress, false);
+  // The same order on all nodes, so that a client's address leads to the same task whichever it comes in by.
+  for (const each of targets.values()) each.sort((left, right) => (left.taskId < right.taskId ? -1 : 1));
+  return services.flatMap(({ serviceId, ports, affinity }) =>
+    ports.map((port) => ({ port, affinity, targets: targets.get(serviceId) ?? [] })),
+  );
+}
+
+/** A task's IPv4 addresses by network. */
+export function addressesOf({
+  networks,
+}: Pick<Task | TaskEndpoint, "networks">): readonly (readonly [string, string])[] {
+  return networks.flatMap(({ networkId, addresses }) =>
+    addresses.filter(isIpv4).map((address) => [networkId, withoutLength(address)] as const),
+  );
+}
+
+function replace<T>(map: Map<string, T>, key: string, value: T, removed: boolean): void {
+  if (removed) map.delete(key);
+  else map.set(key, value);
+}

@@ -1,0 +1,107 @@
+/** From what the managers told to what the node's network is to be: addresses and ports, no more. Pure. */
+import { hostAddress } from "../common/model/ports.ts";
+import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
+import type { ServiceEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { EndpointSpec_Affinity, PortConfig_Protocol, PortConfig_PublishMode } from "../proto/gen/swarm/v1/types_pb.js";
+import { addressesOf } from "./cluster-network.ts";
+import type { NodeNetwork, PublishedEndpoint } from "./executor.ts";
+import { type Ipv4, parseIpv4, parsePrefix } from "./network/address.ts";
+import type { RemoteAddress } from "./network/forwarding.ts";
+import type { ClusterNetwork } from "./network/network-manager.ts";
+import type { Affinity, HostNetwork, Protocol, PublishedPort, VirtualAddress } from "./network/ruleset.ts";
+
+const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
+  [PortConfig_Protocol.TCP]: "tcp",
+  [PortConfig_Protocol.UDP]: "udp",
+  [PortConfig_Protocol.SCTP]: "sctp",
+};
+
+/** What the host's network manager is to make. */
+export function clusterNetwork(network: NodeNetwork): ClusterNetwork {
+  const hosts = new Map<string, Ipv4>();
+  for (const { nodeId, address } of network.peers) {
+    const parsed = parseIpv4(address);
+    if (parsed !== undefined) hosts.set(nodeId, parsed);
+  }
+  return {
+    networks: network.networks.flatMap(({ ipam, internal }): HostNetwork[] =>
+      ipam.filter(({ subnet }) => isIpv4(subnet)).map(({ subnet }) => ({ subnet: parsePrefix(subnet), internal })),
+    ),
+    hosts: [...new Set(hosts.values())].sort((left, right) => left - right),
+    remote: remoteAddresses(network, hosts),
+    virtual: network.services.flatMap((service) => virtualAddresses(service, network)),
+    published: network.endpoints.map(publishedPort),
+    served: servedTargets(network),
+  };
+}
+
+/** Where each task of another node is; one whose node's address is not known cannot be reached. */
+function remoteAddresses({ tasks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4>): readonly RemoteAddress[] {
+  const remote = new Map<Ipv4, RemoteAddress>();
+  for (const task of tasks) {
+    const host = hosts.get(task.nodeId);
+    if (host === undefined) continue;
+    for (const text of [task.ingressAddress, ...addressesOf(task).map(([, address]) => address)]) {
+      const address = parseIpv4(text);
+      if (address !== undefined) remote.set(address, { address, host });
+    }
+  }
+  return [...remote.values()];
+}
+
+function virtualAddresses(
+  { serviceId, networks, affinity }: ServiceEndpoint,
+  { own, tasks }: NodeNetwork,
+): readonly VirtualAddress[] {
+  return networks.flatMap(({ networkId, addresses }) => {
+    const address = parseIpv4(withoutLength(addresses.find(isIpv4) ?? ""));
+    if (address === undefined) return [];
+    const serving = [
+      ...own.filter((each) => each.serving && each.task.serviceId === serviceId).map(({ task }) => task),
+      ...tasks.filter((each) => each.serving && each.serviceId === serviceId),
+    ];
+    const targets = serving
+      .flatMap((task) => addressesOf(task).filter(([id]) => id === networkId))
+      .flatMap(([, text]) => parseIpv4(text) ?? [])
+      .sort((left, right) => left - right);
+    return [{ address, targets, affinity: affinityOf(affinity) }];
+  });
+}
+
+/** What other hosts may send here: the targets on this node of ports that every node publishes. */
+function servedTargets({ services, own }: NodeNetwork): ClusterNetwork["served"] {
+  const byService = new Map<string, Ipv4[]>();
+  for (const { task, ingressAddress } of own) {
+    const address = parseIpv4(ingressAddress);
+    if (address !== undefined) byService.set(task.serviceId, [...(byService.get(task.serviceId) ?? []), address]);
+  }
+  return services.flatMap(({ serviceId, ports }) =>
+    ports
+      .filter(({ publishMode }) => publishMode === PortConfig_PublishMode.INGRESS)
+      .flatMap(({ targetPort: port, protocol }) =>
+        (byService.get(serviceId) ?? []).map((address) => ({ address, port, protocol: PROTOCOLS[protocol] })),
+      ),
+  );
+}
+
+/** A port in ingress mode leads to tasks of all nodes, one in host mode to those of this one. */
+function publishedPort({ port, targets, affinity }: PublishedEndpoint): PublishedPort {
+  const hostIp = parseIpv4(hostAddress(port));
+  const everywhere = port.publishMode === PortConfig_PublishMode.INGRESS;
+  return {
+    protocol: PROTOCOLS[port.protocol],
+    port: port.publishedPort,
+    affinity: affinityOf(affinity),
+    ...(hostIp !== undefined && { hostIp }),
+    targets: targets
+      .filter(({ own }) => everywhere || own)
+      .flatMap(({ address }) => {
+        const parsed = parseIpv4(address);
+        return parsed === undefined ? [] : [{ address: parsed, port: port.targetPort }];
+      }),
+  };
+}
+
+function affinityOf(affinity: EndpointSpec_Affinity): Affinity {
+  return affinity === EndpointSpec_Affinity.CLIENT_IP ? "client-ip" : "none";
+}

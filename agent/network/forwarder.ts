@@ -1,0 +1,74 @@
+import type { Ipv4 } from "./address.ts";
+import { macOf } from "./address.ts";
+import type { InterfaceSpec } from "./attach.ts";
+import { isTaskLink, listLinks } from "./fabric.ts";
+import {
+  applyForwarding,
+  type Forwarding,
+  type KernelForwarding,
+  kernelAfter,
+  type LocalAddress,
+  marksOf,
+  readForwarding,
+} from "./forwarding.ts";
+import type { Netlink } from "./netlink.ts";
+
+/** What the cluster says is behind the fabric. */
+export type FabricContent = Pick<Forwarding, "index" | "hosts" | "remote" | "source">;
+
+/**
+ * Keeps the kernel's entries as they should be. What was sent is remembered, so a change costs as much as it changes;
+ * after `distrust` the kernel is asked for all of it.
+ */
+export class Forwarder {
+  readonly #netlink: Netlink;
+  readonly #options: { readonly group: number; readonly gateway: Ipv4 };
+  #kernel: KernelForwarding | undefined;
+  #marks: ReadonlyMap<Ipv4, number> = new Map();
+
+  constructor(netlink: Netlink, options: { readonly group: number; readonly gateway: Ipv4 }) {
+    this.#netlink = netlink;
+    this.#options = options;
+  }
+
+  /** The marks of the other hosts. */
+  get marks(): ReadonlyMap<Ipv4, number> {
+    return this.#marks;
+  }
+
+  /** Somebody may have changed what the kernel has. */
+  distrust(): void {
+    this.#kernel = undefined;
+  }
+
+  /** Makes the kernel know exactly this, and of live tasks' links what it lost; returns how much had to change. */
+  async apply(
+    content: FabricContent,
+    links: () => ReadonlyMap<string, InterfaceSpec>,
+    signal: AbortSignal,
+  ): Promise<number> {
+    const known = this.#kernel;
+    this.#kernel = undefined;
+    const kernel = known ?? (await readForwarding(this.#netlink, content.index, signal));
+    // What joins a task to the host comes with its links; only what was lost since needs to be made here. Links are
+    // asked for after the routes: a task that was attached meanwhile must not lose its route.
+    const local = known === undefined ? await this.#localAddresses(links(), signal) : [];
+    const wanted = { ...content, local, gateway: this.#options.gateway };
+    const marks = marksOf(content.hosts, kernel);
+    const changed = await applyForwarding(this.#netlink, wanted, kernel, signal);
+    this.#marks = marks;
+    this.#kernel = kernelAfter({ ...wanted, local: [] }, marks);
+    return changed;
+  }
+
+  async #localAddresses(
+    links: ReadonlyMap<string, InterfaceSpec>,
+    signal: AbortSignal,
+  ): Promise<readonly LocalAddress[]> {
+    return (await listLinks(this.#netlink, signal)).flatMap((link) => {
+      const spec = links.get(link.name);
+      if (spec === undefined || !isTaskLink(link, this.#options.group)) return [];
+      return { address: spec.address.address, index: link.index, mac: macOf(spec.address.address) };
+    });
+  }
+}

@@ -1,0 +1,308 @@
+/**
+ * What lies behind the fabric: other hosts, and the tasks on them. The kernel's entries follow from the wanted state;
+ * they are compared with what the kernel has and only the difference is sent, so a right entry is never touched.
+ *
+ * - a host: its MAC behind its address (forwarding entry), and its address as a next hop (neighbour)
+ * - a task elsewhere: a route to its address over its host
+ * - the way back: a table with a default route over the host, for packets that bear its mark
+ */
+import type { Ipv4, Ipv4Prefix } from "./address.ts";
+import { formatIpv4, formatPrefix } from "./address.ts";
+import { fabricMac } from "./fabric.ts";
+import { exchange, exchangeAll, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
+import {
+  addRule,
+  decodeForwarding,
+  decodeNeighbors,
+  decodeRoutes,
+  decodeRules,
+  deleteForwarding,
+  deleteNeighbor,
+  deleteRoute,
+  deleteRule,
+  dumpForwarding,
+  dumpNeighbors,
+  dumpRoutes,
+  dumpRules,
+  type ForwardingEntry,
+  type Neighbor,
+  type Route,
+  type RouteSpec,
+  RTN_UNICAST,
+  RTPROT_SWARM,
+  type Rule,
+  type RuleSpec,
+  replaceForwarding,
+  replaceNeighbor,
+  replaceRoute,
+  TABLE,
+} from "./routing-messages.ts";
+
+/** An address of a task, and the host that it is behind. */
+export interface RemoteAddress {
+  readonly address: Ipv4;
+  readonly host: Ipv4;
+}
+
+/** An address of a task of this host. */
+export interface LocalAddress {
+  readonly address: Ipv4;
+  /** The index of the host's end of its veth. */
+  readonly index: number;
+  readonly mac: Uint8Array;
+}
+
+/** Everything that the kernel should know. */
+export interface Forwarding {
+  /** The fabric device's index. */
+  readonly index: number;
+  readonly hosts: readonly Ipv4[];
+  readonly remote: readonly RemoteAddress[];
+  readonly local: readonly LocalAddress[];
+  /** Where the host's own packets to tasks elsewhere come from, so that answers find back to this very host. */
+  readonly source?: Ipv4 | undefined;
+  /** Where its own packets to tasks of its own come from. */
+  readonly gateway: Ipv4;
+}
+
+/** What the kernel has of ours. */
+export interface KernelForwarding {
+  readonly forwarding: readonly ForwardingEntry[];
+  readonly neighbors: readonly Neighbor[];
+  readonly routes: readonly Route[];
+  readonly rules: readonly Rule[];
+}
+
+/** "SW" in the upper half of the marks of packets that go back to the host which they came in by. */
+export const MARK_BASE = 0x53570000;
+export const MARK_MASK = 0xffff0000;
+/** Below bit 14: others (kube-proxy) give meaning to the bits above. */
+const HOSTS_MAX = 0x3fff;
+
+const EVERYWHERE: Ipv4Prefix = { address: 0, length: 0 };
+
+/** Rules of ours, in this order: packets without a mark of ours pass all of them by. */
+const PRIORITY = { skip: 5356, mark: 5357, end: 5358 } as const;
+
+/** The marks of the hosts: those that the kernel has a table for keep theirs, since connections bear them. */
+export function marksOf(hosts: readonly Ipv4[], kernel: Pick<KernelForwarding, "routes">): ReadonlyMap<Ipv4, number> {
+  const marks = new Map<Ipv4, number>();
+  const taken = new Set<number>();
+  const wanted = new Set(hosts);
+  for (const { table, via } of kernel.routes) {
+    if (!isMark(table) || via === undefined || !wanted.has(via) || marks.has(via)) continue;
+    marks.set(via, table);
+    taken.add(table);
+  }
+  let next = MARK_BASE + 1;
+  for (const host of hosts) {
+    if (marks.has(host)) continue;
+    while (taken.has(next)) next++;
+    if (next > MARK_BASE + HOSTS_MAX) break;
+    marks.set(host, next);
+    taken.add(next);
+  }
+  return marks;
+}
+
+/** The requests that lead from what the kernel has to what it should have; none when it is right. */
+export function forwardingChanges(wanted: Forwarding, kernel: KernelForwarding): readonly NetlinkRequest[] {
+  const marks = marksOf(wanted.hosts, kernel);
+  return [
+    ...hostChanges(wanted, kernel),
+    ...neighborChanges(wanted, kernel),
+    ...routeChanges(wanted, marks, kernel),
+    ...ruleChanges(marks, kernel),
+  ];
+}
+
+/** Asks the kernel for what it has on the fabric's device, on the links of tasks, and in tables of ours. */
+export async function readForwarding(netlink: Netlink, index: number, signal: AbortSignal): Promise<KernelForwarding> {
+  const ask = (message: Uint8Array, label: string) => exchange(netlink, request(message, label), signal);
+  const forwarding = decodeForwarding(await ask(dumpForwarding(), "list forwarding entries"));
+  const neighbors = decodeNeighbors(await ask(dumpNeighbors(), "list neighbours"));
+  const routes = decodeRoutes(await ask(dumpRoutes(), "list routes"));
+  const rules = decodeRules(await ask(dumpRules(), "list routing rules"));
+  return {
+    forwarding: forwarding.filter((entry) => entry.index === index),
+    neighbors,
+    routes: routes.filter(({ protocol }) => protocol === RTPROT_SWARM),
+    rules,
+  };
+}
+
+/** Makes the kernel know exactly what it should, from what it is known to have; returns how much had to change. */
+export async function applyForwarding(
+  netlink: Netlink,
+  wanted: Forwarding,
+  kernel: KernelForwarding,
+  signal: AbortSignal,
+): Promise<number> {
+  const changes = forwardingChanges(wanted, kernel);
+  await exchangeAll(netlink, changes, signal);
+  return changes.length;
+}
+
+/** What the kernel has of ours once `wanted` was applied. */
+export function kernelAfter(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>): KernelForwarding {
+  const { index, hosts } = wanted;
+  return {
+    forwarding: hosts.map((host) => ({ index, mac: fabricMac(host), host })),
+    neighbors: wantedNeighbors(wanted),
+    routes: wantedRoutes(wanted, marks).map((route) => ({ type: RTN_UNICAST, protocol: RTPROT_SWARM, ...route })),
+    rules: wantedRules(marks).map(ruleOf),
+  };
+}
+
+/** Takes all rules and tables of ours out of the kernel; what is on the device goes with the device. */
+export async function removeForwarding(netlink: Netlink, signal: AbortSignal): Promise<void> {
+  const kernel = await readForwarding(netlink, 0, signal);
+  const routes = kernel.routes.map((route) => dropRoute(route));
+  await exchangeAll(netlink, [...kernel.rules.map(dropRule), ...routes], signal);
+}
+
+function isMark(table: number): boolean {
+  return (table & MARK_MASK) >>> 0 === MARK_BASE;
+}
+
+function hostChanges({ index, hosts }: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
+  const known = new Map(kernel.forwarding.map((entry) => [key(entry.mac), entry]));
+  const changes: NetlinkRequest[] = [];
+  for (const host of hosts) {
+    const mac = fabricMac(host);
+    const found = known.get(key(mac));
+    known.delete(key(mac));
+    if (found?.host === host) continue;
+    changes.push(request(replaceForwarding({ index, mac, host }), `reach host ${formatIpv4(host)}`));
+  }
+  for (const { mac, host } of known.values()) {
+    changes.push(request(deleteForwarding({ index, mac }), `forget host ${formatIpv4(host)}`, "ENOENT"));
+  }
+  return changes;
+}
+
+function wantedNeighbors({ index, hosts, local }: Forwarding): readonly Neighbor[] {
+  return [...hosts.map((host) => ({ index, address: host, mac: fabricMac(host) })), ...local];
+}
+
+function neighborChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
+  const ours = new Set([wanted.index, ...wanted.local.map((each) => each.index)]);
+  const known = new Map(
+    kernel.neighbors.filter((each) => ours.has(each.index)).map((each) => [`${each.index} ${each.address}`, each]),
+  );
+  const changes: NetlinkRequest[] = [];
+  for (const neighbor of wantedNeighbors(wanted)) {
+    const name = `${neighbor.index} ${neighbor.address}`;
+    const found = known.get(name);
+    known.delete(name);
+    if (found !== undefined && key(found.mac) === key(neighbor.mac)) continue;
+    changes.push(request(replaceNeighbor(neighbor), `tell neighbour ${formatIpv4(neighbor.address)}`, "ENODEV"));
+  }
+  for (const neighbor of known.values()) {
+    changes.push(request(deleteNeighbor(neighbor), `forget neighbour ${formatIpv4(neighbor.address)}`, "ENOENT"));
+  }
+  return changes;
+}
+
+function wantedRoutes(
+  { index, remote, local, source, gateway }: Forwarding,
+  marks: ReadonlyMap<Ipv4, number>,
+): readonly (RouteSpec & { readonly table: number })[] {
+  const from = source === undefined ? {} : { source };
+  const table = TABLE.MAIN;
+  return [
+    ...remote.map(({ address, host }) => ({ destination: single(address), table, index, via: host, ...from })),
+    ...local.map((each) => ({ destination: single(each.address), table, index: each.index, source: gateway })),
+    ...[...marks].map(([host, mark]) => ({ destination: EVERYWHERE, table: mark, index, via: host })),
+  ];
+}
+
+function routeChanges(
+  wanted: Forwarding,
+  marks: ReadonlyMap<Ipv4, number>,
+  kernel: KernelForwarding,
+): NetlinkRequest[] {
+  const known = new Map(kernel.routes.map((route) => [routeKey(route), route]));
+  const changes: NetlinkRequest[] = [];
+  for (const route of wantedRoutes(wanted, marks)) {
+    const found = known.get(routeKey(route));
+    known.delete(routeKey(route));
+    if (found?.index === route.index && found.via === route.via && found.source === route.source) continue;
+    changes.push(request(replaceRoute(route), `route ${formatPrefix(route.destination)}`, "ENODEV", "ENETDOWN"));
+  }
+  for (const route of known.values()) {
+    // Those to tasks of this host go with their links, which may be of tasks that are not known yet.
+    if (route.index === wanted.index || isMark(route.table)) changes.push(dropRoute(route));
+  }
+  return changes;
+}
+
+function wantedRules(marks: ReadonlyMap<Ipv4, number>): readonly RuleSpec[] {
+  if (marks.size === 0) return [];
+  return [
+    { priority: PRIORITY.end, nothing: true },
+    { priority: PRIORITY.skip, unlessMark: MARK_BASE, mask: MARK_MASK, goTo: PRIORITY.end },
+    ...[...marks.values()].map((mark) => ({ priority: PRIORITY.mark, mark, table: mark })),
+  ];
+}
+
+function ruleChanges(marks: ReadonlyMap<Ipv4, number>, kernel: KernelForwarding): NetlinkRequest[] {
+  const known = new Map(kernel.rules.map((rule) => [ruleKey(rule), rule]));
+  const changes: NetlinkRequest[] = [];
+  for (const rule of wantedRules(marks)) {
+    if (known.delete(ruleKey(ruleOf(rule)))) continue;
+    changes.push(request(addRule(rule), `add routing rule ${rule.priority}`, "EEXIST"));
+  }
+  for (const rule of known.values()) changes.push(dropRule(rule));
+  return changes;
+}
+
+function ruleOf(rule: RuleSpec): Rule {
+  return { priority: rule.priority, mark: markOf(rule), table: "table" in rule ? rule.table : 0 };
+}
+
+function markOf(rule: RuleSpec): number {
+  if ("mark" in rule) return rule.mark;
+  return "unlessMark" in rule ? rule.unlessMark : 0;
+}
+
+function dropRoute({ destination, table, index, via, source }: Route): NetlinkRequest {
+  const route = {
+    destination,
+    table,
+    index,
+    ...(via !== undefined && { via }),
+    ...(source !== undefined && { source }),
+  };
+  return request(deleteRoute(route), `remove route ${formatPrefix(destination)}`, "ESRCH", "ENODEV");
+}
+
+function dropRule({ priority, mark, table }: Rule): NetlinkRequest {
+  let rule: RuleSpec = { priority, nothing: true };
+  if (priority === PRIORITY.skip) {
+    rule = { priority, unlessMark: MARK_BASE, mask: MARK_MASK, goTo: PRIORITY.end };
+  } else if (priority === PRIORITY.mark) {
+    rule = { priority, mark, table };
+  }
+  return request(deleteRule(rule), `remove routing rule ${priority}`, "ENOENT");
+}
+
+function routeKey({ destination, table }: { readonly destination: Ipv4Prefix; readonly table: number }): string {
+  return `${table} ${destination.address}/${destination.length}`;
+}
+
+function ruleKey({ priority, mark, table }: Rule): string {
+  return `${priority} ${mark} ${table}`;
+}
+
+function single(address: Ipv4): Ipv4Prefix {
+  return { address, length: 32 };
+}
+
+function key(mac: Uint8Array): string {
+  return Buffer.from(mac).toString("hex");
+}
+
+function request(message: Uint8Array, label: string, ...tolerated: readonly string[]): NetlinkRequest {
+  return { protocol: NETLINK.ROUTE, message, label, tolerated };
+}
