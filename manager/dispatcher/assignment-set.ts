@@ -5,14 +5,15 @@ import {
   AssignmentChange_Action,
   AssignmentChangeSchema,
   PinnedContentSchema,
-  ServiceEndpointSchema,
   TaskTemplateSchema,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { ContentVersion, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ContentVersion, NetworkAddresses, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type ContentPin, type PortConfig, TaskState, type VolumeSpec } from "../../proto/gen/swarm/v1/types_pb.js";
+import { isReachable } from "../store/network-index.ts";
 import { effectivePins, pinKey, samePins } from "../store/pins.ts";
 import type { View } from "../store/view.ts";
 import { mayBecome, volumeSources } from "../volume-names.ts";
+import { type NetworkChanges, NetworkSet, type NetworkView } from "./network-set.ts";
 import { PurgeSet, sameDefinitions, volumeDefinitions } from "./volume-assignments.ts";
 
 /** The parts of a view that assignments are made from. */
@@ -29,7 +30,8 @@ export type AssignmentView = Pick<
   | "volumes"
   | "byName"
   | "nodeVolumes"
->;
+> &
+  NetworkView;
 
 /** Opens what is sealed in the store. Throws `data_loss` when it cannot. */
 export type OpenContent = (content: ContentVersion) => Uint8Array;
@@ -39,6 +41,7 @@ export interface Touched {
   readonly taskIds: Iterable<string>;
   readonly serviceIds: Iterable<string>;
   readonly volumeNames: Iterable<string>;
+  readonly nodeIds: Iterable<string>;
 }
 
 /** A port configuration as plain values: two services' ports are equal when these are. */
@@ -51,9 +54,20 @@ function portsKey(ports: readonly PortConfig[]): string {
     .join(",");
 }
 
-/** Whether an agent hears of a service's change: of its ports, and of content that a new version brings to running tasks. */
+/**
+ * Whether agents hear of a service's change: of its ports and addresses, of what a new version says of its networks, and
+ * of content that it brings to running tasks.
+ */
 export function concernsAgents(before: Service | undefined, after: Service | undefined): boolean {
-  return before?.specVersion !== after?.specVersion || portsKey(before?.ports ?? []) !== portsKey(after?.ports ?? []);
+  return (
+    before?.specVersion !== after?.specVersion ||
+    portsKey(before?.ports ?? []) !== portsKey(after?.ports ?? []) ||
+    addressesKey(before?.vips ?? []) !== addressesKey(after?.vips ?? [])
+  );
+}
+
+function addressesKey(networks: readonly NetworkAddresses[]): string {
+  return networks.map(({ networkId, addresses }) => `${networkId} ${addresses.join(" ")}`).join(",");
 }
 
 /** Whether an agent hears of a task's change: not of its own words, which come back as the task's status. */
@@ -63,7 +77,8 @@ export function concernsAgent(before: Task | undefined, after: Task | undefined)
     before.nodeId !== after.nodeId ||
     before.desiredState !== after.desiredState ||
     before.address !== after.address ||
-    isAssigned(before) !== isAssigned(after)
+    isAssigned(before) !== isAssigned(after) ||
+    isReachable(before) !== isReachable(after)
   );
 }
 
@@ -84,12 +99,6 @@ interface Told {
   readonly address: string;
 }
 
-interface ToldService {
-  /** The ports that the agent knows. */
-  ports: string;
-  readonly taskIds: Set<string>;
-}
-
 interface ToldTemplate {
   readonly told: Told;
   readonly taskIds: Set<string>;
@@ -98,8 +107,8 @@ interface ToldTemplate {
 }
 
 /**
- * The set of tasks, templates, contents and endpoints that an agent holds. Contents come before the first template that pins
- * them, templates and endpoints before the first task that needs them, and each goes with the last: so a secret reaches the
+ * The set of tasks, templates and contents that an agent holds, and its network. Contents come before the first template that
+ * pins them, templates and networks before the first task that needs them, and each goes with the last: so a secret reaches the
  * nodes that run a task with it, and no others. Volumes that were removed are said once per stream.
  */
 export class AssignmentSet {
@@ -109,12 +118,13 @@ export class AssignmentSet {
   readonly #contents = new Map<string, number>();
   readonly #tasks = new Map<string, Told>();
   readonly #templates = new Map<string, ToldTemplate>();
-  readonly #services = new Map<string, ToldService>();
   readonly #purges = new PurgeSet();
+  readonly #network: NetworkSet;
 
   constructor(nodeId: string, open: OpenContent) {
     this.#nodeId = nodeId;
     this.#open = open;
+    this.#network = new NetworkSet(nodeId);
   }
 
   /** Everything, for an agent that knows nothing yet. Called once, first. */
@@ -122,12 +132,17 @@ export class AssignmentSet {
     const taskIds = [...view.tasksOfNode(this.#nodeId)].map(({ id }) => id);
     // First: a task of this very set may mount a volume that was removed while the node was away.
     const purges = this.#purges.update(view.nodeVolumes.get(this.#nodeId));
-    return [...purges, ...this.update(view, { taskIds, serviceIds: [], volumeNames: [] })];
+    const none = { taskIds, serviceIds: [], volumeNames: [], nodeIds: [] };
+    return [...purges, ...this.#update(view, none, this.#network.complete(view))];
   }
 
   /** What must be said of the touched tasks and services: in an order that never names what is not there yet. */
   update(view: AssignmentView, touched: Touched): AssignmentChange[] {
-    const needs: AssignmentChange[] = [];
+    return this.#update(view, touched, this.#network.update(view, touched));
+  }
+
+  #update(view: AssignmentView, touched: Touched, network: NetworkChanges): AssignmentChange[] {
+    const needs: AssignmentChange[] = [...network.before];
     const tasks: AssignmentChange[] = [];
     const left: Told[] = [];
     for (const taskId of touched.taskIds) {
@@ -140,7 +155,6 @@ export class AssignmentSet {
         tasks.push(change(AssignmentChange_Action.UPDATE, { case: "task", value: task }));
       } else if (told) {
         this.#tasks.delete(taskId);
-        this.#services.get(told.serviceId)?.taskIds.delete(taskId);
         this.#templates.get(templateKey(told))?.taskIds.delete(taskId);
         left.push(told);
         tasks.push(change(AssignmentChange_Action.REMOVE, { case: "task", value: { id: taskId } }));
@@ -148,14 +162,14 @@ export class AssignmentSet {
     }
     const dropped: ContentPin[] = [];
     for (const serviceId of touched.serviceIds) {
-      needs.push(...this.#endpoint(view, serviceId), ...this.#repin(view, serviceId, dropped));
+      needs.push(...this.#repin(view, serviceId, dropped));
     }
     const volumeNames = [...touched.volumeNames];
     if (volumeNames.length > 0) {
       needs.push(...this.#purges.update(view.nodeVolumes.get(this.#nodeId)), ...this.#redefine(view, volumeNames));
     }
     for (const told of left) tasks.push(...this.#release(told, dropped));
-    return [...needs, ...tasks, ...dropped.flatMap((pin) => this.#unpin(pin))];
+    return [...needs, ...tasks, ...network.after, ...dropped.flatMap((pin) => this.#unpin(pin))];
   }
 
   /** The task if this agent is to hold it. One whose service is gone can still be stopped, but no longer begun. */
@@ -178,24 +192,7 @@ export class AssignmentSet {
       this.#templates.set(key, made);
       changes.push(...this.#pin(view, pins), templateChange(view, made));
     }
-    const service = this.#services.get(task.serviceId);
-    if (service) service.taskIds.add(task.id);
-    else {
-      this.#services.set(task.serviceId, { ports: "", taskIds: new Set([task.id]) });
-      changes.push(...this.#endpoint(view, task.serviceId));
-    }
     return changes;
-  }
-
-  #endpoint(view: AssignmentView, serviceId: string): AssignmentChange[] {
-    const told = this.#services.get(serviceId);
-    const ports = view.services.get(serviceId)?.ports ?? [];
-    const key = portsKey(ports);
-    if (!told || told.ports === key) return [];
-    told.ports = key;
-    const value = create(ServiceEndpointSchema, { serviceId, ports });
-    const action = key === "" ? AssignmentChange_Action.REMOVE : AssignmentChange_Action.UPDATE;
-    return [change(action, { case: "endpoint", value })];
   }
 
   /** Content that changed in place: the templates that have it are told anew, with what they pin now. */
@@ -259,12 +256,6 @@ export class AssignmentSet {
       this.#templates.delete(templateKey(told));
       changes.push(change(AssignmentChange_Action.REMOVE, { case: "template", value: { serviceId, specVersion } }));
     }
-    const service = this.#services.get(serviceId);
-    if (service?.taskIds.size === 0) {
-      this.#services.delete(serviceId);
-      const action = AssignmentChange_Action.REMOVE;
-      if (service.ports !== "") changes.push(change(action, { case: "endpoint", value: { serviceId } }));
-    }
     return changes;
   }
 }
@@ -272,7 +263,6 @@ export class AssignmentSet {
 type Item =
   | { readonly case: "task"; readonly value: Task | { readonly id: string } }
   | { readonly case: "template"; readonly value: { readonly serviceId: string; readonly specVersion: bigint } }
-  | { readonly case: "endpoint"; readonly value: { readonly serviceId: string } }
   | { readonly case: "content"; readonly value: { readonly objectId: string; readonly version: bigint } };
 
 function change(action: AssignmentChange_Action, item: Item): AssignmentChange {

@@ -38,6 +38,7 @@ import type { Store } from "../store/store.ts";
 import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
 import { batches, completeBatches } from "./batches.ts";
 import { CertificateWriter } from "./certificate-writer.ts";
+import { networkTouch } from "./network-touch.ts";
 import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
 import { forgetSession, registerSession } from "./registration.ts";
@@ -198,6 +199,7 @@ export class Dispatcher {
       nodeAddress: node?.status?.address ?? "",
       roots: ca ? caCertificates(ca).trust : "",
       renewUnder: renewUnder(ca, node),
+      dataPathPort: view.cluster?.spec?.dataPathPort ?? 0,
     };
   }
 
@@ -280,14 +282,11 @@ export class Dispatcher {
 
   /** Passes a change on to the streams and sessions that it concerns. */
   #observe(change: Change): void {
+    this.#observeNetwork(change);
     switch (change.kind) {
-      case "task": {
-        const { before, after } = change;
-        if (!concernsAgent(before, after)) return;
-        this.#touchTask(before?.nodeId, change.id);
-        if (after?.nodeId !== before?.nodeId) this.#touchTask(after?.nodeId, change.id);
+      case "task":
+        this.#observeTask(change);
         return;
-      }
       case "service":
         if (concernsAgents(change.before, change.after)) this.#touchService(change.id);
         return;
@@ -329,6 +328,24 @@ export class Dispatcher {
 
   #touchTask(nodeId: string | undefined, taskId: string): void {
     for (const { touched } of this.#streams.get(nodeId ?? "") ?? []) touched.touchTask(taskId);
+  }
+
+  #observeTask({ before, after, id }: Extract<Change, { kind: "task" }>): void {
+    if (!concernsAgent(before, after)) return;
+    this.#touchTask(before?.nodeId, id);
+    if (after?.nodeId !== before?.nodeId) this.#touchTask(after?.nodeId, id);
+  }
+
+  /** Tells the nodes that hear of a change because of their network, not because of their own tasks. */
+  #observeNetwork(change: Change): void {
+    const { nodeIds, taskIds, serviceIds, peerIds } = networkTouch(this.#options.store.view, change);
+    for (const nodeId of nodeIds === "all" ? this.#streams.keys() : nodeIds) {
+      for (const { touched } of this.#streams.get(nodeId) ?? []) {
+        for (const id of taskIds) touched.touchTask(id);
+        for (const id of serviceIds) touched.touchService(id);
+        for (const id of peerIds) touched.touchNode(id);
+      }
+    }
   }
 
   #touchService(serviceId: string): void {

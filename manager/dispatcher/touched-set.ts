@@ -10,7 +10,7 @@ const WAIT_MS_MAX = 50;
 const ENOUGH = 100;
 
 /**
- * The tasks, services and volumes that one stream has not looked at since they changed: bounded by what there is, however slow
+ * The tasks, services, volumes and nodes that one stream has not looked at since they changed: bounded by what there is, however slow
  * its reader.
  */
 export class TouchedSet {
@@ -19,6 +19,7 @@ export class TouchedSet {
   #taskIds = new Set<string>();
   #serviceIds = new Set<string>();
   #volumeNames = new Set<string>();
+  #nodeIds = new Set<string>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -40,6 +41,11 @@ export class TouchedSet {
     this.#wakeup.wake();
   }
 
+  touchNode(nodeId: string): void {
+    this.#nodeIds.add(nodeId);
+    this.#wakeup.wake();
+  }
+
   /** Waits for a change and a little longer for its neighbours; takes all. Throws the abort reason. */
   async take(signal: AbortSignal): Promise<Touched> {
     await this.#wakeup.wait(signal);
@@ -49,14 +55,22 @@ export class TouchedSet {
       seen = this.#size;
       await this.#clock.sleep(GAP_MS, signal);
     }
-    const touched = { taskIds: this.#taskIds, serviceIds: this.#serviceIds, volumeNames: this.#volumeNames };
+    const touched = {
+      ...{
+        taskIds: this.#taskIds,
+        serviceIds: this.#serviceIds,
+        volumeNames: this.#volumeNames,
+        nodeIds: this.#nodeIds,
+      },
+    };
     this.#taskIds = new Set();
     this.#serviceIds = new Set();
     this.#volumeNames = new Set();
+    this.#nodeIds = new Set();
     return touched;
   }
 
   get #size(): number {
-    return this.#taskIds.size + this.#serviceIds.size + this.#volumeNames.size;
+    return this.#taskIds.size + this.#serviceIds.size + this.#volumeNames.size + this.#nodeIds.size;
   }
 }

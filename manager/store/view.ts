@@ -22,6 +22,7 @@ import { type Change, ChangeFeed } from "./changes.ts";
 import { objectKey } from "./keys.ts";
 import { KINDS, type Kind, kinds, type NamedKind, type Objects, type VersionKind, versionId } from "./kinds.ts";
 import type { LeaderView } from "./leader.ts";
+import { NetworkIndex } from "./network-index.ts";
 import { type Slot, TaskIndex } from "./task-index.ts";
 import { VersionIndex } from "./version-index.ts";
 
@@ -70,6 +71,10 @@ export interface View {
   slotsOfService(serviceId: string): Iterable<Slot>;
   tasksOfSlot(serviceId: string, slot: Slot): readonly Task[];
   tasksOfNode(nodeId: string): Iterable<Task>;
+  /** Ids of the tasks on a network that can be reached: on their nodes, and not ended. */
+  tasksOnNetwork(networkId: string): Iterable<string>;
+  /** Ids of the nodes that have such tasks. */
+  nodesOnNetwork(networkId: string): Iterable<string>;
   taskCountOfNode(nodeId: string): number;
   nodesByHostname(hostname: string): readonly Node[];
   /** The image that bears a canonical reference; the newest if several do. */
@@ -111,6 +116,7 @@ export class ViewState implements View {
   /** Versions of objects that carry no Meta, by kind and id. */
   readonly #versions = new Map<string, number>();
   readonly #taskIndex = new TaskIndex();
+  readonly #networkIndex = new NetworkIndex();
   /** Ids by kind and unique name. */
   readonly #idByName = new Map<string, string>();
   readonly #versionIndex = new VersionIndex();
@@ -229,6 +235,14 @@ export class ViewState implements View {
     return this.#taskIndex.ofNode(nodeId);
   }
 
+  tasksOnNetwork(networkId: string): Iterable<string> {
+    return this.#networkIndex.tasksOn(networkId);
+  }
+
+  nodesOnNetwork(networkId: string): Iterable<string> {
+    return this.#networkIndex.nodesOn(networkId);
+  }
+
   taskCountOfNode(nodeId: string): number {
     return this.#taskIndex.countOfNode(nodeId);
   }
@@ -318,6 +332,7 @@ export class ViewState implements View {
     switch (change.kind) {
       case "task":
         this.#taskIndex.replace(change.before, change.after);
+        this.#networkIndex.replace(change.before, change.after);
         break;
       case "service":
       case "secret":
