@@ -104,7 +104,8 @@ async function attach(
   const network = await node.network(signal);
   const { hostname, spec } = settings;
   const dns = spec.dns && { dns: spec.dns };
-  return network.attach(task.id as TaskId, settings.attachment, { hostname, extraHosts: spec.hosts, ...dns });
+  const names = { hostname, extraHosts: spec.hosts, resolver: task.networks.length > 0, ...dns };
+  return network.attach(task.id as TaskId, settings.attachment, names);
 }
 
 function contentMounts({ task }: AssignedTask, { contents }: ContainerSettings, { directories }: NodeRuntime) {

@@ -23,10 +23,13 @@ import { collectContents, removeContents } from "./container-contents.ts";
 import { ContainerController } from "./container-controller.ts";
 import { DetachedCommands } from "./container-exec.ts";
 import { attachmentOf } from "./container-network.ts";
+import { DnsServer } from "./dns/dns-server.ts";
+import { ServiceNames } from "./dns/names.ts";
 import type { AssignedTask, Executor, NetworkSettings, NodeNetwork, PortProblem, TaskController } from "./executor.ts";
 import { Turnstile } from "./image/shared-work.ts";
 import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
+import { nameData } from "./name-view.ts";
 import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { type AttachedTask, NetworkManager, type Underlay, VXLAN_PORT_DEFAULT } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
@@ -42,6 +45,7 @@ import { Volumes } from "./volumes.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
 const STARTS_PER_CPU = 2;
+const RESOLVER_RETRY_MS = 5_000;
 
 /** What a node's executor is made of. */
 export interface ContainerExecutorOptions {
@@ -76,6 +80,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   readonly #networkReady = Promise.withResolvers<NetworkManager>();
   #network: NetworkManager | undefined;
   #settings: NetworkSettings | undefined;
+  #resolver: DnsServer | undefined;
+  #names: ServiceNames | undefined;
 
   private constructor(options: ContainerExecutorOptions, images: ImageStore) {
     const { clock, random, logger, facts, directories, cgroups, clusterImages } = options;
@@ -152,6 +158,26 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     this.#network = network;
     this.#networkReady.resolve(network);
     this.#scope.spawn("network", (inner) => network.run(inner));
+    this.#scope.spawn("resolver", (inner) => this.#openResolver(network, inner));
+  }
+
+  /** Somebody may hold its port: tried until he lets go. */
+  async #openResolver(network: NetworkManager, signal: AbortSignal): Promise<void> {
+    const { clock, random, logger } = this.#options;
+    const { address, port } = network.resolverAddress;
+    for (let told = false; !signal.aborted; told = true) {
+      try {
+        const options = { clock, random, address, listenPort: port, servers: () => network.nameservers };
+        const resolver = await DnsServer.open({ ...options, logger: logger.child({ part: "resolver" }) });
+        if (this.#names) resolver.setNames(this.#names);
+        this.#resolver = resolver;
+        return;
+      } catch (reason) {
+        if (!(reason instanceof SwarmError)) throw reason;
+        if (!told) logger.error({ err: reason }, "tasks cannot look up names: trying again");
+      }
+      await clock.sleep(RESOLVER_RETRY_MS, signal);
+    }
   }
 
   /** What an earlier session told is good enough until a manager is there; what fails now is told when one is. */
@@ -192,6 +218,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async publish(network: NodeNetwork, signal: AbortSignal): Promise<void> {
     const manager = await this.#node.network(signal);
     await manager.setCluster(clusterNetwork(network), signal);
+    this.#names = new ServiceNames(nameData(network));
+    this.#resolver?.setNames(this.#names);
   }
 
   async *portProblems(signal: AbortSignal): AsyncGenerator<readonly PortProblem[], void, undefined> {
@@ -271,6 +299,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     await this.#scope[Symbol.asyncDispose]();
     await this.#detached[Symbol.asyncDispose]();
     for (const controller of this.#controllers.values()) await controller.close();
+    await this.#resolver?.[Symbol.asyncDispose]();
     await this.#network?.[Symbol.asyncDispose]();
     this.#registries[Symbol.dispose]();
     await this.#runner[Symbol.asyncDispose]();

@@ -102,6 +102,8 @@ export interface OwnTask {
   readonly serving: boolean;
   /** Where its service's published ports lead; empty for none. */
   readonly ingressAddress: string;
+  /** Whom its service wants asked for names beyond its networks; empty: the host's. */
+  readonly nameservers: readonly string[];
 }
 
 /** All that the node's network is made from. */

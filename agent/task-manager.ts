@@ -92,6 +92,10 @@ export class TaskManager {
     return this.#task;
   }
 
+  get template(): TaskTemplate | undefined {
+    return this.#options.record.template;
+  }
+
   get status(): TaskStatus {
     return this.#status;
   }

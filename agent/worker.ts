@@ -310,8 +310,9 @@ export class Worker {
   /** The node's own tasks as the network sees them. */
   #own(): readonly OwnTask[] {
     const isInternal = (networkId: string) => this.#network.network(networkId)?.internal ?? false;
-    return [...this.#managers.values()].map(({ task, serving }) => ({
+    return [...this.#managers.values()].map(({ task, serving, template }) => ({
       ...{ task, serving, ingressAddress: ingressAddress(task, isInternal) },
+      nameservers: template?.spec?.container?.dns?.nameservers ?? [],
     }));
   }
 }

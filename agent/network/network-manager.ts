@@ -16,6 +16,7 @@ import {
   INTERFACES_MAX,
   type InterfaceSpec,
   loopbackOps,
+  RESOLVER_ADDRESS,
   routedOps,
   vethGroup,
   vethName,
@@ -43,10 +44,20 @@ import {
   isStubResolver,
   RESOLV_CONF,
   RESOLVED_CONF,
+  reachableNameservers,
+  resolverResolvConf,
 } from "./resolver.ts";
 import type { RuleLoader } from "./rule-loader.ts";
 import { RuleTable } from "./rule-table.ts";
-import type { HostNetwork, Protocol, PublishedPort, RulesetState, Target, VirtualAddress } from "./ruleset.ts";
+import {
+  type HostNetwork,
+  type Protocol,
+  type PublishedPort,
+  RESOLVER_PORT,
+  type RulesetState,
+  type Target,
+  type VirtualAddress,
+} from "./ruleset.ts";
 import type { Sysctls } from "./sysctl.ts";
 
 /** The parts of the world that the network is made of. */
@@ -99,6 +110,8 @@ export interface ContainerNames {
   /** "address name [alias…]" or "name:address". */
   readonly extraHosts?: readonly string[];
   readonly dns?: Partial<DnsOptions>;
+  /** Whether it asks the node's resolver at 127.0.0.11, which knows the names of its networks. */
+  readonly resolver?: boolean;
 }
 
 /** What a container needs to be on the network. */
@@ -227,7 +240,9 @@ export class NetworkManager implements AsyncDisposable {
         const addresses = interfaces.map(({ address: { address } }) => address);
         return {
           ops: routedOps(taskId, interfaces, point),
-          resolvConf: containerResolvConf(this.#host.reachable, dns),
+          resolvConf: names.resolver
+            ? resolverResolvConf(this.#host.reachable, RESOLVER_ADDRESS, dns)
+            : containerResolvConf(this.#host.reachable, dns),
           hosts: containerHosts({ hostname, extra, gateway, addresses }),
         };
       }
@@ -315,6 +330,16 @@ export class NetworkManager implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sweeper[Symbol.asyncDispose]();
     await this.#inTurn(() => this.#publisher[Symbol.asyncDispose]());
+  }
+
+  /** The host's own nameservers. */
+  get nameservers(): readonly string[] {
+    return reachableNameservers(this.#host.reachable);
+  }
+
+  /** Where the node's resolver is to listen: what containers send to 127.0.0.11 comes there. */
+  get resolverAddress(): { readonly address: string; readonly port: number } {
+    return { address: formatIpv4(gatewayOf(this.#options.pool)), port: RESOLVER_PORT };
   }
 
   /** The device as `start` left it. */

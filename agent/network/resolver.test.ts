@@ -1,6 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { parseIpv4 } from "./address.ts";
-import { containerHosts, containerResolvConf, extendHosts, isStubResolver } from "./resolver.ts";
+import {
+  containerHosts,
+  containerResolvConf,
+  extendHosts,
+  isStubResolver,
+  reachableNameservers,
+  resolverResolvConf,
+} from "./resolver.ts";
 
 describe("a container's resolv.conf", () => {
   const host =
@@ -32,6 +39,16 @@ describe("a container's resolv.conf", () => {
     expect(isStubResolver(host)).toBe(false);
     expect(isStubResolver("")).toBe(false);
   });
+});
+
+test("a container that asks the node's resolver names it alone, with the rest as before", () => {
+  const host = "nameserver 192.0.2.53\nsearch example.com\noptions edns0\n";
+  const resolver = parseIpv4("127.0.0.11") ?? 0;
+  expect(resolverResolvConf(host, resolver)).toBe("nameserver 127.0.0.11\nsearch example.com\noptions edns0 ndots:0\n");
+  const dns = { nameservers: ["192.0.2.54"], search: ["lan"], options: ["ndots:2"] };
+  expect(resolverResolvConf(host, resolver, dns)).toBe("nameserver 127.0.0.11\nsearch lan\noptions ndots:2\n");
+  expect(reachableNameservers("nameserver 127.0.0.53\nnameserver 2001:db8::53\n")).toEqual(["2001:db8::53"]);
+  expect(reachableNameservers("nameserver 127.0.0.53\n")).toEqual(["8.8.8.8", "8.8.4.4"]);
 });
 
 test("a container's hosts file has its own name, and the extra ones in either form", () => {

@@ -38,6 +38,24 @@ export function containerResolvConf(hostResolvConf: string, dns?: Partial<DnsOpt
 }
 
 /**
+ * The resolv.conf of a container that asks the node's resolver: it knows the names of the task's networks, and passes on what
+ * the host's or the service's own servers know. `ndots:0` as Docker has it: a name of one word is looked up as it stands.
+ */
+export function resolverResolvConf(hostResolvConf: string, resolver: Ipv4, dns?: Partial<DnsOptions>): string {
+  const options = nonEmpty(dns?.options) ?? parseResolvConf(hostResolvConf).options;
+  const withNdots = options.some((option) => option.startsWith("ndots:")) ? options : [...options, "ndots:0"];
+  return containerResolvConf(hostResolvConf, {
+    ...{ search: dns?.search ?? [], nameservers: [formatIpv4(resolver)], options: withNdots },
+  });
+}
+
+/** The host's servers that can be asked from elsewhere than the host, else the fallbacks. */
+export function reachableNameservers(hostResolvConf: string): readonly string[] {
+  const servers = parseResolvConf(hostResolvConf).nameservers;
+  return nonEmpty(servers.filter((server) => !isLoopback(server))) ?? FALLBACK_NAMESERVERS;
+}
+
+/**
  * A container's hosts file. `extra` holds "address name [alias…]" lines, as they stand in the file, or the command
  * line's "name:address"; `host-gateway` as an address is the gateway's.
  */
