@@ -62,6 +62,12 @@ export class ClusterNetworkState {
     return service !== undefined && (service.ports.length > 0 || service.networks.length > 0);
   }
 
+  /** Whether tasks of other nodes serve it. */
+  isServed(serviceId: string): boolean {
+    for (const task of this.#tasks.values()) if (task.serving && task.serviceId === serviceId) return true;
+    return false;
+  }
+
   /** All of it, with the node's own tasks. */
   snapshot(own: readonly OwnTask[]): NodeNetwork {
     const services = [...this.#services.values()];

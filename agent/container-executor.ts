@@ -217,7 +217,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
 
   async publish(network: NodeNetwork, signal: AbortSignal): Promise<void> {
     const manager = await this.#node.network(signal);
-    await manager.setCluster(clusterNetwork(network), signal);
+    await manager.setCluster(clusterNetwork(network, this.#options.clock.nowMs()), signal);
     this.#names = new ServiceNames(nameData(network));
     this.#resolver?.setNames(this.#names);
   }

@@ -25,6 +25,7 @@ import type {
   NodeDescription,
   PortConfig,
   PortConfig_Protocol,
+  TaskStatus,
 } from "../proto/gen/swarm/v1/types_pb.js";
 import type { ContentSource } from "./content-cache.ts";
 
@@ -98,6 +99,8 @@ export interface PublishedEndpoint {
 /** A task of this node as the network sees it. */
 export interface OwnTask {
   readonly task: Task;
+  /** As last reported. */
+  readonly status: TaskStatus;
   /** Running, healthy, and not about to stop. */
   readonly serving: boolean;
   /** Where its service's published ports lead; empty for none. */

@@ -1,10 +1,16 @@
 /** From what the managers told to what the node's network is to be: addresses and ports, no more. Pure. */
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { hostAddress } from "../common/model/ports.ts";
 import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
 import type { ServiceEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
-import { EndpointSpec_Affinity, PortConfig_Protocol, PortConfig_PublishMode } from "../proto/gen/swarm/v1/types_pb.js";
+import {
+  EndpointSpec_Affinity,
+  PortConfig_Protocol,
+  PortConfig_PublishMode,
+  TaskState,
+} from "../proto/gen/swarm/v1/types_pb.js";
 import { addressesOf } from "./cluster-network.ts";
-import type { NodeNetwork, PublishedEndpoint } from "./executor.ts";
+import type { NodeNetwork, OwnTask, PublishedEndpoint } from "./executor.ts";
 import { type Ipv4, parseIpv4, parsePrefix } from "./network/address.ts";
 import type { RemoteAddress } from "./network/forwarding.ts";
 import type { ClusterNetwork } from "./network/network-manager.ts";
@@ -16,8 +22,11 @@ const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
   [PortConfig_Protocol.SCTP]: "sctp",
 };
 
+/** How long other nodes may take to hear that a task has ended. */
+const LEAVING_MS = 60_000;
+
 /** What the host's network manager is to make. */
-export function clusterNetwork(network: NodeNetwork): ClusterNetwork {
+export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetwork {
   const hosts = new Map<string, Ipv4>();
   for (const { nodeId, address } of network.peers) {
     const parsed = parseIpv4(address);
@@ -30,6 +39,7 @@ export function clusterNetwork(network: NodeNetwork): ClusterNetwork {
     hosts: [...new Set(hosts.values())].sort((left, right) => left - right),
     remote: remoteAddresses(network, hosts),
     virtual: network.services.flatMap((service) => virtualAddresses(service, network)),
+    leaving: leavingAddresses(network, nowMs),
     published: network.endpoints.map(publishedPort),
     served: servedTargets(network),
   };
@@ -66,6 +76,38 @@ function virtualAddresses(
       .sort((left, right) => left - right);
     return [{ address, targets, affinity: affinityOf(affinity) }];
   });
+}
+
+/** For each address of a task of this node that has served and does so no more: those of its service's that do. */
+function leavingAddresses({ own, tasks }: NodeNetwork, nowMs: number): readonly VirtualAddress[] {
+  return own
+    .filter((each) => isLeaving(each, nowMs))
+    .flatMap(({ task, ingressAddress }) => {
+      const serving = [
+        ...own.filter((each) => each.serving).map((each) => ({ ...each.task, ingressAddress: each.ingressAddress })),
+        ...tasks.filter((each) => each.serving),
+      ].filter(({ serviceId }) => serviceId === task.serviceId);
+      const places = new Map(addressesOf(task).map(([networkId, address]) => [address, networkId]));
+      return [...new Set([ingressAddress, ...places.keys()])].flatMap((text) => {
+        const address = parseIpv4(text);
+        if (address === undefined) return [];
+        const networkId = places.get(text);
+        const others = serving.flatMap((each) =>
+          networkId === undefined
+            ? [each.ingressAddress]
+            : addressesOf(each).flatMap(([id, at]) => (id === networkId ? at : [])),
+        );
+        return [
+          { address, targets: others.flatMap((other) => parseIpv4(other) ?? []).sort((left, right) => left - right) },
+        ];
+      });
+    });
+}
+
+function isLeaving({ task: { desiredState }, status, serving }: OwnTask, nowMs: number): boolean {
+  if (serving || status.state < TaskState.RUNNING) return false;
+  if (status.state === TaskState.RUNNING) return desiredState > TaskState.RUNNING;
+  return nowMs - (status.timestamp ? timestampMs(status.timestamp) : 0) < LEAVING_MS;
 }
 
 /** What other hosts may send here: the targets on this node of ports that every node publishes. */

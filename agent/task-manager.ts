@@ -38,6 +38,8 @@ const TRANSIENT: ReadonlySet<ErrorCode> = new Set(["unavailable", "deadline_exce
 /** Tries of a step that fails transiently, about 30 s in all; more would hide a broken registry from `service ps`. */
 const ATTEMPTS_MAX = 6;
 const RETRY: BackoffOptions = { delayMsMin: 1_000, delayMsMax: 60_000 };
+/** A process that is not overwhelmed takes a connection from its queue within this time. */
+const ACCEPT_MS = 100;
 /** Stopping and removing are retried for ever: giving up would leave a container behind. */
 const CLEANUP_RETRY: BackoffOptions = { delayMsMin: 200, delayMsMax: 10_000 };
 
@@ -49,6 +51,8 @@ export interface TaskManagerHooks {
   portProblem(serviceId: string): string;
   /** `serving` changed; resolves once the published ports say so (or that failed: it never rejects). */
   servingChanged(serviceId: string): Promise<void>;
+  /** Whether other tasks serve in its place, so that connections go there. */
+  hasOthers(task: Task): boolean;
   /** The task is gone from this node. */
   removed(taskId: TaskId): void;
 }
@@ -248,14 +252,21 @@ export class TaskManager {
     await withdrawn;
   }
 
-  /** Withdraws the task from its published ports first, so that no new connection meets a dying process. */
+  /** Withdraws the task first, so that no new connection meets a dying process. */
   async #shutdown(signal: AbortSignal): Promise<void> {
-    await this.#setServing(false);
+    await this.#withdraw(signal);
     const started = this.#status.state >= TaskState.STARTING;
     await this.#persist(signal, "stop task", () => this.controller.shutdown(signal));
     if (!started) return this.#observe({ state: TaskState.SHUTDOWN, message: "shutdown" });
     const exit = await this.controller.exited(signal);
     await this.#observe(outcomeOfExit(TaskState.SHUTDOWN, exit));
+  }
+
+  /** What was let in a moment ago is accepted before the process hears that it is to end. */
+  async #withdraw(signal: AbortSignal): Promise<void> {
+    if (!this.#serving) return;
+    await this.#setServing(false);
+    if (this.#options.hooks.hasOthers(this.#task)) await this.#options.clock.sleep(ACCEPT_MS, signal);
   }
 
   async #remove(signal: AbortSignal): Promise<void> {

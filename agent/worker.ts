@@ -251,6 +251,7 @@ export class Worker {
         report: (taskId, status) => reporter.report(taskId, status),
         portProblem: (serviceId) => this.#portProblem(serviceId),
         servingChanged: (serviceId) => this.#servingChanged(serviceId),
+        hasOthers: (other) => this.#hasOthers(other),
         removed: (taskId) => {
           this.#managers.delete(taskId);
           reporter.forget(taskId);
@@ -263,6 +264,14 @@ export class Worker {
 
   #launch(manager: TaskManager): void {
     this.#scope.spawn(`task ${manager.id}`, (signal) => manager.run(signal));
+  }
+
+  #hasOthers({ id, serviceId }: Task): boolean {
+    if (!this.#network.isReached(serviceId)) return false;
+    const own = [...this.#managers.values()].some(
+      ({ task, serving }) => serving && task.serviceId === serviceId && task.id !== id,
+    );
+    return own || this.#network.isServed(serviceId);
   }
 
   #servingChanged(serviceId: string): Promise<void> {
@@ -310,8 +319,8 @@ export class Worker {
   /** The node's own tasks as the network sees them. */
   #own(): readonly OwnTask[] {
     const isInternal = (networkId: string) => this.#network.network(networkId)?.internal ?? false;
-    return [...this.#managers.values()].map(({ task, serving, template }) => ({
-      ...{ task, serving, ingressAddress: ingressAddress(task, isInternal) },
+    return [...this.#managers.values()].map(({ task, status, serving, template }) => ({
+      ...{ task, status, serving, ingressAddress: ingressAddress(task, isInternal) },
       nameservers: template?.spec?.container?.dns?.nameservers ?? [],
     }));
   }

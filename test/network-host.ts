@@ -105,13 +105,25 @@ function attached({ taskId, addresses, internal = [] }: TestTask): AttachedTask 
 }
 
 function clusterOf(cluster: TestCluster): ClusterNetwork {
-  const { networks = [], hosts = [], remote = {}, virtual = {}, published = [], served = [], affinity } = cluster;
+  const {
+    networks = [],
+    hosts = [],
+    remote = {},
+    virtual = {},
+    leaving = {},
+    published = [],
+    served = [],
+    affinity,
+  } = cluster;
   return {
     networks: networks.map(({ subnet, internal = false }) => ({ subnet: parsePrefix(subnet), internal })),
     hosts: hosts.map(ipv4),
     remote: Object.entries(remote).map(([address, host]) => ({ address: ipv4(address), host: ipv4(host) })),
     virtual: Object.entries(virtual).map(([address, targets]) => ({
       ...{ address: ipv4(address), targets: targets.map(ipv4), affinity: affinity ?? "none" },
+    })),
+    leaving: Object.entries(leaving).map(([address, targets]) => ({
+      ...{ address: ipv4(address), targets: targets.map(ipv4) },
     })),
     published: published.map(({ hostIp, ...port }) => ({
       ...port,

@@ -48,6 +48,7 @@ export interface TestCluster {
   readonly hosts?: readonly string[];
   readonly remote?: Readonly<Record<string, string>>;
   readonly virtual?: Readonly<Record<string, readonly string[]>>;
+  readonly leaving?: Readonly<Record<string, readonly string[]>>;
   readonly affinity?: Affinity;
   readonly published?: readonly TestPort[];
   /** "10.0.1.11:80", of tcp. */

@@ -134,6 +134,28 @@ describe("hosts of one cluster", () => {
     for (const host of lab.hosts) expect(await lab.inClient(...hear(host.address, 8081))).toContain(CLIENT_ADDRESS);
   });
 
+  rootTest(
+    "connections that come late to a task which leaves are passed on, and see the client all the same",
+    async () => {
+      // Host 2 has heard that its task leaves, the others have not; it ends before they have.
+      const leaving = { [ADDRESSES[2]]: [ADDRESSES[1], ADDRESSES[3]] };
+      await lab.hosts[1]?.ask({
+        do: "cluster",
+        cluster: clusterOf(2, { leaving, virtual: { [VIP]: leaving[ADDRESSES[2]] ?? [] } }),
+      });
+      const asked = async (ask: () => Promise<string>) => {
+        const answers = new Set<string>();
+        for (let index = 0; index < 6; index++) answers.add(await ask());
+        return [...answers].toSorted();
+      };
+      expect(await asked(() => lab.inClient(...fetch("192.0.2.1", 8080)))).toEqual(["t1", "t3"]);
+      expect(await asked(() => lab.inContainer(first(), ...fetch(VIP)))).toEqual(["t1", "t3"]);
+      // Port 8081 leads to host 2's task alone, as far as the others know.
+      for (const host of lab.hosts) expect(await lab.inClient(...hear(host.address, 8081))).toContain(CLIENT_ADDRESS);
+      await tell();
+    },
+  );
+
   rootTest("so does it for a client that is a host, or a task of another network", async () => {
     const [one, , three] = lab.hosts;
     expect(await one?.run(...hear("192.0.2.1", 8081))).toContain("192.0.2.1");

@@ -99,6 +99,8 @@ export interface ClusterNetwork {
   /** Addresses of tasks on them. */
   readonly remote: readonly RemoteAddress[];
   readonly virtual: readonly VirtualAddress[];
+  /** Addresses of tasks of this host that are leaving, and who serves in their place. */
+  readonly leaving: readonly VirtualAddress[];
   readonly published: readonly PublishedPort[];
   /** What tasks of this host serve to all hosts by published ports. */
   readonly served: readonly (Target & { readonly protocol: Protocol })[];
@@ -136,7 +138,9 @@ const RECONCILE_INTERVAL_MS = 5_000;
 /** RFC 7348 §5. */
 export const VXLAN_PORT_DEFAULT = 4789;
 
-const NOTHING: ClusterNetwork = { networks: [], hosts: [], remote: [], virtual: [], published: [], served: [] };
+const NOTHING: ClusterNetwork = {
+  ...{ networks: [], hosts: [], remote: [], virtual: [], leaving: [], published: [], served: [] },
+};
 
 /** Owns the fabric and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
 export class NetworkManager implements AsyncDisposable {
@@ -438,10 +442,10 @@ export class NetworkManager implements AsyncDisposable {
 
   #rulesetState(): RulesetState {
     const { device, pool, linkLocal } = this.#options;
-    const { published, virtual, networks, served } = this.#cluster ?? NOTHING;
+    const { published, virtual, leaving, networks, served } = this.#cluster ?? NOTHING;
     const marks = [...this.#forwarder.marks];
     return {
-      ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, networks, served },
+      ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, leaving, networks, served },
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
       hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
       local: [...this.#live.values()].flatMap((interfaces) => interfaces.map(({ address }) => address.address)),

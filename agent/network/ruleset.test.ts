@@ -15,7 +15,7 @@ function address(text: string): number {
 function state(...published: readonly PublishedPort[]): RulesetState {
   return {
     ...{ table: "swarm", device: "swarm0", group: 7, pool: parsePrefix("10.224.0.0/12"), linkLocal: false, published },
-    ...{ vxlan: { port: 4789, id: 99 }, virtual: [], networks: [], hosts: [], local: [], served: [] },
+    ...{ vxlan: { port: 4789, id: 99 }, virtual: [], leaving: [], networks: [], hosts: [], local: [], served: [] },
   };
 }
 
@@ -46,6 +46,9 @@ describe("the nftables table", () => {
       elements = { 192.0.2.1 . udp . 53 : jump udp-53-192_0_2_1 }
       }
       map virtual {
+      type ipv4_addr : verdict
+      }
+      map leaving {
       type ipv4_addr : verdict
       }
       set idle {
@@ -85,6 +88,7 @@ describe("the nftables table", () => {
       type nat hook prerouting priority dstnat; policy accept;
       iifgroup 7 ip daddr 127.0.0.11 meta l4proto { tcp, udp } th dport 53 dnat to 10.224.0.1:10053
       iifgroup 7 ip daddr vmap @virtual
+      iifname "swarm0" ip daddr vmap @leaving
       fib daddr type local jump publish
       }
       chain output {
@@ -93,7 +97,7 @@ describe("the nftables table", () => {
       }
       chain postrouting {
       type nat hook postrouting priority srcnat; policy accept;
-      ip saddr . ip daddr @selves ct status dnat masquerade
+      ip saddr . ip daddr @selves masquerade
       ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != 7 oifname != "swarm0" masquerade
       }
       chain guard {
@@ -115,8 +119,8 @@ describe("the nftables table", () => {
       ip daddr 169.254.0.0/16 drop
       }
       chain from_host {
+      ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
       ct state established,related accept
-      ip saddr . ip daddr @same accept
       ct mark set ether saddr map @hosts
       }
       chain forward {

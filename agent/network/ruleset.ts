@@ -69,6 +69,11 @@ export interface RulesetBase {
 export interface RulesetState extends RulesetBase {
   readonly published: readonly PublishedPort[];
   readonly virtual: readonly VirtualAddress[];
+  /**
+   * Addresses of tasks of this host that are leaving, and who serves in their place. Other hosts may not have heard of it
+   * yet: what they still send is passed on, so that no connection is lost on the way.
+   */
+  readonly leaving: readonly VirtualAddress[];
   readonly networks: readonly HostNetwork[];
   readonly hosts: readonly HostMark[];
   /** Addresses of this host's tasks. */
@@ -131,11 +136,12 @@ export function rulesetRemoval(table: string): string {
   return `table ip ${table}\ndelete table ip ${table}\n`;
 }
 
-/** The chain of each port and virtual address that has targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`. */
-function chainsOf({ published, virtual }: RulesetState): ReadonlyMap<string, string> {
+/** The chain of each port and address that has targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`, `leaving-…`. */
+function chainsOf({ published, virtual, leaving }: RulesetState): ReadonlyMap<string, string> {
   const chains = new Map<string, string>();
   for (const port of published) if (port.targets.length > 0) chains.set(portChain(port), portRule(port));
   for (const each of virtual) if (each.targets.length > 0) chains.set(virtualChain(each), virtualRule(each));
+  for (const each of leaving) if (each.targets.length > 0) chains.set(leavingChain(each), virtualRule(each));
   return chains;
 }
 
@@ -145,6 +151,10 @@ function portChain(port: PublishedPort): string {
 
 function virtualChain({ address }: VirtualAddress): string {
   return `vip-${underscored(address)}`;
+}
+
+function leavingChain({ address }: VirtualAddress): string {
+  return `leaving-${underscored(address)}`;
 }
 
 function underscored(address: Ipv4): string {
@@ -172,11 +182,11 @@ interface SetContent {
 }
 
 function kindOf(name: string): string {
-  return ["published", "published_at", "virtual", "hosts"].includes(name) ? "map" : "set";
+  return ["published", "published_at", "virtual", "leaving", "hosts"].includes(name) ? "map" : "set";
 }
 
 function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
-  const { published, virtual, networks, hosts, local, served, pool } = state;
+  const { published, virtual, leaving, networks, hosts, local, served, pool } = state;
   const live = published.filter(({ targets }) => targets.length > 0);
   const subnets = [networkOf(pool), ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
   return {
@@ -193,6 +203,12 @@ function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
       elements: virtual
         .filter(({ targets }) => targets.length > 0)
         .map((each) => `${formatIpv4(each.address)} : jump ${virtualChain(each)}`),
+    },
+    leaving: {
+      declaration: ["type ipv4_addr : verdict"],
+      elements: leaving
+        .filter(({ targets }) => targets.length > 0)
+        .map((each) => `${formatIpv4(each.address)} : jump ${leavingChain(each)}`),
     },
     // A service without a task that serves: refused at once, so that its client need not wait.
     idle: {
@@ -260,6 +276,7 @@ function translation({ device, group, pool }: RulesetState): readonly string[] {
     "type nat hook prerouting priority dstnat; policy accept;",
     `iifgroup ${group} ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${gateway}:${RESOLVER_PORT}`,
     `iifgroup ${group} ip daddr vmap @virtual`,
+    `iifname "${device}" ip daddr vmap @leaving`,
     "fib daddr type local jump publish",
     "}",
     // Connections from the host itself to its own addresses; 127.0.0.0/8 is the loopback proxy's.
@@ -270,7 +287,7 @@ function translation({ device, group, pool }: RulesetState): readonly string[] {
     "chain postrouting {",
     "type nat hook postrouting priority srcnat; policy accept;",
     // Nobody takes a packet that comes from himself.
-    "ip saddr . ip daddr @selves ct status dnat masquerade",
+    "ip saddr . ip daddr @selves masquerade",
     `ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != ${group} oifname != "${device}" masquerade`,
     "}",
   ];
@@ -303,8 +320,9 @@ function guards({ device, group, pool, vxlan, linkLocal }: RulesetState): readon
     ...(linkLocal ? [] : ["ip daddr 169.254.0.0/16 drop"]),
     "}",
     "chain from_host {",
+    // Answers to what came in by another host and was passed on from here.
+    `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
-    "ip saddr . ip daddr @same accept",
     "ct mark set ether saddr map @hosts",
     "}",
   ];
