@@ -23,7 +23,7 @@ import { NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { readManagers, writeManagers } from "./known-managers.ts";
 import { type LocalManagerDoor, openLocalManager } from "./local-manager-door.ts";
 import { purgeNode, runNode } from "./node.ts";
-import { NodeIdentity, type NodeIdentityOptions } from "./node-identity.ts";
+import { askToJoin, NodeIdentity, type NodeIdentityOptions } from "./node-identity.ts";
 import type { AgentSettings } from "./options.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
 import { ManagerList } from "./session.ts";
@@ -52,6 +52,8 @@ interface Running {
   /** The newest word of a manager. */
   heard: SessionMessage | undefined;
   readonly firstHeard: Promise<SessionMessage>;
+  /** Whether managers do not want it as it is: it may join again. */
+  isRefused: boolean;
 }
 
 export class AgentHost {
@@ -91,14 +93,20 @@ export class AgentHost {
     signal: AbortSignal,
   ): Promise<{ readonly nodeId: NodeId; readonly role: NodeSpec_Role }> {
     return await this.#alone(async () => {
-      if (this.#running) {
+      const former = this.#running;
+      if (former && !former.isRefused) {
         throw new SwarmError(
           "failed_precondition",
           "this node is already part of a cluster: use swarmctl swarm leave to leave it, and join another then",
         );
       }
-      const { identity, managers } =
-        request.managers.length === 0 ? await this.#joinBeside(request, signal) : await this.#joinBy(request, signal);
+      const isBeside = request.managers.length === 0;
+      const { given, managers } = isBeside
+        ? await this.#askBeside(request, signal)
+        : await this.#askManagers(request, signal);
+      // It is somebody else's node, or nobody's: what it was ends only now that it is sure to be one again.
+      if (former) await this.#forget(former, signal);
+      const identity = await NodeIdentity.adopt(this.#identityOptions, given);
       this.#options.directory.adopt(identity.nodeId);
       await writeManagers(this.#options.settings.dataDirectory, managers);
       const running = await this.#start(identity, managers);
@@ -114,13 +122,17 @@ export class AgentHost {
     await this.#alone(async () => {
       const running = this.#running;
       if (!running) throw new SwarmError("failed_precondition", "this host is no node of a cluster");
-      await this.#end();
-      const { settings, facts, logger } = this.#options;
-      const { nodeId } = running.identity;
-      await purgeNode({ settings, nodeId, facts, logger }, { removeAll: false }, signal);
-      for (const part of CLUSTERS_PARTS) await rm(join(settings.dataDirectory, part), { recursive: true, force: true });
-      logger.info({ nodeId }, "left the cluster");
+      await this.#forget(running, signal);
     });
+  }
+
+  /** Ends the node and its containers. */
+  async #forget({ identity: { nodeId } }: Running, signal: AbortSignal): Promise<void> {
+    const { settings, facts, logger } = this.#options;
+    await this.#end();
+    await purgeNode({ settings, nodeId, facts, logger }, { removeAll: false }, signal);
+    for (const part of CLUSTERS_PARTS) await rm(join(settings.dataDirectory, part), { recursive: true, force: true });
+    logger.info({ nodeId }, "left the cluster");
   }
 
   get #identityOptions(): NodeIdentityOptions {
@@ -139,19 +151,17 @@ export class AgentHost {
     return identity;
   }
 
-  async #joinBy({ managers, token, availability }: JoinNodeRequest, signal: AbortSignal) {
-    const identity = await NodeIdentity.join(this.#identityOptions, { managers, token, availability }, signal);
-    return { identity, managers };
+  async #askManagers({ managers, token, availability }: JoinNodeRequest, signal: AbortSignal) {
+    return { given: await askToJoin({ managers, token, availability }, signal), managers };
   }
 
   /** The manager on this host is the node's own: it needs no token. */
-  async #joinBeside({ availability }: JoinNodeRequest, signal: AbortSignal) {
+  async #askBeside({ availability }: JoinNodeRequest, signal: AbortSignal) {
     const keys = await generateKeyPair();
     await using door = this.#localManager();
     const certificateRequest = await createCertificateRequest(keys);
     const answer = await door.client.issueLocalCertificate({ certificateRequest, availability }, { signal });
-    const identity = await NodeIdentity.adopt(this.#identityOptions, { key: exportPrivateKey(keys), answer });
-    return { identity, managers: answer.managers };
+    return { given: { key: exportPrivateKey(keys), answer }, managers: answer.managers };
   }
 
   #localManager(): LocalManagerDoor {
@@ -166,11 +176,16 @@ export class AgentHost {
     const first = Promise.withResolvers<SessionMessage>();
     const heard = (message: SessionMessage) => {
       running.heard = message;
+      running.isRefused = false;
       first.resolve(message);
       this.#follow(running, message);
     };
-    const done = runNode({ settings, facts, identity, managers, heard, logger }, stop.signal);
-    const running: Running = { identity, managers, stop, done, heard: undefined, firstHeard: first.promise };
+    const refused = () => {
+      running.isRefused = true;
+    };
+    const done = runNode({ settings, facts, identity, managers, heard, refused, logger }, stop.signal);
+    const state = { heard: undefined, firstHeard: first.promise, isRefused: false };
+    const running: Running = { identity, managers, stop, done, ...state };
     this.#running = running;
     first.promise.catch(() => {});
     done.catch((reason: unknown) => {

@@ -40,6 +40,8 @@ export interface AgentOptions {
   readonly connect: Connect;
   /** Hears what managers say of the cluster and of this node. */
   readonly heard?: (message: SessionMessage) => void;
+  /** Hears that managers do not want this node as it is. */
+  readonly refused?: (failure: SwarmError) => void;
   /** The certificates that the node has, one after the other, for managers to know. Absent where there are none. */
   readonly certificates?: (signal: AbortSignal) => AsyncIterable<HeldCertificate>;
   readonly executor: Executor;

@@ -60,6 +60,12 @@ export interface JoinRequest {
   readonly availability?: NodeSpec_Availability;
 }
 
+/** A key, and the certificate that a manager gave for it. */
+export interface GivenCertificate {
+  readonly key: string;
+  readonly answer: Pick<IssueCertificateResponse, "certificates" | "roots">;
+}
+
 export class NodeIdentity {
   readonly nodeId: NodeId;
   readonly clusterId: ClusterId;
@@ -83,33 +89,13 @@ export class NodeIdentity {
     return stored.state === "ready" ? new NodeIdentity(options, stored.credentials) : undefined;
   }
 
-  /**
-   * Makes this host a node of the cluster that the token is of, by the first of the managers that can be reached.
-   * @throws invalid_argument: not a token; before anything is dialled. failed_precondition: a manager of another cluster, which
-   * is not told the token. permission_denied: the token is not valid, or was rotated. unavailable: nobody answers.
-   */
+  /** Makes this host a node of the cluster that the token is of. Throws what `askToJoin` does. */
   static async join(options: NodeIdentityOptions, request: JoinRequest, signal: AbortSignal): Promise<NodeIdentity> {
-    const token = parseJoinToken(request.token);
-    const keys = await generateKeyPair();
-    const certificateRequest = await createCertificateRequest(keys);
-    const { availability = 0 } = request;
-    const answer = await firstManager(request.managers, signal, async (address, inner) => {
-      const root = await rootOf(address, token, inner);
-      await using transport = openGrpcTransport({ address, tls: { ca: root, serverName: SERVER_NAME } });
-      const call = { certificateRequest, token: request.token.trim(), availability };
-      return await createClient(NodeCa, transport).issueCertificate(call, {
-        signal: inner,
-        timeoutMs: JOIN_TIMEOUT_MS,
-      });
-    });
-    return NodeIdentity.adopt(options, { key: exportPrivateKey(keys), answer });
+    return NodeIdentity.adopt(options, await askToJoin(request, signal));
   }
 
   /** Takes a certificate that was given for a key of ours, and keeps both. */
-  static async adopt(
-    options: NodeIdentityOptions,
-    given: { readonly key: string; readonly answer: Pick<IssueCertificateResponse, "certificates" | "roots"> },
-  ): Promise<NodeIdentity> {
+  static async adopt(options: NodeIdentityOptions, given: GivenCertificate): Promise<NodeIdentity> {
     const credentials = { key: given.key, chain: given.answer.certificates, trust: given.answer.roots };
     const identity = new NodeIdentity(options, credentials);
     await writeCredentials(options.directory, credentials);
@@ -236,6 +222,25 @@ export class NodeIdentity {
     this.#credentials = credentials;
     this.#changed.wake();
   }
+}
+
+/**
+ * Has this host taken into the cluster that the token is of, by the first of the managers that can be reached.
+ * @throws invalid_argument: not a token; before anything is dialled. failed_precondition: a manager of another cluster, which
+ * is not told the token. permission_denied: the token is not valid, or was rotated. unavailable: nobody answers.
+ */
+export async function askToJoin(request: JoinRequest, signal: AbortSignal): Promise<GivenCertificate> {
+  const token = parseJoinToken(request.token);
+  const keys = await generateKeyPair();
+  const certificateRequest = await createCertificateRequest(keys);
+  const { availability = 0 } = request;
+  const answer = await firstManager(request.managers, signal, async (address, inner) => {
+    const root = await rootOf(address, token, inner);
+    await using transport = openGrpcTransport({ address, tls: { ca: root, serverName: SERVER_NAME } });
+    const call = { certificateRequest, token: request.token.trim(), availability };
+    return await createClient(NodeCa, transport).issueCertificate(call, { signal: inner, timeoutMs: JOIN_TIMEOUT_MS });
+  });
+  return { key: exportPrivateKey(keys), answer };
 }
 
 /** Asks one manager after the other. A refusal is final: the others would say the same. */

@@ -1,6 +1,7 @@
 /** A node at work: this host's executor and the Agent over it. Made by `AgentHost` as often as the host joins and leaves. */
 import { systemClock } from "../common/base/clock.ts";
 import { readBootId } from "../common/base/directory-lock.ts";
+import type { SwarmError } from "../common/base/error.ts";
 import type { NodeId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import { systemRandom } from "../common/base/random.ts";
@@ -31,12 +32,13 @@ export interface NodeOptions {
   readonly identity: NodeIdentity;
   readonly managers: ManagerList;
   readonly heard: (message: SessionMessage) => void;
+  readonly refused: (failure: SwarmError) => void;
   readonly logger: Logger;
 }
 
 /** Runs tasks until `signal` aborts; its containers run on. */
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
-  const { settings, facts, identity, managers, heard, logger } = options;
+  const { settings, facts, identity, managers, heard, refused, logger } = options;
   const { nodeId } = identity;
   const connect: Connect = (address) => openGrpcTransport({ address, tls: identity.client });
   await using clusterImages = new ClusterImages({ clock: systemClock, connect, managers, platform: hostPlatform() });
@@ -47,6 +49,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
       identity.hear(message);
       heard(message);
     },
+    refused,
     certificates: (signal) => identity.held(signal),
     database: new FileTaskDatabase(agentDirectories(settings.dataDirectory, undefined), logger),
     bootId: readBootId(),

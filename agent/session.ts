@@ -5,8 +5,8 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Backoff, type BackoffOptions } from "../common/base/backoff.ts";
 import { abortReason, type Clock, withTimeout } from "../common/base/clock.ts";
-import { SwarmError } from "../common/base/error.ts";
-import type { NodeId, SessionId } from "../common/base/id.ts";
+import { type ErrorCode, SwarmError } from "../common/base/error.ts";
+import { type NodeId, newId, type SessionId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import { pick, type Random } from "../common/base/random.ts";
 import { Scope } from "../common/base/scope.ts";
@@ -22,6 +22,14 @@ const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
 const REGISTER_TIMEOUT_MS = 5_000;
 /** Missed beats that end a session at the manager; a beat that takes longer than these is pointless. */
 const BEATS_MISSED_MAX = 3;
+
+/** What only somebody can change, while the node's containers run on. */
+const REFUSALS: Partial<Readonly<Record<ErrorCode, string>>> = {
+  already_exists: "another agent has this node's identity, and with it the node's tasks: this one stands by",
+  permission_denied: "managers refuse this node: it must join again with a token (swarmctl swarm join)",
+  unauthenticated:
+    "managers do not take this node's certificate: it must join again with a token (swarmctl swarm join)",
+};
 
 /** Opens a way to the manager at `address` ("host:port"). It must not wait for the connection. */
 export type Connect = (address: string) => Transport;
@@ -69,6 +77,8 @@ export interface SessionKeeperOptions {
   readonly configure: (settings: NetworkSettings, signal: AbortSignal) => Promise<void>;
   /** Hears what managers say of the cluster and of this node. */
   readonly heard?: (message: SessionMessage) => void;
+  /** Hears that managers do not want this node as it is. */
+  readonly refused?: (failure: SwarmError) => void;
   /** What lives as long as one session; its failure ends the session. */
   readonly serve: (session: Session, signal: AbortSignal) => Promise<void>;
 }
@@ -76,13 +86,16 @@ export interface SessionKeeperOptions {
 export class SessionKeeper {
   readonly #options: SessionKeeperOptions;
   readonly #backoff: Backoff;
+  readonly #instanceId: string;
   #failedAddress: string | undefined;
   #sessionId = "";
   #lost = false;
+  #refusal: string | undefined;
 
   constructor(options: SessionKeeperOptions) {
     this.#options = options;
     this.#backoff = new Backoff(RECONNECT, options.random);
+    this.#instanceId = newId(options.random);
   }
 
   /** Keeps sessions, one after the other, until `signal` aborts. */
@@ -95,18 +108,23 @@ export class SessionKeeper {
       } catch (reason) {
         if (signal.aborted) throw abortReason(signal);
         this.#failedAddress = address;
-        this.#logEnd(address, SwarmError.from(reason));
+        this.#tellEnd(address, SwarmError.from(reason));
       }
       await clock.sleep(this.#backoff.nextDelayMs(), signal);
     }
   }
 
-  /** Tells the first failure of a row; the tries that follow are told only to who looks for them. */
-  #logEnd(manager: string, { code, message }: SwarmError): void {
-    const { logger } = this.#options;
-    if (!this.#lost) logger.warn({ manager, code, reason: message }, "no session with a manager, trying again");
+  /** Tells the first failure of a row, and that it is refused; the tries that follow are told only to who looks for them. */
+  #tellEnd(manager: string, failure: SwarmError): void {
+    const { logger, refused } = this.#options;
+    const { code, message } = failure;
+    const refusal = REFUSALS[code];
+    if (refusal !== undefined && refusal !== this.#refusal) logger.error({ manager, code, reason: message }, refusal);
+    else if (!this.#lost) logger.warn({ manager, code, reason: message }, "no session with a manager, trying again");
     else logger.debug({ manager, code, reason: message }, "no session with a manager, trying again");
     this.#lost = true;
+    this.#refusal = refusal;
+    if (refusal !== undefined) refused?.(failure);
   }
 
   /** Any known manager, but not the one that just failed while there is another. */
@@ -133,7 +151,10 @@ export class SessionKeeper {
     const description = await describe();
     await using scope = new Scope(signal);
     const messages = dispatcher
-      .openSession({ nodeId, description, previousSessionId: this.#sessionId }, { signal: scope.signal })
+      .openSession(
+        { nodeId, description, previousSessionId: this.#sessionId, instanceId: this.#instanceId },
+        { signal: scope.signal },
+      )
       [Symbol.asyncIterator]();
     const register = { clock, timeoutMs: REGISTER_TIMEOUT_MS, operation: `register at manager ${address}` };
     const first = await withTimeout(register, scope.signal, () => messages.next());
@@ -143,6 +164,7 @@ export class SessionKeeper {
     await configure({ addressPool, nodeAddress, dataPathPort }, scope.signal);
     const session: Session = { nodeId, sessionId, address, transport, dispatcher, logBroker, streamBroker };
     this.#lost = false;
+    this.#refusal = undefined;
     logger.info({ manager: address, sessionId }, "session opened");
     scope.spawn("session", () => this.#listen(messages, address));
     scope.spawn("heartbeat", (inner) => this.#beat(session, periodMs(first.value), inner));

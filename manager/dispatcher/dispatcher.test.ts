@@ -82,9 +82,11 @@ async function world() {
       client,
       stop,
       /** Registers and reads the first message. */
-      async register() {
+      async register(run: { readonly instanceId?: string; readonly previousSessionId?: string } = {}) {
         const description = { hostname: "host-1", platform: { os: "linux", architecture: "x86_64" } };
-        const stream = client.openSession({ nodeId, description }, { signal: stop.signal })[Symbol.asyncIterator]();
+        const stream = client
+          .openSession({ nodeId, description, ...run }, { signal: stop.signal })
+          [Symbol.asyncIterator]();
         const first: IteratorResult<SessionMessage> = await within(stream.next());
         if (first.done) throw new Error("no session");
         return { sessionId: first.value.sessionId, first: first.value, stream };
@@ -293,6 +295,26 @@ describe("sessions", () => {
     await expect(beat(former.sessionId)).rejects.toMatchObject({ code: "failed_precondition" });
     await expect(beat(newer.sessionId)).resolves.toBeDefined();
     expect(view.sessions.get(one.nodeId)?.sessionId).toBe(newer.sessionId);
+  });
+
+  test("of two agents with one identity the one that began last has the session, while it is there", async () => {
+    const { agent, clock, within, view } = await world();
+    const one = agent();
+    const other = agent(one.nodeId, "its copy");
+    const [oneRun, otherRun] = [testId(), testId()];
+    const { sessionId: previousSessionId } = await one.register({ instanceId: oneRun });
+    const { sessionId } = await other.register({ instanceId: otherRun });
+    const again = { instanceId: oneRun, previousSessionId };
+    // As often as it asks: it costs the other one nothing.
+    for (let count = 0; count < 5; count++) {
+      await expect(one.register(again)).rejects.toMatchObject({ code: "already_exists" });
+    }
+    expect(view.sessions.get(one.nodeId)?.sessionId).toBe(sessionId);
+    const beat = () => within(other.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    await expect(beat()).resolves.toBeDefined();
+    other.stop.abort();
+    await clock.advance(3_100);
+    await expect(one.register(again)).resolves.toBeDefined();
   });
 
   test("a fourth registration within eight seconds is refused, a later one is not", async () => {

@@ -41,7 +41,7 @@ import { CertificateWriter } from "./certificate-writer.ts";
 import { networkTouch } from "./network-touch.ts";
 import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
-import { forgetSession, registerSession } from "./registration.ts";
+import { forgetSession, refuseSuperseded, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TouchedSet } from "./touched-set.ts";
@@ -152,7 +152,11 @@ export class Dispatcher {
   async *#openSession(request: OpenSessionRequest, context: CallContext) {
     const { nodeId } = request;
     if (!isId(nodeId)) throw new SwarmError("invalid_argument", "node_id: is not an id");
+    if (request.instanceId !== "" && !isId(request.instanceId)) {
+      throw new SwarmError("invalid_argument", "instance_id: is not an id");
+    }
     requireNode(context.peer, nodeId);
+    refuseSuperseded(this.#options, request);
     this.#sessions.admit(nodeId);
     const session = this.#sessions.prepare(nodeId);
     await this.#register(request, session, context);

@@ -33,9 +33,25 @@ const ATTEMPTS_MAX = 10;
 const RETRY_MS = 5;
 
 /**
+ * Refuses an agent that had a session before, when another one with the same identity has a newer one: else they would take it
+ * from each other for ever. An agent that begins wins.
+ * @throws already_exists
+ */
+export function refuseSuperseded(
+  { store: { view } }: Pick<RegistrationContext, "store">,
+  request: OpenSessionRequest,
+): void {
+  const { nodeId, previousSessionId, instanceId } = request;
+  const held = view.sessions.get(nodeId)?.instanceId ?? "";
+  if (held === "" || instanceId === "" || previousSessionId === "" || held === instanceId) return;
+  const address = view.nodes.get(nodeId)?.status?.address ?? "";
+  throw new SwarmError("already_exists", `another agent has the identity of node ${nodeId}, at ${address}`);
+}
+
+/**
  * Writes the node (new: an active worker; known: its newest description and address) and its session, together. The
  * newest session wins, wherever the former one was.
- * @throws invalid_argument for a bad description, unavailable while the store is away; not_found when this manager's lease is gone.
+ * @throws invalid_argument for a bad description, already_exists as `refuseSuperseded`, unavailable while the store is away; not_found when this manager's lease is gone.
  */
 export async function registerSession(
   context: RegistrationContext,
@@ -47,7 +63,9 @@ export async function registerSession(
   const description = checkDescription(agent.request.description);
   const address = hostOf(agent.peer.address);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const object = create(SessionSchema, { nodeId, sessionId, managerId });
+    refuseSuperseded(context, agent.request);
+    const { instanceId } = agent.request;
+    const object = create(SessionSchema, { nodeId, sessionId, managerId, instanceId });
     const version = store.view.version("session", nodeId);
     const group: Proposal[] = [
       version === undefined

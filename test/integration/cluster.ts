@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect } from "vitest";
 import { eventually } from "../eventually.ts";
+import { shiftedClock } from "../shifted-clock.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const execute = promisify(execFile);
@@ -53,6 +54,8 @@ export interface ClusterOptions {
   readonly managers?: number;
   readonly managerArgs?: readonly string[];
   readonly agentArgs?: readonly string[];
+  /** By how much the clocks of the programs differ from the machine's, as `shiftedClock` takes it. Default: not at all. */
+  readonly clock?: string;
 }
 
 function run(program: string, ...args: readonly string[]): string {
@@ -81,10 +84,11 @@ export class TestCluster implements AsyncDisposable {
     const cluster = new TestCluster(options);
     try {
       cluster.#makeFabric();
-      for (let number = 0; number < (options.managers ?? 1); number++) await cluster.startManager(number);
+      for (let number = 0; number < (options.managers ?? 1); number++)
+        await cluster.startManager(number, options.clock);
       if (cluster.managers.length > 0) await cluster.#writeJoinToken();
       for (let number = 1; number <= (options.nodes ?? 3); number++)
-        cluster.startAgent(cluster.addHost(`node-${number}`));
+        cluster.startAgent(cluster.addHost(`node-${number}`), options.clock);
       if (cluster.managers.length > 0) await cluster.nodesReady(options.nodes ?? 3);
       return cluster;
     } catch (error) {
@@ -170,7 +174,7 @@ export class TestCluster implements AsyncDisposable {
     return `${this.fabric.address}:${2377 + number}`;
   }
 
-  async startManager(number: number): Promise<Program> {
+  async startManager(number: number, clock?: string): Promise<Program> {
     const args = ["--data-dir", join(this.directory, `manager-${number}`), "--socket", this.socket(number)];
     args.push("--listen-addr", this.managerAddress(number), "--log-format", "json", "--log-level", "debug");
     if ((this.#options.managers ?? 1) > 1) {
@@ -178,6 +182,7 @@ export class TestCluster implements AsyncDisposable {
       args.push("--etcd", this.#etcdUrl, "--cluster-key-file", join(this.directory, "cluster.key"));
     }
     const program = this.#start(`manager-${number}`, this.fabric, [
+      ...shiftedClock(clock),
       join(ROOT, "manager/swarm-manager"),
       ...args,
       ...(this.#options.managerArgs ?? []),
@@ -218,7 +223,7 @@ export class TestCluster implements AsyncDisposable {
 
   readonly #programs: Program[] = [];
 
-  startAgent(host: Host): Program {
+  startAgent(host: Host, clock?: string): Program {
     const managers = this.managers.map((_, number) => this.managerAddress(number)).join(",");
     const args = [
       "--manager",
@@ -234,6 +239,7 @@ export class TestCluster implements AsyncDisposable {
     ];
     args.push("--insecure-registry", `${this.fabric.address}:5000`, "--log-format", "json", "--log-level", "debug");
     const program = this.#start(host.name, host, [
+      ...shiftedClock(clock),
       join(ROOT, "agent/swarm-agent"),
       ...args,
       ...(this.#options.agentArgs ?? []),

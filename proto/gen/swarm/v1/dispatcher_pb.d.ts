@@ -31,11 +31,19 @@ export declare type OpenSessionRequest = Message<"swarm.v1.OpenSessionRequest"> 
   description?: NodeDescription | undefined;
 
   /**
-   * The session the agent had before, if any: a quick return keeps the node READY.
+   * The session that this run of the agent had before, if any.
    *
    * @generated from field: string previous_session_id = 3;
    */
   previousSessionId: string;
+
+  /**
+   * Drawn by each run of an agent. Of two agents with one identity the one that began last has the sessions: the other is
+   * refused with ALREADY_EXISTS while it does.
+   *
+   * @generated from field: string instance_id = 4;
+   */
+  instanceId: string;
 };
 
 /**

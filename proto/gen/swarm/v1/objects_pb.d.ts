@@ -1262,6 +1262,13 @@ export declare type Session = Message<"swarm.v1.Session"> & {
    * @generated from field: string manager_id = 3;
    */
   managerId: string;
+
+  /**
+   * As in OpenSessionRequest.
+   *
+   * @generated from field: string instance_id = 4;
+   */
+  instanceId: string;
 };
 
 /**
