@@ -1,5 +1,8 @@
+import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
+import { ServiceViewSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import { renderList, renderObjects } from "./format.ts";
+import { serviceJson } from "./service-json.ts";
 
 const listing = { columns: { ID: "ID", Name: "NAME", Ports: "PORTS" }, more: { Extra: "EXTRA" }, key: "ID" };
 const rows = [
@@ -53,4 +56,17 @@ test("objects", () => {
   expect(renderObjects([{ A: { B: [1, 2] } }], "{{json .A}} {{range .A.B}}<{{.}}>{{end}}")).toBe(
     '{"B":[1,2]} <1><2>\n',
   );
+});
+
+test("a template sees what JSON leaves out: flags that are off, and what is empty", () => {
+  const service = serviceJson(
+    create(ServiceViewSchema, { spec: { name: "web", task: { container: { image: "web:1" } } } }),
+  );
+  const template = (field: string) => renderObjects([service], `{{with .Spec.TaskTemplate}}{{${field}}}{{end}}`);
+  expect(template(".ContainerSpec.TTY")).toBe("false\n");
+  expect(template(".ContainerSpec.User")).toBe("\n");
+  expect(template("len .ContainerSpec.Mounts")).toBe("0\n");
+  expect(template(".Resources.Limits.NanoCPUs")).toBe("0\n");
+  expect(template("json .ContainerSpec")).toBe('{"Image":"web:1"}\n');
+  expect(() => template(".ContainerSpec.Nope")).toThrow("can't evaluate field Nope");
 });

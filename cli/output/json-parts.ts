@@ -2,9 +2,19 @@
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { timestampMs } from "../../common/model/duration.ts";
 
-/** `fields` without what is undefined, "", false, 0, [] or {}: Go's omitempty. */
-export function filled(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => !isEmpty(value)));
+/**
+ * `fields` as Go's omitempty writes them: JSON leaves out what is undefined, "", false, 0, [] or {}, but for `always`. A template
+ * still finds it, as it does in Go's struct: properties that are not enumerable.
+ */
+export function filled(
+  fields: Readonly<Record<string, unknown>>,
+  always: readonly string[] = [],
+): Record<string, unknown> {
+  const object: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(fields)) {
+    Object.defineProperty(object, name, { value, enumerable: always.includes(name) || !isEmpty(value) });
+  }
+  return object;
 }
 
 /** A map of labels: without a prototype, so that a template may ask for a key that is not there. */

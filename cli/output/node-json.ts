@@ -36,11 +36,14 @@ export function nodeJson(node: Node, authorities?: ClusterAuthorities): Record<s
       ...filled({ TLSInfo: tlsInfo(node.certificate, authorities) }),
     },
     ...filled({ CertificateExpiresAt: timeJson(node.certificate?.notAfter) }),
-    Status: {
-      State: nodeStateName(node).toLowerCase(),
-      Addr: node.status?.address ?? "",
-      ...filled({ Message: node.status?.message }),
-    },
+    Status: filled(
+      {
+        State: nodeStateName(node).toLowerCase(),
+        Addr: node.status?.address ?? "",
+        Message: node.status?.message ?? "",
+      },
+      ["Addr"],
+    ),
     ...(managerStatus
       ? {
           ManagerStatus: {

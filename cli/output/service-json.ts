@@ -56,20 +56,21 @@ export function serviceJson({ service, spec, previousSpec, waitingFor }: Service
 }
 
 function specJson(spec: ServiceSpec): Record<string, unknown> {
-  return {
-    Name: spec.name,
-    Labels: labelsJson(spec.labels),
-    TaskTemplate: taskJson(spec.task),
-    Mode: modeJson(spec),
-    ...(spec.update ? { UpdateConfig: updateJson(spec.update) } : {}),
-    ...(spec.rollback ? { RollbackConfig: updateJson(spec.rollback) } : {}),
-    ...(spec.endpoint ? { EndpointSpec: endpointJson(spec) } : {}),
-    ...filled({
+  return filled(
+    {
+      Name: spec.name,
+      Labels: labelsJson(spec.labels),
+      TaskTemplate: taskJson(spec.task),
+      Mode: modeJson(spec),
+      UpdateConfig: spec.update && updateJson(spec.update),
+      RollbackConfig: spec.rollback && updateJson(spec.rollback),
+      EndpointSpec: spec.endpoint && endpointJson(spec),
       DependsOn: spec.dependsOn.map(({ service, condition, optional }) =>
         filled({ Service: service, Condition: enumWord(ServiceDependency_Condition, condition), Optional: optional }),
       ),
-    }),
-  };
+    },
+    ["Labels"],
+  );
 }
 
 function modeJson({ mode }: ServiceSpec): Record<string, unknown> {
@@ -125,9 +126,9 @@ function fileJson(file: FileTarget | undefined, name: string): Record<string, un
 
 function containerJson(container: ContainerSpec | undefined): Record<string, unknown> {
   if (container === undefined) return {};
-  return {
-    Image: container.image,
-    ...filled({
+  return filled(
+    {
+      Image: container.image,
       Labels: labelsJson(container.labels),
       Command: container.command,
       Args: container.args,
@@ -171,9 +172,10 @@ function containerJson(container: ContainerSpec | undefined): Record<string, unk
       })),
       OomScoreAdj: container.oomScoreAdj,
       ...isolationJson(container),
-    }),
-    ...(container.init === undefined ? {} : { Init: container.init }),
-  };
+      Init: container.init,
+    },
+    ["Image", ...(container.init === undefined ? [] : ["Init"])],
+  );
 }
 
 /** Docker's API has words for some of it (Privileges, 1.44; HostConfig of a container for the rest). */
@@ -262,29 +264,31 @@ function resourcesJson(resources: ResourceRequirements | undefined): Record<stri
 }
 
 function updateJson(update: UpdateConfig): Record<string, unknown> {
-  return {
-    Parallelism: Number(update.parallelism),
-    ...filled({ Delay: nanosJson(update.delay), Monitor: nanosJson(update.monitor) }),
-    FailureAction: enumWord(UpdateConfig_FailureAction, update.failureAction),
-    MaxFailureRatio: update.maxFailureRatio,
-    Order: enumWord(UpdateConfig_Order, update.order),
-  };
+  return filled(
+    {
+      Parallelism: Number(update.parallelism),
+      Delay: nanosJson(update.delay),
+      Monitor: nanosJson(update.monitor),
+      FailureAction: enumWord(UpdateConfig_FailureAction, update.failureAction),
+      MaxFailureRatio: update.maxFailureRatio,
+      Order: enumWord(UpdateConfig_Order, update.order),
+    },
+    ["Parallelism", "FailureAction", "MaxFailureRatio", "Order"],
+  );
 }
 
 function endpointJson({ endpoint }: ServiceSpec): Record<string, unknown> {
-  return {
-    Mode: enumWord(EndpointSpec_Mode, endpoint?.mode ?? EndpointSpec_Mode.VIP),
-    ...filled({ Ports: endpoint?.ports.map(portJson) }),
-  };
+  const mode = enumWord(EndpointSpec_Mode, endpoint?.mode ?? EndpointSpec_Mode.VIP);
+  return filled({ Mode: mode, Ports: endpoint?.ports.map(portJson) });
 }
 
 function portJson(port: PortConfig): Record<string, unknown> {
-  return {
-    ...filled({ Name: port.name }),
+  return filled({
+    Name: port.name,
     Protocol: protocolName(port.protocol),
     TargetPort: port.targetPort,
-    ...filled({ PublishedPort: port.publishedPort }),
+    PublishedPort: port.publishedPort,
     PublishMode: enumWord(PortConfig_PublishMode, port.publishMode),
-    ...filled({ HostIP: port.hostIp }),
-  };
+    HostIP: port.hostIp,
+  });
 }

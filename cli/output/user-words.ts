@@ -33,14 +33,15 @@ export function expiryWords(
 }
 
 export function userJson(user: User): Record<string, unknown> {
-  return {
+  const fields = {
     ID: user.id,
     Version: { Index: Number(user.meta?.version ?? 0n) },
     CreatedAt: timeJson(user.meta?.createdAt),
     UpdatedAt: timeJson(user.meta?.updatedAt),
     Name: user.name,
     Role: userRoleName(user),
-    ...filled({ StackPrefixes: user.stackPrefixes }),
+    StackPrefixes: user.stackPrefixes,
     Certificate: { Serial: user.serial, ExpiresAt: timeJson(user.expiresAt) },
   };
+  return filled(fields, ["ID", "Name"]);
 }

@@ -201,20 +201,20 @@ function entriesOf(value: unknown): readonly (readonly [unknown, unknown])[] {
   throw templateFailure(`range can't iterate over ${valueText(value)}`);
 }
 
-/** Follows `.a.b` through own properties. Objects without a prototype are maps, whose missing keys are no mistake. */
+/** Follows `.a.b` through own properties, enumerable or not. Objects without a prototype are maps, whose missing keys are no mistake. */
 function fieldsOf(value: unknown, fields: readonly string[]): unknown {
   let current = value;
   for (const field of fields) {
     if (typeof current !== "object" || current === null) {
       throw templateFailure(`can't evaluate field ${field} in ${current === undefined ? "nothing" : typeof current}`);
     }
-    const own: Readonly<Record<string, unknown>> = { ...current };
-    if (!Object.hasOwn(own, field)) {
+    const own = Array.isArray(current) ? undefined : Object.getOwnPropertyDescriptor(current, field);
+    if (own === undefined) {
       if (Object.getPrototypeOf(current) === null) return undefined;
-      const fieldsThere = Array.isArray(current) ? "" : ` (fields: ${Object.keys(own).join(", ")})`;
+      const fieldsThere = Array.isArray(current) ? "" : ` (fields: ${Object.keys(current).join(", ")})`;
       throw templateFailure(`can't evaluate field ${field}${fieldsThere}`);
     }
-    current = own[field];
+    current = own.value;
   }
   return current;
 }

@@ -13,7 +13,7 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
   return {
     version: dependencies.version,
     managerId: dependencies.managerId,
-    clusterId: view.cluster?.id ?? "",
+    clusterId: view.cluster?.ca?.clusterId ?? "",
     ...(view.cluster ? { cluster: withoutSecrets(view.cluster) } : {}),
     managers: [...view.managers.values()],
     leaderId: view.leader?.managerId ?? "",

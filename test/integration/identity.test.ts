@@ -112,10 +112,6 @@ rootTest(
       ]),
     );
     expect(await cluster.containers("node-1")).toEqual(running);
-    await eventually(async () => expect(await cluster.swarmctl(...NODES)).toBe("node-1 Down\nnode-2 Down\n"), {
-      timeoutMs: 40_000,
-    });
-
     const token = await cluster.swarmctl("swarm", "join-token", "-q", "worker");
     const sockets = [
       "--agent-socket",
@@ -123,7 +119,7 @@ rootTest(
       "--manager-socket",
       join(cluster.directory, "none.sock"),
     ];
-    const join_ = (secret: string) =>
+    const rejoin = (secret: string) =>
       cluster.execOn(
         cluster.host("node-1"),
         SWARMCTL,
@@ -134,20 +130,19 @@ rootTest(
         secret,
         cluster.managerAddress(),
       );
-    expect(await join_(token.trim().replace(/.$/, (last) => (last === "0" ? "1" : "0")))).toMatchObject({
+    expect(await rejoin(token.trim().replace(/.$/, (last) => (last === "0" ? "1" : "0")))).toMatchObject({
       code: 1,
       stderr: expect.stringContaining("not valid"),
     });
     expect(await cluster.containers("node-1")).toEqual(running);
-    expect(await join_(token.trim())).toMatchObject({ code: 0, stdout: "This node joined a swarm as a worker.\n" });
-    await eventually(
-      async () => expect(await cluster.swarmctl(...NODES)).toBe("node-1 Down\nnode-1 Ready\nnode-2 Down\n"),
-      { timeoutMs: 20_000 },
-    );
+    expect(await rejoin(token.trim())).toMatchObject({ code: 0, stdout: "This node joined a swarm as a worker.\n" });
+    // Another one for the cluster; the former stays until it is removed.
+    const nodes = (await cluster.swarmctl(...NODES)).split("\n").filter((line) => line.startsWith("node-1"));
+    expect(nodes).toHaveLength(2);
     await eventually(async () => expect((await cluster.tasks("web")).join("\n")).toMatch(/node-1 Running/), {
       timeoutMs: 20_000,
     });
-    expect(await join_(token.trim())).toMatchObject({
+    expect(await rejoin(token.trim())).toMatchObject({
       code: 1,
       stderr: expect.stringContaining("already part of a cluster"),
     });
@@ -172,7 +167,9 @@ rootTest("F42: agents whose clocks are an hour off are nodes like others", { tim
 
 rootTest("F42: managers whose clocks are an hour off lead like others", { timeout: 180_000 }, async () => {
   await using cluster = await TestCluster.start({ nodes: 2, managers: 2 });
-  await startService(cluster, "--replicas", "2");
+  // The others join while the manager that has the image is away.
+  const placed = ["late-1", "late-2"].flatMap((name) => ["--constraint", `node.hostname!=${name}`]);
+  await startService(cluster, "--replicas", "2", ...placed);
   const leader = async () =>
     String((JSON.parse(await cluster.swarmctl("info", "--format", "json")) as { readonly LeaderID: string }).LeaderID);
   let round = 0;

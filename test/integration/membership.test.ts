@@ -87,6 +87,7 @@ rootTest("init, join as workers and managers", async () => {
     ]),
   );
   expect(await swarmctl("m2", "info", "--format", "{{json .}}")).toContain("10.99.0.0/16");
+  expect(await swarmctl("m3", "info", "--format", "{{.ClusterID}}")).toMatch(/^[a-z0-9]{25}\n$/);
 });
 
 rootTest("it runs services, wherever they are asked for", async () => {
