@@ -22,6 +22,9 @@ export const TASK_HISTORY_LIMIT_DEFAULT = 5;
 export const HEARTBEAT_PERIOD_MS_DEFAULT = 1_000;
 /** The pool of task addresses. */
 export const ADDRESS_POOL_DEFAULT = "10.224.0.0/12";
+/** The pools of networks' subnets, and the prefix length of those that are allocated. */
+export const NETWORK_POOLS_DEFAULT = ["10.0.0.0/8"];
+export const NETWORK_PREFIX_LENGTH_DEFAULT = 24;
 /** Ports given to `published_port: 0`. */
 export const DYNAMIC_PORT_MIN = 30_000;
 export const DYNAMIC_PORT_MAX = 32_767;

@@ -151,9 +151,53 @@ describe("each bad field is named", () => {
       'mounts[0].volume-subpath: "b/../../c" must not contain ..',
     ],
     [
-      "overlay",
-      task({ networks: [{ target: "front" }] }),
-      'networks[0]: "front": only host, none and bridge exist until overlay networks are supported',
+      "ingress",
+      task({ networks: [{ target: "ingress" }] }),
+      "networks[0]: services are not attached to the routing mesh: publish ports",
+    ],
+    ["twice", task({ networks: [{ target: "a" }, { target: "a" }] }), 'networks[1]: "a" stands twice'],
+    [
+      "host and more",
+      task({ networks: [{ target: "a" }, { target: "host" }] }),
+      "networks: host and none cannot stand beside other networks",
+    ],
+    [
+      "alias on bridge",
+      task({ networks: [{ target: "bridge", aliases: ["x"] }] }),
+      "networks[0]: network bridge has neither aliases nor fixed addresses",
+    ],
+    [
+      "alias",
+      task({ networks: [{ target: "a", aliases: ["x y"] }] }),
+      'networks[0].aliases: "x y" is not a name that DNS has',
+    ],
+    [
+      "attachment's option",
+      task({ networks: [{ target: "a", driverOpts: { x: "y" } }] }),
+      'networks[0].driver_opts: unknown option "x": attachments have none',
+    ],
+    [
+      "fixed address",
+      task({ networks: [{ target: "a", addresses: ["10.0.1"] }] }),
+      'networks[0].addresses: "10.0.1" is not an IP address',
+    ],
+    [
+      "two of a family",
+      task({ networks: [{ target: "a", addresses: ["10.0.1.2", "10.0.1.3"] }] }),
+      "networks[0].addresses: a second IPv4 address",
+    ],
+    [
+      "fixed address of two",
+      {
+        ...task({ networks: [{ target: "a", addresses: ["10.0.1.2"] }] }),
+        mode: { mode: { case: "replicated", value: { replicas: 2n } } },
+      },
+      "networks[0].addresses: a fixed address needs a service of one replica",
+    ],
+    [
+      "fixed address, start-first",
+      { ...task({ networks: [{ target: "a", addresses: ["10.0.1.2"] }] }), update: { order: 1 } },
+      "networks[0].addresses: a fixed address needs the update order stop-first",
     ],
     [
       "jobs",
@@ -182,7 +226,16 @@ describe("each bad field is named", () => {
       { rollback: { failureAction: 2 } },
       'rollback_config.failure_action: must be "pause" or "continue"',
     ],
-    ["dnsrr", { endpoint: { mode: 1 } }, "endpoint_mode: dnsrr needs an overlay network, which is not supported yet"],
+    [
+      "dnsrr",
+      { endpoint: { mode: 1, ports: [{ targetPort: 80 }] } },
+      "endpoint_mode: port published with ingress mode can't be used with dnsrr mode",
+    ],
+    [
+      "affinity with dnsrr",
+      { endpoint: { mode: 1, affinity: 1 } },
+      "session_affinity: needs the endpoint mode vip: with dnsrr clients choose the task",
+    ],
     [
       "port 0",
       { endpoint: { ports: [{ targetPort: 0 }] } },

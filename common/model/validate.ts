@@ -6,7 +6,6 @@
 import { isIP } from "node:net";
 import { toBinary } from "@bufbuild/protobuf";
 import {
-  EndpointSpec_Mode,
   type NodeSpec,
   NodeSpec_Availability,
   NodeSpec_Role,
@@ -25,9 +24,11 @@ import {
 import type { FieldProblem } from "../base/error.ts";
 import { parseConstraint } from "./constraints.ts";
 import { readLogDriver } from "./log-driver.ts";
+import { isWithoutNetwork } from "./networks.ts";
 import { hostAddress, publishedPortKey, samePublishedPort } from "./ports.ts";
 import { lineProblem } from "./text.ts";
 import { quoted } from "./units.ts";
+import { checkAttachments, checkEndpointMode } from "./validate-attachments.ts";
 import { checkContainer } from "./validate-container.ts";
 import { Problems } from "./validate-parts.ts";
 import { checkResources } from "./validate-resources.ts";
@@ -42,9 +43,6 @@ const PLACEMENT_MAX = 256;
 const DEPENDENCIES_MAX = 256;
 /** A spec is stored whole in one transaction of at most 1 MiB. */
 const SPEC_BYTES_MAX = 256 * 1024;
-
-/** Networks that every node has; others need overlay networking. */
-const NODE_NETWORKS = ["host", "none", "bridge"];
 
 /** Every bad field of a service's spec; none when it may be stored. */
 export function validateServiceSpec(spec: ServiceSpec): readonly FieldProblem[] {
@@ -64,7 +62,9 @@ export function validateServiceSpec(spec: ServiceSpec): readonly FieldProblem[] 
   if (spec.rollback?.failureAction === UpdateConfig_FailureAction.ROLLBACK) {
     problems.add("rollback_config.failure_action", 'must be "pause" or "continue"');
   }
-  checkEndpoint(spec, problems);
+  checkAttachments(spec, problems);
+  checkEndpointMode(spec, problems);
+  checkPorts(spec, problems);
   return problems.list;
 }
 
@@ -87,7 +87,7 @@ function checkName(name: string, problems: Problems): void {
 function checkTask(task: TaskSpec | undefined, problems: Problems): void {
   if (task === undefined) return;
   checkResources(task, problems);
-  const { restart, placement, logDriver, networks } = task;
+  const { restart, placement, logDriver } = task;
   if (restart !== undefined) {
     problems.known("restart_policy.condition", restart.condition, RestartPolicy_Condition);
     problems.duration("restart_policy.delay", restart.delay);
@@ -110,16 +110,6 @@ function checkTask(task: TaskSpec | undefined, problems: Problems): void {
   });
   const logging = readLogDriver(logDriver);
   if (!logging.ok) for (const { field, problem } of logging.problems) problems.add(field, problem);
-  networks.forEach(({ target, aliases, driverOpts }, index) => {
-    const field = `networks[${index}]`;
-    if (!NODE_NETWORKS.includes(target)) {
-      problems.add(field, `${quoted(target)}: only host, none and bridge exist until overlay networks are supported`);
-    }
-    if (aliases.length > 0 || Object.keys(driverOpts).length > 0) {
-      problems.add(field, "aliases and driver options need an overlay network, which is not supported yet");
-    }
-  });
-  if (networks.length > 1) problems.add("networks", "at most one until overlay networks are supported");
 }
 
 function checkMode(spec: ServiceSpec, problems: Problems): void {
@@ -177,13 +167,9 @@ function checkUpdate(field: string, update: UpdateConfig | undefined, problems: 
   problems.known(`${field}.order`, update.order, UpdateConfig_Order);
 }
 
-function checkEndpoint(spec: ServiceSpec, problems: Problems): void {
+function checkPorts(spec: ServiceSpec, problems: Problems): void {
   const endpoint = spec.endpoint;
   if (endpoint === undefined) return;
-  problems.known("endpoint_mode", endpoint.mode, EndpointSpec_Mode);
-  if (endpoint.mode === EndpointSpec_Mode.DNSRR) {
-    problems.add("endpoint_mode", "dnsrr needs an overlay network, which is not supported yet");
-  }
   if (endpoint.ports.length > PORTS_MAX) problems.add("ports", `at most ${PORTS_MAX} ports`);
   const ports = endpoint.ports.slice(0, PORTS_MAX);
   ports.forEach((port, index) => {
@@ -192,9 +178,8 @@ function checkEndpoint(spec: ServiceSpec, problems: Problems): void {
     if (port.publishedPort === 0 || !earlier) return;
     problems.add(`ports[${index}]`, `duplicate published ports provided: ${publishedPortKey(port)}`);
   });
-  const network = spec.task?.networks[0]?.target;
-  if (endpoint.ports.length > 0 && (network === "host" || network === "none")) {
-    problems.add("ports", `cannot be published with network ${network}`);
+  if (endpoint.ports.length > 0 && isWithoutNetwork(spec)) {
+    problems.add("ports", `cannot be published with network ${spec.task?.networks[0]?.target}`);
   }
 }
 

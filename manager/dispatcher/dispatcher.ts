@@ -316,6 +316,7 @@ export class Dispatcher {
       case "spec":
       case "image":
       case "network":
+      case "ipam":
       case "logs":
       case "stream":
       case "secret":

@@ -10,6 +10,8 @@ import {
   ContentVersionSchema,
   type Image,
   ImageSchema,
+  type Ipam,
+  IpamSchema,
   type LogSubscription,
   LogSubscriptionSchema,
   type ManagerInfo,
@@ -56,6 +58,7 @@ export interface Objects {
   readonly volume: Volume;
   readonly nodevolumes: NodeVolumes;
   readonly network: Network;
+  readonly ipam: Ipam;
   readonly stack: Stack;
   readonly stackrevision: StackRevision;
   readonly user: User;
@@ -121,6 +124,7 @@ export const kinds: { readonly [K in Kind]: KindInfo<Objects[K]> } = {
   volume: withMeta(VolumeSchema, { nameOf: ({ name }) => name }),
   nodevolumes: bare(NodeVolumesSchema, { idOf: ({ nodeId }) => nodeId, idPattern: ID }),
   network: withMeta(NetworkSchema, { nameOf: ({ name }) => name }),
+  ipam: withMeta(IpamSchema, { idPattern: /^default$/ }),
   stack: withMeta(StackSchema, { nameOf: ({ name }) => name }),
   stackrevision: bare(StackRevisionSchema, {
     idOf: ({ stackId, revision }) => versionId(stackId, revision),

@@ -3,6 +3,7 @@ import type {
   Cluster,
   Config,
   Image,
+  Ipam,
   LogSubscription,
   ManagerInfo,
   Network,
@@ -51,6 +52,8 @@ export interface View {
   readonly stacks: ReadonlyMap<string, Stack>;
   readonly users: ReadonlyMap<string, User>;
   readonly cluster: Cluster | undefined;
+  /** Absent until the first network is made. */
+  readonly ipam: Ipam | undefined;
   /** Who leads, as far as this view has come. */
   readonly leader: LeaderView | undefined;
   get<K extends Kind>(kind: K, id: string): Objects[K] | undefined;
@@ -104,6 +107,7 @@ export class ViewState implements View {
     volume: new Map(),
     nodevolumes: new Map(),
     network: new Map(),
+    ipam: new Map(),
     stack: new Map(),
     stackrevision: new Map(),
     user: new Map(),
@@ -177,6 +181,9 @@ export class ViewState implements View {
   }
   get cluster(): Cluster | undefined {
     return this.#tables.cluster.get("default");
+  }
+  get ipam(): Ipam | undefined {
+    return this.#tables.ipam.get("default");
   }
   get leader(): LeaderView | undefined {
     return this.#leader;
@@ -357,6 +364,7 @@ export class ViewState implements View {
         moveInto(this.#imagesByName, change, ({ names }) => names);
         break;
       case "nodevolumes":
+      case "ipam":
       case "cluster":
       case "session":
       case "manager":

@@ -6,8 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, User, User_Role, Volume } from "./objects_pb.js";
-import type { NodeSpec, NodeSpec_Role, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
+import type { Cluster, ClusterSpec, Config, Image, LogOptions, LogSelector, ManagerInfo, Network, Node, NodeVolume, Secret, Service, SpecVersion, Stack, StackRevision, Task, User, User_Role, Volume } from "./objects_pb.js";
+import type { NetworkSpec, NodeSpec, NodeSpec_Role, PortConfig, ServiceSpec, TaskSpec, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { AuditRecord, ReadAuditRequestSchema } from "./audit_pb.js";
 
@@ -1195,6 +1195,231 @@ export declare const VolumeCopySchema: GenMessage<VolumeCopy>;
 /**
  * Empty lists mean no restriction; several restrictions are joined by AND.
  *
+ * @generated from message swarm.v1.CreateNetworkRequest
+ */
+export declare type CreateNetworkRequest = Message<"swarm.v1.CreateNetworkRequest"> & {
+  /**
+   * @generated from field: swarm.v1.NetworkSpec spec = 1;
+   */
+  spec?: NetworkSpec | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.CreateNetworkRequest.
+ * Use `create(CreateNetworkRequestSchema)` to create a new message.
+ */
+export declare const CreateNetworkRequestSchema: GenMessage<CreateNetworkRequest>;
+
+/**
+ * @generated from message swarm.v1.NetworkResponse
+ */
+export declare type NetworkResponse = Message<"swarm.v1.NetworkResponse"> & {
+  /**
+   * @generated from field: swarm.v1.NetworkView network = 1;
+   */
+  network?: NetworkView | undefined;
+};
+
+/**
+ * Describes the message swarm.v1.NetworkResponse.
+ * Use `create(NetworkResponseSchema)` to create a new message.
+ */
+export declare const NetworkResponseSchema: GenMessage<NetworkResponse>;
+
+/**
+ * @generated from message swarm.v1.ListNetworksRequest
+ */
+export declare type ListNetworksRequest = Message<"swarm.v1.ListNetworksRequest"> & {
+  /**
+   * Ids, names or beginnings of ids; empty lists all.
+   *
+   * @generated from field: repeated string references = 1;
+   */
+  references: string[];
+
+  /**
+   * Also the services and tasks that are attached, with their addresses.
+   *
+   * @generated from field: bool verbose = 2;
+   */
+  verbose: boolean;
+};
+
+/**
+ * Describes the message swarm.v1.ListNetworksRequest.
+ * Use `create(ListNetworksRequestSchema)` to create a new message.
+ */
+export declare const ListNetworksRequestSchema: GenMessage<ListNetworksRequest>;
+
+/**
+ * @generated from message swarm.v1.ListNetworksResponse
+ */
+export declare type ListNetworksResponse = Message<"swarm.v1.ListNetworksResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.NetworkView networks = 1;
+   */
+  networks: NetworkView[];
+};
+
+/**
+ * Describes the message swarm.v1.ListNetworksResponse.
+ * Use `create(ListNetworksResponseSchema)` to create a new message.
+ */
+export declare const ListNetworksResponseSchema: GenMessage<ListNetworksResponse>;
+
+/**
+ * @generated from message swarm.v1.NetworkView
+ */
+export declare type NetworkView = Message<"swarm.v1.NetworkView"> & {
+  /**
+   * One that is always there has its name as its id, and no spec.
+   *
+   * @generated from field: swarm.v1.Network network = 1;
+   */
+  network?: Network | undefined;
+
+  /**
+   * By its services' newest specs, or older ones that tasks still run.
+   *
+   * @generated from field: repeated string service_names = 2;
+   */
+  serviceNames: string[];
+
+  /**
+   * With `verbose` only.
+   *
+   * @generated from field: repeated swarm.v1.NetworkServiceView services = 3;
+   */
+  services: NetworkServiceView[];
+};
+
+/**
+ * Describes the message swarm.v1.NetworkView.
+ * Use `create(NetworkViewSchema)` to create a new message.
+ */
+export declare const NetworkViewSchema: GenMessage<NetworkView>;
+
+/**
+ * A service on a network.
+ *
+ * @generated from message swarm.v1.NetworkServiceView
+ */
+export declare type NetworkServiceView = Message<"swarm.v1.NetworkServiceView"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Its virtual addresses there; none with endpoint mode dnsrr.
+   *
+   * @generated from field: repeated string addresses = 3;
+   */
+  addresses: string[];
+
+  /**
+   * @generated from field: repeated swarm.v1.PortConfig ports = 4;
+   */
+  ports: PortConfig[];
+
+  /**
+   * @generated from field: repeated swarm.v1.NetworkTaskView tasks = 5;
+   */
+  tasks: NetworkTaskView[];
+
+  /**
+   * @generated from field: repeated string aliases = 6;
+   */
+  aliases: string[];
+};
+
+/**
+ * Describes the message swarm.v1.NetworkServiceView.
+ * Use `create(NetworkServiceViewSchema)` to create a new message.
+ */
+export declare const NetworkServiceViewSchema: GenMessage<NetworkServiceView>;
+
+/**
+ * A task that is attached to a network and has not ended.
+ *
+ * @generated from message swarm.v1.NetworkTaskView
+ */
+export declare type NetworkTaskView = Message<"swarm.v1.NetworkTaskView"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * As people call it: "web.1".
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: repeated string addresses = 3;
+   */
+  addresses: string[];
+
+  /**
+   * @generated from field: string node_id = 4;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string node_hostname = 5;
+   */
+  nodeHostname: string;
+
+  /**
+   * Of its node.
+   *
+   * @generated from field: string node_address = 6;
+   */
+  nodeAddress: string;
+};
+
+/**
+ * Describes the message swarm.v1.NetworkTaskView.
+ * Use `create(NetworkTaskViewSchema)` to create a new message.
+ */
+export declare const NetworkTaskViewSchema: GenMessage<NetworkTaskView>;
+
+/**
+ * @generated from message swarm.v1.RemoveNetworkRequest
+ */
+export declare type RemoveNetworkRequest = Message<"swarm.v1.RemoveNetworkRequest"> & {
+  /**
+   * @generated from field: string network_id = 1;
+   */
+  networkId: string;
+};
+
+/**
+ * Describes the message swarm.v1.RemoveNetworkRequest.
+ * Use `create(RemoveNetworkRequestSchema)` to create a new message.
+ */
+export declare const RemoveNetworkRequestSchema: GenMessage<RemoveNetworkRequest>;
+
+/**
+ * @generated from message swarm.v1.RemoveNetworkResponse
+ */
+export declare type RemoveNetworkResponse = Message<"swarm.v1.RemoveNetworkResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.RemoveNetworkResponse.
+ * Use `create(RemoveNetworkResponseSchema)` to create a new message.
+ */
+export declare const RemoveNetworkResponseSchema: GenMessage<RemoveNetworkResponse>;
+
+/**
  * @generated from message swarm.v1.ListTasksRequest
  */
 export declare type ListTasksRequest = Message<"swarm.v1.ListTasksRequest"> & {
@@ -3428,6 +3653,37 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof RemoveVolumeRequestSchema;
     output: typeof RemoveVolumeResponseSchema;
+  },
+  /**
+   * Makes a network with its subnets. INVALID_ARGUMENT for one that overlaps a network, the cluster's address pool or a host's
+   * routes, and when no subnet is free; ALREADY_EXISTS for a name that a network has.
+   *
+   * @generated from rpc swarm.v1.Control.CreateNetwork
+   */
+  createNetwork: {
+    methodKind: "unary";
+    input: typeof CreateNetworkRequestSchema;
+    output: typeof NetworkResponseSchema;
+  },
+  /**
+   * Those that were made and those that are always there.
+   *
+   * @generated from rpc swarm.v1.Control.ListNetworks
+   */
+  listNetworks: {
+    methodKind: "unary";
+    input: typeof ListNetworksRequestSchema;
+    output: typeof ListNetworksResponseSchema;
+  },
+  /**
+   * FAILED_PRECONDITION while a service or a task uses it, and for networks that are always there.
+   *
+   * @generated from rpc swarm.v1.Control.RemoveNetwork
+   */
+  removeNetwork: {
+    methodKind: "unary";
+    input: typeof RemoveNetworkRequestSchema;
+    output: typeof RemoveNetworkResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

@@ -171,6 +171,37 @@ export declare type Network = Message<"swarm.v1.Network"> & {
 export declare const NetworkSchema: GenMessage<Network>;
 
 /**
+ * What networks' subnets were allocated: /swarm/ipam/default. Every transaction that makes a network writes it, so that no two
+ * of them can choose overlapping subnets.
+ *
+ * @generated from message swarm.v1.Ipam
+ */
+export declare type Ipam = Message<"swarm.v1.Ipam"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: swarm.v1.Meta meta = 2;
+   */
+  meta?: Meta | undefined;
+
+  /**
+   * The IPv4 subnet that was allocated last: the next one comes after it, so that one that was given back comes back late.
+   *
+   * @generated from field: string last_subnet = 3;
+   */
+  lastSubnet: string;
+};
+
+/**
+ * Describes the message swarm.v1.Ipam.
+ * Use `create(IpamSchema)` to create a new message.
+ */
+export declare const IpamSchema: GenMessage<Ipam>;
+
+/**
  * One version of a service's spec, never changed: /swarm/spec/<service id>/<version>.
  *
  * @generated from message swarm.v1.SpecVersion

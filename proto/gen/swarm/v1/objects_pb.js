@@ -12,7 +12,7 @@ import { file_swarm_v1_types } from "./types_pb.js";
  * Describes the file swarm/v1/objects.proto.
  */
 export const file_swarm_v1_objects = /*@__PURE__*/
-  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSLMAgoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMSGAoQcmVsZWFzZWRfdmVyc2lvbhgKIAEoBBIPCgdzdG9wcGVkGAwgASgIEigKBHZpcHMYDSADKAsyGi5zd2FybS52MS5OZXR3b3JrQWRkcmVzc2VzIjkKEE5ldHdvcmtBZGRyZXNzZXMSEgoKbmV0d29ya19pZBgBIAEoCRIRCglhZGRyZXNzZXMYAiADKAkiigEKB05ldHdvcmsSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIjCgRzcGVjGAQgASgLMhUuc3dhcm0udjEuTmV0d29ya1NwZWMSIgoEaXBhbRgFIAMoCzIULnN3YXJtLnYxLklwYW1Db25maWciwQEKC1NwZWNWZXJzaW9uEhIKCnNlcnZpY2VfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIjCgRzcGVjGAMgASgLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSLgoKY3JlYXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoEcGlucxgFIAMoCzIULnN3YXJtLnYxLkNvbnRlbnRQaW4SFAoMdGFza192ZXJzaW9uGAYgASgEIvoCCgRUYXNrEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEhIKCnNlcnZpY2VfaWQYAyABKAkSFAoMc3BlY192ZXJzaW9uGAQgASgEEgwKBHNsb3QYBSABKA0SDwoHbm9kZV9pZBgGIAEoCRIqCg1kZXNpcmVkX3N0YXRlGAcgASgOMhMuc3dhcm0udjEuVGFza1N0YXRlEiQKBnN0YXR1cxgIIAEoCzIULnN3YXJtLnYxLlRhc2tTdGF0dXMSDwoHYWRkcmVzcxgJIAEoCRIvCgtzdGFydF9hZnRlchgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYXR0ZW1wdBgLIAEoBBIsCghyZXN0YXJ0cxgMIAMoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIbmV0d29ya3MYDSADKAsyGi5zd2FybS52MS5OZXR3b3JrQWRkcmVzc2VzIokCCgROb2RlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEiAKBHNwZWMYAyABKAsyEi5zd2FybS52MS5Ob2RlU3BlYxIuCgtkZXNjcmlwdGlvbhgEIAEoCzIZLnN3YXJtLnYxLk5vZGVEZXNjcmlwdGlvbhIkCgZzdGF0dXMYBSABKAsyFC5zd2FybS52MS5Ob2RlU3RhdHVzEi8KDm1hbmFnZXJfc3RhdHVzGAYgASgLMhcuc3dhcm0udjEuTWFuYWdlclN0YXR1cxIuCgtjZXJ0aWZpY2F0ZRgHIAEoCzIZLnN3YXJtLnYxLk5vZGVDZXJ0aWZpY2F0ZSKCAQoPTm9kZUNlcnRpZmljYXRlEhIKCmlzc3Vlcl9rZXkYASABKAkSLQoJbm90X2FmdGVyGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgx0cnVzdGVkX2tleXMYAyADKAkSFgoOYXNrZWRfcm90YXRpb24YBCABKAkivgEKBUltYWdlEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEg0KBW5hbWVzGAMgAygJEhcKD21hbmlmZXN0X2RpZ2VzdBgEIAEoCRIkCghwbGF0Zm9ybRgFIAEoCzISLnN3YXJtLnYxLlBsYXRmb3JtEhIKCnNpemVfYnl0ZXMYBiABKAQSFAoMYmxvYl9kaWdlc3RzGAcgAygJEhMKC21hbmFnZXJfaWRzGAggAygJIpEBCgZTZWNyZXQSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIiCgRzcGVjGAQgASgLMhQuc3dhcm0udjEuU2VjcmV0U3BlYxIXCg9jb250ZW50X3ZlcnNpb24YBSABKAQSEgoKc2l6ZV9ieXRlcxgGIAEoBCKRAQoGQ29uZmlnEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIgoEc3BlYxgEIAEoCzIULnN3YXJtLnYxLkNvbmZpZ1NwZWMSFwoPY29udGVudF92ZXJzaW9uGAUgASgEEhIKCnNpemVfYnl0ZXMYBiABKAQilwEKDkNvbnRlbnRWZXJzaW9uEhEKCW9iamVjdF9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEgwKBGRhdGEYAyABKAwSDgoGc2VhbGVkGAQgASgIEhMKC2ZpbmdlcnByaW50GAUgASgMEi4KCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImQKBlZvbHVtZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiIKBHNwZWMYBCABKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjIkUKC05vZGVWb2x1bWVzEg8KB25vZGVfaWQYASABKAkSJQoHdm9sdW1lcxgCIAMoCzIULnN3YXJtLnYxLk5vZGVWb2x1bWUi5QEKCk5vZGVWb2x1bWUSDAoEbmFtZRgBIAEoCRIXCgpzaXplX2J5dGVzGAIgASgESACIAQESLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoGbGFiZWxzGAQgAygLMiAuc3dhcm0udjEuTm9kZVZvbHVtZS5MYWJlbHNFbnRyeRIQCghyZW1vdmluZxgFIAEoCBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zaXplX2J5dGVzIroBCgVTdGFjaxIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhAKCHJldmlzaW9uGAQgASgEEiQKBXN0YXRlGAUgASgOMhUuc3dhcm0udjEuU3RhY2suU3RhdGUiQQoFU3RhdGUSEQoNU1RBVEVfVU5LTk9XThAAEhIKDlNUQVRFX0FQUExZSU5HEAESEQoNU1RBVEVfQVBQTElFRBACIqkBCg1TdGFja1JldmlzaW9uEhAKCHN0YWNrX2lkGAEgASgJEhAKCHJldmlzaW9uGAIgASgEEi4KCmNyZWF0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NvbnRlbnQYBCABKAwSDwoHbWVzc2FnZRgFIAEoCRIiCgRwaW5zGAYgAygLMhQuc3dhcm0udjEuQ29udGVudFBpbiL2AQoMU3RhY2tDb250ZW50EicKCHNlcnZpY2VzGAEgAygLMhUuc3dhcm0udjEuU2VydmljZVNwZWMSJAoHc2VjcmV0cxgCIAMoCzITLnN3YXJtLnYxLlN0YWNrRmlsZRIkCgdjb25maWdzGAMgAygLMhMuc3dhcm0udjEuU3RhY2tGaWxlEiUKB3ZvbHVtZXMYBCADKAsyFC5zd2FybS52MS5Wb2x1bWVTcGVjEhgKEHJlbW92ZWRfc2VydmljZXMYBSADKAkSFwoPcmVtb3ZlZF9zZWNyZXRzGAYgAygJEhcKD3JlbW92ZWRfY29uZmlncxgHIAMoCSLKAQoJU3RhY2tGaWxlEhEKCW9iamVjdF9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEgwKBG5hbWUYAyABKAkSLwoGbGFiZWxzGAQgAygLMh8uc3dhcm0udjEuU3RhY2tGaWxlLkxhYmVsc0VudHJ5EhcKD3RlbXBsYXRlX2RyaXZlchgFIAEoCRISCgpzaXplX2J5dGVzGAYgASgEGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEipAEKB0NsdXN0ZXISCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESIwoEc3BlYxgDIAEoCzIVLnN3YXJtLnYxLkNsdXN0ZXJTcGVjEg4KBmtleV9pZBgEIAEoCRIfCgJjYRgFIAEoCzITLnN3YXJtLnYxLkNsdXN0ZXJDYRIZChFzZWFsZWRfdW5sb2NrX2tleRgGIAEoDCLsAQoJQ2x1c3RlckNhEgwKBHJvb3QYASABKAkSEgoKc2VhbGVkX2tleRgCIAEoDBIcChRzZWFsZWRfd29ya2VyX3NlY3JldBgDIAEoDBIdChVzZWFsZWRfbWFuYWdlcl9zZWNyZXQYBCABKAwSFAoMZm9ybWVyX3Jvb3RzGAUgASgJEhkKEWNyb3NzX2NlcnRpZmljYXRlGAYgASgJEhIKCmNsdXN0ZXJfaWQYByABKAkSKAoIcm90YXRpb24YCCABKAsyFi5zd2FybS52MS5Sb290Um90YXRpb24SEQoJcm90YXRpb25zGAkgASgEInAKDFJvb3RSb3RhdGlvbhIKCgJpZBgBIAEoCRIQCghvcmlnaW5hbBgCIAEoCRIbChNzZWFsZWRfb3JpZ2luYWxfa2V5GAMgASgMEgwKBG5leHQYBCABKAkSFwoPc2VhbGVkX25leHRfa2V5GAUgASgMIo0CCgtDbHVzdGVyU3BlYxIaChJ0YXNrX2hpc3RvcnlfbGltaXQYASABKA0SMwoQaGVhcnRiZWF0X3BlcmlvZBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhZGRyZXNzX3Bvb2wYAyABKAkSNwoUY2VydGlmaWNhdGVfbGlmZXRpbWUYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIYXV0b2xvY2sYBSABKAgSFQoNbmV0d29ya19wb29scxgGIAMoCRIdChVuZXR3b3JrX3ByZWZpeF9sZW5ndGgYByABKA0SFgoOZGF0YV9wYXRoX3BvcnQYCCABKA0imwIKBFVzZXISCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIhCgRyb2xlGAQgASgOMhMuc3dhcm0udjEuVXNlci5Sb2xlEhYKDnN0YWNrX3ByZWZpeGVzGAUgAygJEg4KBnNlcmlhbBgGIAEoCRIuCgpleHBpcmVzX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgppc3N1ZXJfa2V5GAggASgJIkwKBFJvbGUSEAoMUk9MRV9VTktOT1dOEAASDwoLUk9MRV9WSUVXRVIQARIRCg1ST0xFX0RFUExPWUVSEAISDgoKUk9MRV9BRE1JThADIlcKB1Nlc3Npb24SDwoHbm9kZV9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJEhIKCm1hbmFnZXJfaWQYAyABKAkSEwoLaW5zdGFuY2VfaWQYBCABKAkifQoLTWFuYWdlckluZm8SCgoCaWQYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIQCghob3N0bmFtZRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgJEi4KC2NlcnRpZmljYXRlGAUgASgLMhkuc3dhcm0udjEuTm9kZUNlcnRpZmljYXRlIhwKBkxlYWRlchISCgptYW5hZ2VyX2lkGAEgASgJIoEBCg9Mb2dTdWJzY3JpcHRpb24SCgoCaWQYASABKAkSEgoKbWFuYWdlcl9pZBgCIAEoCRInCghzZWxlY3RvchgDIAEoCzIVLnN3YXJtLnYxLkxvZ1NlbGVjdG9yEiUKB29wdGlvbnMYBCABKAsyFC5zd2FybS52MS5Mb2dPcHRpb25zIlEKDVN0cmVhbVJlcXVlc3QSCgoCaWQYASABKAkSEgoKbWFuYWdlcl9pZBgCIAEoCRIPCgdub2RlX2lkGAMgASgJEg8KB3Rhc2tfaWQYBCABKAkiNAoLTG9nU2VsZWN0b3ISEwoLc2VydmljZV9pZHMYASADKAkSEAoIdGFza19pZHMYAiADKAkihwIKCkxvZ09wdGlvbnMSDgoGZm9sbG93GAEgASgIEgwKBHRhaWwYAiABKAMSKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI3Cgp0YXNrX3NpbmNlGAUgAygLMiMuc3dhcm0udjEuTG9nT3B0aW9ucy5UYXNrU2luY2VFbnRyeRpMCg5UYXNrU2luY2VFbnRyeRILCgNrZXkYASABKAkSKQoFdmFsdWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wOgI4AWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
+  fileDesc("ChZzd2FybS92MS9vYmplY3RzLnByb3RvEghzd2FybS52MSLMAgoHU2VydmljZRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEhQKDHNwZWNfdmVyc2lvbhgEIAEoBBIdChVwcmV2aW91c19zcGVjX3ZlcnNpb24YBSABKAQSFAoMdGFza192ZXJzaW9uGAYgASgEEiMKBXBvcnRzGAcgAygLMhQuc3dhcm0udjEuUG9ydENvbmZpZxIVCg1wb3J0c192ZXJzaW9uGAggASgEEi0KDXVwZGF0ZV9zdGF0dXMYCSABKAsyFi5zd2FybS52MS5VcGRhdGVTdGF0dXMSGAoQcmVsZWFzZWRfdmVyc2lvbhgKIAEoBBIPCgdzdG9wcGVkGAwgASgIEigKBHZpcHMYDSADKAsyGi5zd2FybS52MS5OZXR3b3JrQWRkcmVzc2VzIjkKEE5ldHdvcmtBZGRyZXNzZXMSEgoKbmV0d29ya19pZBgBIAEoCRIRCglhZGRyZXNzZXMYAiADKAkiigEKB05ldHdvcmsSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIjCgRzcGVjGAQgASgLMhUuc3dhcm0udjEuTmV0d29ya1NwZWMSIgoEaXBhbRgFIAMoCzIULnN3YXJtLnYxLklwYW1Db25maWciRQoESXBhbRIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRITCgtsYXN0X3N1Ym5ldBgDIAEoCSLBAQoLU3BlY1ZlcnNpb24SEgoKc2VydmljZV9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEiMKBHNwZWMYAyABKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIiCgRwaW5zGAUgAygLMhQuc3dhcm0udjEuQ29udGVudFBpbhIUCgx0YXNrX3ZlcnNpb24YBiABKAQi+gIKBFRhc2sSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESEgoKc2VydmljZV9pZBgDIAEoCRIUCgxzcGVjX3ZlcnNpb24YBCABKAQSDAoEc2xvdBgFIAEoDRIPCgdub2RlX2lkGAYgASgJEioKDWRlc2lyZWRfc3RhdGUYByABKA4yEy5zd2FybS52MS5UYXNrU3RhdGUSJAoGc3RhdHVzGAggASgLMhQuc3dhcm0udjEuVGFza1N0YXR1cxIPCgdhZGRyZXNzGAkgASgJEi8KC3N0YXJ0X2FmdGVyGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAsgASgEEiwKCHJlc3RhcnRzGAwgAygLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghuZXR3b3JrcxgNIAMoCzIaLnN3YXJtLnYxLk5ldHdvcmtBZGRyZXNzZXMiiQIKBE5vZGUSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESIAoEc3BlYxgDIAEoCzISLnN3YXJtLnYxLk5vZGVTcGVjEi4KC2Rlc2NyaXB0aW9uGAQgASgLMhkuc3dhcm0udjEuTm9kZURlc2NyaXB0aW9uEiQKBnN0YXR1cxgFIAEoCzIULnN3YXJtLnYxLk5vZGVTdGF0dXMSLwoObWFuYWdlcl9zdGF0dXMYBiABKAsyFy5zd2FybS52MS5NYW5hZ2VyU3RhdHVzEi4KC2NlcnRpZmljYXRlGAcgASgLMhkuc3dhcm0udjEuTm9kZUNlcnRpZmljYXRlIoIBCg9Ob2RlQ2VydGlmaWNhdGUSEgoKaXNzdWVyX2tleRgBIAEoCRItCglub3RfYWZ0ZXIYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDHRydXN0ZWRfa2V5cxgDIAMoCRIWCg5hc2tlZF9yb3RhdGlvbhgEIAEoCSK+AQoFSW1hZ2USCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDQoFbmFtZXMYAyADKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAQgASgJEiQKCHBsYXRmb3JtGAUgASgLMhIuc3dhcm0udjEuUGxhdGZvcm0SEgoKc2l6ZV9ieXRlcxgGIAEoBBIUCgxibG9iX2RpZ2VzdHMYByADKAkSEwoLbWFuYWdlcl9pZHMYCCADKAkikQEKBlNlY3JldBIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiIKBHNwZWMYBCABKAsyFC5zd2FybS52MS5TZWNyZXRTcGVjEhcKD2NvbnRlbnRfdmVyc2lvbhgFIAEoBBISCgpzaXplX2J5dGVzGAYgASgEIpEBCgZDb25maWcSCgoCaWQYASABKAkSHAoEbWV0YRgCIAEoCzIOLnN3YXJtLnYxLk1ldGESDAoEbmFtZRgDIAEoCRIiCgRzcGVjGAQgASgLMhQuc3dhcm0udjEuQ29uZmlnU3BlYxIXCg9jb250ZW50X3ZlcnNpb24YBSABKAQSEgoKc2l6ZV9ieXRlcxgGIAEoBCKXAQoOQ29udGVudFZlcnNpb24SEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDAoEZGF0YRgDIAEoDBIOCgZzZWFsZWQYBCABKAgSEwoLZmluZ2VycHJpbnQYBSABKAwSLgoKY3JlYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZAoGVm9sdW1lEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSIgoEc3BlYxgEIAEoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMiRQoLTm9kZVZvbHVtZXMSDwoHbm9kZV9pZBgBIAEoCRIlCgd2b2x1bWVzGAIgAygLMhQuc3dhcm0udjEuTm9kZVZvbHVtZSLlAQoKTm9kZVZvbHVtZRIMCgRuYW1lGAEgASgJEhcKCnNpemVfYnl0ZXMYAiABKARIAIgBARIuCgpjcmVhdGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgZsYWJlbHMYBCADKAsyIC5zd2FybS52MS5Ob2RlVm9sdW1lLkxhYmVsc0VudHJ5EhAKCHJlbW92aW5nGAUgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDQoLX3NpemVfYnl0ZXMiugEKBVN0YWNrEgoKAmlkGAEgASgJEhwKBG1ldGEYAiABKAsyDi5zd2FybS52MS5NZXRhEgwKBG5hbWUYAyABKAkSEAoIcmV2aXNpb24YBCABKAQSJAoFc3RhdGUYBSABKA4yFS5zd2FybS52MS5TdGFjay5TdGF0ZSJBCgVTdGF0ZRIRCg1TVEFURV9VTktOT1dOEAASEgoOU1RBVEVfQVBQTFlJTkcQARIRCg1TVEFURV9BUFBMSUVEEAIiqQEKDVN0YWNrUmV2aXNpb24SEAoIc3RhY2tfaWQYASABKAkSEAoIcmV2aXNpb24YAiABKAQSLgoKY3JlYXRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY29udGVudBgEIAEoDBIPCgdtZXNzYWdlGAUgASgJEiIKBHBpbnMYBiADKAsyFC5zd2FybS52MS5Db250ZW50UGluIvYBCgxTdGFja0NvbnRlbnQSJwoIc2VydmljZXMYASADKAsyFS5zd2FybS52MS5TZXJ2aWNlU3BlYxIkCgdzZWNyZXRzGAIgAygLMhMuc3dhcm0udjEuU3RhY2tGaWxlEiQKB2NvbmZpZ3MYAyADKAsyEy5zd2FybS52MS5TdGFja0ZpbGUSJQoHdm9sdW1lcxgEIAMoCzIULnN3YXJtLnYxLlZvbHVtZVNwZWMSGAoQcmVtb3ZlZF9zZXJ2aWNlcxgFIAMoCRIXCg9yZW1vdmVkX3NlY3JldHMYBiADKAkSFwoPcmVtb3ZlZF9jb25maWdzGAcgAygJIsoBCglTdGFja0ZpbGUSEQoJb2JqZWN0X2lkGAEgASgJEg8KB3ZlcnNpb24YAiABKAQSDAoEbmFtZRgDIAEoCRIvCgZsYWJlbHMYBCADKAsyHy5zd2FybS52MS5TdGFja0ZpbGUuTGFiZWxzRW50cnkSFwoPdGVtcGxhdGVfZHJpdmVyGAUgASgJEhIKCnNpemVfYnl0ZXMYBiABKAQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKkAQoHQ2x1c3RlchIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIjCgRzcGVjGAMgASgLMhUuc3dhcm0udjEuQ2x1c3RlclNwZWMSDgoGa2V5X2lkGAQgASgJEh8KAmNhGAUgASgLMhMuc3dhcm0udjEuQ2x1c3RlckNhEhkKEXNlYWxlZF91bmxvY2tfa2V5GAYgASgMIuwBCglDbHVzdGVyQ2ESDAoEcm9vdBgBIAEoCRISCgpzZWFsZWRfa2V5GAIgASgMEhwKFHNlYWxlZF93b3JrZXJfc2VjcmV0GAMgASgMEh0KFXNlYWxlZF9tYW5hZ2VyX3NlY3JldBgEIAEoDBIUCgxmb3JtZXJfcm9vdHMYBSABKAkSGQoRY3Jvc3NfY2VydGlmaWNhdGUYBiABKAkSEgoKY2x1c3Rlcl9pZBgHIAEoCRIoCghyb3RhdGlvbhgIIAEoCzIWLnN3YXJtLnYxLlJvb3RSb3RhdGlvbhIRCglyb3RhdGlvbnMYCSABKAQicAoMUm9vdFJvdGF0aW9uEgoKAmlkGAEgASgJEhAKCG9yaWdpbmFsGAIgASgJEhsKE3NlYWxlZF9vcmlnaW5hbF9rZXkYAyABKAwSDAoEbmV4dBgEIAEoCRIXCg9zZWFsZWRfbmV4dF9rZXkYBSABKAwijQIKC0NsdXN0ZXJTcGVjEhoKEnRhc2tfaGlzdG9yeV9saW1pdBgBIAEoDRIzChBoZWFydGJlYXRfcGVyaW9kGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFkZHJlc3NfcG9vbBgDIAEoCRI3ChRjZXJ0aWZpY2F0ZV9saWZldGltZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghhdXRvbG9jaxgFIAEoCBIVCg1uZXR3b3JrX3Bvb2xzGAYgAygJEh0KFW5ldHdvcmtfcHJlZml4X2xlbmd0aBgHIAEoDRIWCg5kYXRhX3BhdGhfcG9ydBgIIAEoDSKbAgoEVXNlchIKCgJpZBgBIAEoCRIcCgRtZXRhGAIgASgLMg4uc3dhcm0udjEuTWV0YRIMCgRuYW1lGAMgASgJEiEKBHJvbGUYBCABKA4yEy5zd2FybS52MS5Vc2VyLlJvbGUSFgoOc3RhY2tfcHJlZml4ZXMYBSADKAkSDgoGc2VyaWFsGAYgASgJEi4KCmV4cGlyZXNfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmlzc3Vlcl9rZXkYCCABKAkiTAoEUm9sZRIQCgxST0xFX1VOS05PV04QABIPCgtST0xFX1ZJRVdFUhABEhEKDVJPTEVfREVQTE9ZRVIQAhIOCgpST0xFX0FETUlOEAMiVwoHU2Vzc2lvbhIPCgdub2RlX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEgoKbWFuYWdlcl9pZBgDIAEoCRITCgtpbnN0YW5jZV9pZBgEIAEoCSJ9CgtNYW5hZ2VySW5mbxIKCgJpZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhAKCGhvc3RuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkSLgoLY2VydGlmaWNhdGUYBSABKAsyGS5zd2FybS52MS5Ob2RlQ2VydGlmaWNhdGUiHAoGTGVhZGVyEhIKCm1hbmFnZXJfaWQYASABKAkigQEKD0xvZ1N1YnNjcmlwdGlvbhIKCgJpZBgBIAEoCRISCgptYW5hZ2VyX2lkGAIgASgJEicKCHNlbGVjdG9yGAMgASgLMhUuc3dhcm0udjEuTG9nU2VsZWN0b3ISJQoHb3B0aW9ucxgEIAEoCzIULnN3YXJtLnYxLkxvZ09wdGlvbnMiUQoNU3RyZWFtUmVxdWVzdBIKCgJpZBgBIAEoCRISCgptYW5hZ2VyX2lkGAIgASgJEg8KB25vZGVfaWQYAyABKAkSDwoHdGFza19pZBgEIAEoCSI0CgtMb2dTZWxlY3RvchITCgtzZXJ2aWNlX2lkcxgBIAMoCRIQCgh0YXNrX2lkcxgCIAMoCSKHAgoKTG9nT3B0aW9ucxIOCgZmb2xsb3cYASABKAgSDAoEdGFpbBgCIAEoAxIpCgVzaW5jZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjcKCnRhc2tfc2luY2UYBSADKAsyIy5zd2FybS52MS5Mb2dPcHRpb25zLlRhc2tTaW5jZUVudHJ5GkwKDlRhc2tTaW5jZUVudHJ5EgsKA2tleRgBIAEoCRIpCgV2YWx1ZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6AjgBYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_swarm_v1_types]);
 
 /**
  * Describes the message swarm.v1.Service.
@@ -36,94 +36,101 @@ export const NetworkSchema = /*@__PURE__*/
   messageDesc(file_swarm_v1_objects, 2);
 
 /**
+ * Describes the message swarm.v1.Ipam.
+ * Use `create(IpamSchema)` to create a new message.
+ */
+export const IpamSchema = /*@__PURE__*/
+  messageDesc(file_swarm_v1_objects, 3);
+
+/**
  * Describes the message swarm.v1.SpecVersion.
  * Use `create(SpecVersionSchema)` to create a new message.
  */
 export const SpecVersionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 3);
+  messageDesc(file_swarm_v1_objects, 4);
 
 /**
  * Describes the message swarm.v1.Task.
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 4);
+  messageDesc(file_swarm_v1_objects, 5);
 
 /**
  * Describes the message swarm.v1.Node.
  * Use `create(NodeSchema)` to create a new message.
  */
 export const NodeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 5);
+  messageDesc(file_swarm_v1_objects, 6);
 
 /**
  * Describes the message swarm.v1.NodeCertificate.
  * Use `create(NodeCertificateSchema)` to create a new message.
  */
 export const NodeCertificateSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 6);
+  messageDesc(file_swarm_v1_objects, 7);
 
 /**
  * Describes the message swarm.v1.Image.
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 7);
+  messageDesc(file_swarm_v1_objects, 8);
 
 /**
  * Describes the message swarm.v1.Secret.
  * Use `create(SecretSchema)` to create a new message.
  */
 export const SecretSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 8);
+  messageDesc(file_swarm_v1_objects, 9);
 
 /**
  * Describes the message swarm.v1.Config.
  * Use `create(ConfigSchema)` to create a new message.
  */
 export const ConfigSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 9);
+  messageDesc(file_swarm_v1_objects, 10);
 
 /**
  * Describes the message swarm.v1.ContentVersion.
  * Use `create(ContentVersionSchema)` to create a new message.
  */
 export const ContentVersionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 10);
+  messageDesc(file_swarm_v1_objects, 11);
 
 /**
  * Describes the message swarm.v1.Volume.
  * Use `create(VolumeSchema)` to create a new message.
  */
 export const VolumeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 11);
+  messageDesc(file_swarm_v1_objects, 12);
 
 /**
  * Describes the message swarm.v1.NodeVolumes.
  * Use `create(NodeVolumesSchema)` to create a new message.
  */
 export const NodeVolumesSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 12);
+  messageDesc(file_swarm_v1_objects, 13);
 
 /**
  * Describes the message swarm.v1.NodeVolume.
  * Use `create(NodeVolumeSchema)` to create a new message.
  */
 export const NodeVolumeSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 13);
+  messageDesc(file_swarm_v1_objects, 14);
 
 /**
  * Describes the message swarm.v1.Stack.
  * Use `create(StackSchema)` to create a new message.
  */
 export const StackSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 14);
+  messageDesc(file_swarm_v1_objects, 15);
 
 /**
  * Describes the enum swarm.v1.Stack.State.
  */
 export const Stack_StateSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_objects, 14, 0);
+  enumDesc(file_swarm_v1_objects, 15, 0);
 
 /**
  * @generated from enum swarm.v1.Stack.State
@@ -136,62 +143,62 @@ export const Stack_State = /*@__PURE__*/
  * Use `create(StackRevisionSchema)` to create a new message.
  */
 export const StackRevisionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 15);
+  messageDesc(file_swarm_v1_objects, 16);
 
 /**
  * Describes the message swarm.v1.StackContent.
  * Use `create(StackContentSchema)` to create a new message.
  */
 export const StackContentSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 16);
+  messageDesc(file_swarm_v1_objects, 17);
 
 /**
  * Describes the message swarm.v1.StackFile.
  * Use `create(StackFileSchema)` to create a new message.
  */
 export const StackFileSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 17);
+  messageDesc(file_swarm_v1_objects, 18);
 
 /**
  * Describes the message swarm.v1.Cluster.
  * Use `create(ClusterSchema)` to create a new message.
  */
 export const ClusterSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 18);
+  messageDesc(file_swarm_v1_objects, 19);
 
 /**
  * Describes the message swarm.v1.ClusterCa.
  * Use `create(ClusterCaSchema)` to create a new message.
  */
 export const ClusterCaSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 19);
+  messageDesc(file_swarm_v1_objects, 20);
 
 /**
  * Describes the message swarm.v1.RootRotation.
  * Use `create(RootRotationSchema)` to create a new message.
  */
 export const RootRotationSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 20);
+  messageDesc(file_swarm_v1_objects, 21);
 
 /**
  * Describes the message swarm.v1.ClusterSpec.
  * Use `create(ClusterSpecSchema)` to create a new message.
  */
 export const ClusterSpecSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 21);
+  messageDesc(file_swarm_v1_objects, 22);
 
 /**
  * Describes the message swarm.v1.User.
  * Use `create(UserSchema)` to create a new message.
  */
 export const UserSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 22);
+  messageDesc(file_swarm_v1_objects, 23);
 
 /**
  * Describes the enum swarm.v1.User.Role.
  */
 export const User_RoleSchema = /*@__PURE__*/
-  enumDesc(file_swarm_v1_objects, 22, 0);
+  enumDesc(file_swarm_v1_objects, 23, 0);
 
 /**
  * @generated from enum swarm.v1.User.Role
@@ -204,47 +211,47 @@ export const User_Role = /*@__PURE__*/
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 23);
+  messageDesc(file_swarm_v1_objects, 24);
 
 /**
  * Describes the message swarm.v1.ManagerInfo.
  * Use `create(ManagerInfoSchema)` to create a new message.
  */
 export const ManagerInfoSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 24);
+  messageDesc(file_swarm_v1_objects, 25);
 
 /**
  * Describes the message swarm.v1.Leader.
  * Use `create(LeaderSchema)` to create a new message.
  */
 export const LeaderSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 25);
+  messageDesc(file_swarm_v1_objects, 26);
 
 /**
  * Describes the message swarm.v1.LogSubscription.
  * Use `create(LogSubscriptionSchema)` to create a new message.
  */
 export const LogSubscriptionSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 26);
+  messageDesc(file_swarm_v1_objects, 27);
 
 /**
  * Describes the message swarm.v1.StreamRequest.
  * Use `create(StreamRequestSchema)` to create a new message.
  */
 export const StreamRequestSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 27);
+  messageDesc(file_swarm_v1_objects, 28);
 
 /**
  * Describes the message swarm.v1.LogSelector.
  * Use `create(LogSelectorSchema)` to create a new message.
  */
 export const LogSelectorSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 28);
+  messageDesc(file_swarm_v1_objects, 29);
 
 /**
  * Describes the message swarm.v1.LogOptions.
  * Use `create(LogOptionsSchema)` to create a new message.
  */
 export const LogOptionsSchema = /*@__PURE__*/
-  messageDesc(file_swarm_v1_objects, 29);
+  messageDesc(file_swarm_v1_objects, 30);
 
