@@ -1,6 +1,9 @@
-/** The allocator's loop: ports for services, then addresses for their NEW tasks, which become PENDING. */
+/**
+ * The allocator's loop: ports and virtual addresses for services, then addresses for their NEW tasks, which become PENDING. A task
+ * that must wait says why.
+ */
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { ADDRESS_POOL_DEFAULT } from "../../common/model/defaults.ts";
+import { assert } from "../../common/base/error.ts";
 import type { Service, SpecVersion, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { TaskState, type TaskStatus } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Loop, LoopContext, LoopDecision } from "../loop.ts";
@@ -8,7 +11,7 @@ import type { Change } from "../store/changes.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { TaskSet } from "../task-set.ts";
-import { AddressPool } from "./address-pool.ts";
+import { Addresses, areVipsCurrent, heldByService, heldByTask } from "./addresses.ts";
 import { allocatePorts, portKey } from "./ports.ts";
 
 /** How many tasks one pass moves on, so that the event loop gets its turn. */
@@ -23,106 +26,123 @@ export class Allocator implements Loop {
   readonly #new = new TaskSet();
   /** Published port → the service that holds it. */
   readonly #ports = new Map<string, string>();
-  #pool = new AddressPool(ADDRESS_POOL_DEFAULT);
+  #addresses: Addresses | undefined;
 
   constructor(context: Pick<LoopContext, "clock" | "logger">) {
     this.#context = context;
   }
 
   *begin(view: View): Iterable<string> {
-    this.#pool = new AddressPool(view.cluster?.spec?.addressPool || ADDRESS_POOL_DEFAULT);
-    for (const service of view.services.values()) this.#indexService(undefined, service);
+    this.#addresses = new Addresses(view);
+    for (const service of view.services.values()) this.#indexPorts(undefined, service);
     for (const task of view.tasks.values()) this.#indexTask(undefined, task);
     yield* view.services.keys();
   }
 
   *observe(change: Change): Iterable<string> {
     if (change.kind === "service") {
-      this.#indexService(change.before, change.after);
+      this.#indexPorts(change.before, change.after);
+      this.#addresses?.replace(change.id, heldByService(change.before), heldByService(change.after));
       yield change.id;
     } else if (change.kind === "task") {
       this.#indexTask(change.before, change.after);
+      this.#addresses?.replace(change.id, heldByTask(change.before), heldByTask(change.after));
       if (change.after && isNew(change.after)) yield change.after.serviceId;
+    } else if (change.kind === "network" && change.before && !change.after) {
+      this.#addresses?.forget(change.id);
     }
   }
 
   decide(view: View, keys: readonly string[]): LoopDecision {
-    const groups: ProposalGroup[] = [];
+    assert(this.#addresses, "a loop begins before it decides");
+    const round = { view, addresses: this.#addresses, groups: [] as ProposalGroup[] };
     const wakeups: { key: string; delayMs: number }[] = [];
     let budget = TASKS_PER_PASS;
     for (const serviceId of keys) {
       const service = view.services.get(serviceId);
       const spec = service && view.specVersion(serviceId, service.specVersion);
       if (!service || !spec) continue;
-      if (service.portsVersion < service.specVersion && !this.#decidePorts(service, spec, groups)) {
-        wakeups.push({ key: serviceId, delayMs: RETRY_MS });
-        continue;
-      }
-      const taken = this.#decideTasks(view, serviceId, budget, groups);
-      budget -= taken;
-      if (taken < this.#new.of(serviceId).size) wakeups.push({ key: serviceId, delayMs: budget > 0 ? RETRY_MS : 0 });
+      const problem = this.#decideEndpoint(round, service, spec);
+      const tasks = [...this.#new.of(serviceId)].slice(0, budget);
+      budget -= tasks.length;
+      const waiting = this.#decideTasks(round, tasks, problem);
+      if (tasks.length < this.#new.of(serviceId).size) wakeups.push({ key: serviceId, delayMs: 0 });
+      else if (waiting || problem !== undefined) wakeups.push({ key: serviceId, delayMs: RETRY_MS });
     }
-    return { groups, wakeups };
+    return { groups: round.groups, wakeups };
   }
 
   refused(proposal: Proposal, view: View): void {
-    if (proposal.type === "delete" || proposal.kind !== "task") return;
-    const { id, address } = proposal.object;
-    if (address !== "" && view.tasks.get(id)?.address !== address) this.#pool.release(address);
-    this.#indexTask(undefined, view.tasks.get(id));
+    if (proposal.type === "delete") return;
+    if (proposal.kind === "service") {
+      const { id } = proposal.object;
+      this.#indexPorts(proposal.object, view.services.get(id));
+      this.#addresses?.replace(id, heldByService(proposal.object), heldByService(view.services.get(id)));
+    } else if (proposal.kind === "task") {
+      const { id } = proposal.object;
+      this.#addresses?.replace(id, heldByTask(proposal.object), heldByTask(view.tasks.get(id)));
+      this.#indexTask(undefined, view.tasks.get(id));
+    }
   }
 
-  #decidePorts(service: Service, { spec, version }: SpecVersion, groups: ProposalGroup[]): boolean {
+  /** Ports and virtual addresses of a service whose spec is newer than they are; what stands in their way, if anything does. */
+  #decideEndpoint({ view, addresses, groups }: Round, service: Service, { spec, version }: SpecVersion) {
+    if (service.portsVersion >= service.specVersion && areVipsCurrent(view, service, spec)) return undefined;
     const takenBy = (key: string) => {
       const holder = this.#ports.get(key);
       return holder === service.id ? undefined : holder;
     };
     const allocation = allocatePorts(spec?.endpoint?.ports ?? [], service.ports, takenBy);
-    if (!allocation.ok) {
-      this.#context.logger.warn({ serviceId: service.id, reason: allocation.problem }, "ports cannot be allocated");
-      return false;
+    const virtual = allocation.ok ? addresses.forService(view, service, spec) : allocation;
+    if (!allocation.ok || !virtual.ok) {
+      const reason = virtual.ok ? "" : virtual.problem;
+      this.#context.logger.warn({ serviceId: service.id, reason }, "ports and virtual addresses cannot be allocated");
+      return reason;
     }
     for (const port of allocation.ports) this.#ports.set(portKey(port), service.id);
-    const object: Service = { ...service, ports: [...allocation.ports], portsVersion: version };
+    const object: Service = {
+      ...service,
+      ports: [...allocation.ports],
+      vips: [...virtual.vips],
+      portsVersion: version,
+    };
     groups.push({ type: "update", kind: "service", object });
-    return true;
+    return undefined;
   }
 
-  #decideTasks(view: View, serviceId: string, budget: number, groups: ProposalGroup[]): number {
-    let taken = 0;
-    for (const taskId of this.#new.of(serviceId)) {
-      if (taken >= budget) break;
+  /** Moves NEW tasks on, or has them say why they cannot; true: some must be looked at again. */
+  #decideTasks({ view, addresses, groups }: Round, taskIds: readonly string[], problem: string | undefined): boolean {
+    let waiting = false;
+    for (const taskId of taskIds) {
       const task = view.tasks.get(taskId);
       if (!task || !isNew(task)) continue;
-      const address = needsAddress(view, task) ? this.#pool.allocate() : "";
-      if (address === undefined) {
-        this.#context.logger.warn({ serviceId }, "address pool is exhausted");
-        break;
+      const spec = view.specVersion(task.serviceId, task.specVersion)?.spec;
+      const given = problem === undefined ? addresses.forTask(view, task, spec) : ({ ok: false, problem } as const);
+      if (given.ok) {
+        const { address, networks } = given;
+        const status = this.#status(TaskState.PENDING, "pending task scheduling");
+        groups.push({ type: "update", kind: "task", object: { ...task, address, networks, status } });
+        continue;
       }
-      taken++;
-      groups.push({ type: "update", kind: "task", object: { ...task, address, status: this.#pending() } });
+      waiting = true;
+      if (task.status?.error === given.problem) continue;
+      const status = this.#status(TaskState.NEW, "pending network allocation", given.problem);
+      groups.push({ type: "update", kind: "task", object: { ...task, status } });
     }
-    return taken;
+    return waiting;
   }
 
-  #pending(): TaskStatus {
-    return {
-      $typeName: "swarm.v1.TaskStatus",
-      state: TaskState.PENDING,
-      timestamp: timestampFromMs(this.#context.clock.nowMs()),
-      message: "pending task scheduling",
-      error: "",
-    };
+  #status(state: TaskState, message: string, error = ""): TaskStatus {
+    const timestamp = timestampFromMs(this.#context.clock.nowMs());
+    return { $typeName: "swarm.v1.TaskStatus", state, timestamp, message, error };
   }
 
   #indexTask(before: Task | undefined, after: Task | undefined): void {
     if (before && (!after || !isNew(after))) this.#new.delete(before.serviceId, before.id);
     if (after && isNew(after)) this.#new.add(after.serviceId, after.id);
-    if (before && before.address !== "" && before.address !== after?.address) this.#pool.release(before.address);
-    if (after && after.address !== "" && before?.address !== after.address) this.#pool.reserve(after.address);
   }
 
-  #indexService(before: Service | undefined, after: Service | undefined): void {
+  #indexPorts(before: Service | undefined, after: Service | undefined): void {
     for (const port of before?.ports ?? []) {
       if (this.#ports.get(portKey(port)) === before?.id) this.#ports.delete(portKey(port));
     }
@@ -130,12 +150,13 @@ export class Allocator implements Loop {
   }
 }
 
-function isNew(task: Task): boolean {
-  return task.status?.state === TaskState.NEW && task.desiredState <= TaskState.RUNNING;
+/** What one pass works on. */
+interface Round {
+  readonly view: View;
+  readonly addresses: Addresses;
+  readonly groups: ProposalGroup[];
 }
 
-/** Tasks on the host's network, or on none, take no address. */
-function needsAddress(view: View, task: Task): boolean {
-  const networks = view.specVersion(task.serviceId, task.specVersion)?.spec?.task?.networks ?? [];
-  return !networks.some(({ target }) => target === "host" || target === "none");
+function isNew(task: Task): boolean {
+  return task.status?.state === TaskState.NEW && task.desiredState <= TaskState.RUNNING;
 }
