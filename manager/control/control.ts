@@ -22,6 +22,7 @@ import type { ControlDependencies } from "./dependencies.ts";
 import { execInTask } from "./exec.ts";
 import { listImages, missingBlobs, putBlob, putImage, removeImage } from "./images.ts";
 import { serviceLookup, taskLookup } from "./lookups.ts";
+import { networkMethods } from "./network-methods.ts";
 import { listNodes, removeNode, updateNode } from "./nodes.ts";
 import { requireId, resolveReference } from "./references.ts";
 import { resolveImages } from "./resolve-images.ts";
@@ -73,6 +74,7 @@ export function createControl(dependencies: ControlDependencies): ServiceImpleme
       await removeVolume(dependencies, request, signal);
       return {};
     },
+    ...networkMethods(dependencies),
     listTasks: async (request) => ({ tasks: listTasks(dependencies, request) }),
     listNodes: async (request) => ({ nodes: listNodes(dependencies, request) }),
     updateNode: async (request, { signal }) => ({ node: await updateNode(dependencies, request, signal) }),

@@ -1,5 +1,5 @@
 /** How each kind of object is found by what people call it. */
-import type { Config, Node, Secret, Service, Task, User } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Config, Network, Node, Secret, Service, Task, User } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { View } from "../store/view.ts";
 import type { Lookup } from "./references.ts";
 
@@ -38,6 +38,15 @@ export function configLookup(view: View): Lookup<Config> {
     noun: "config",
     byId: view.configs,
     byName: (name) => [view.byName("config", name) ?? []].flat(),
+    idOf: ({ id, name }) => `${id} (${name})`,
+  };
+}
+
+export function networkLookup(view: View): Lookup<Network> {
+  return {
+    noun: "network",
+    byId: view.networks,
+    byName: (name) => [view.byName("network", name) ?? []].flat(),
     idOf: ({ id, name }) => `${id} (${name})`,
   };
 }

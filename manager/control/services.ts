@@ -25,6 +25,7 @@ import { versionId } from "../store/kinds.ts";
 import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal } from "../store/proposal.ts";
 import { circleProblems } from "../waiting-circles.ts";
+import { requireAttachable, resolveAttachments } from "./attachments.ts";
 import { type ResolvedContents, resolveContents } from "./content-references.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { serviceLookup } from "./lookups.ts";
@@ -168,7 +169,9 @@ function freeName({ store, random }: ControlDependencies): string {
 function check({ store }: ControlDependencies, spec: ServiceSpec, ownId: string | undefined): ResolvedContents {
   const problems = validateServiceSpec(spec);
   if (problems.length > 0) throw invalidFields(problems);
-  const resolved = resolveContents(store.view, spec);
+  const attached = resolveAttachments(store.view, spec);
+  requireAttachable(attached);
+  const resolved = resolveContents(store.view, attached.spec);
   const conflicts = [
     ...portConflicts(store.view, spec, ownId),
     ...resolved.problems,

@@ -11,6 +11,7 @@ import { Control, StackRequestSchema } from "../../proto/gen/swarm/v1/control_pb
 import {
   ConfigSchema,
   ManagerInfoSchema,
+  NetworkSchema,
   SecretSchema,
   ServiceSchema,
   SpecVersionSchema,
@@ -69,8 +70,18 @@ describe("names", () => {
 });
 
 /** Two stacks of the same kind, and a service that an administrator gave more than a task's own. */
-const SHOP = { service: "1", task: "2", secret: "3", config: "4", stack: "5", agent: "6", agentTask: "7", cert: "8" };
-const BANK = { service: "b", task: "c", secret: "d", config: "e", stack: "f", proxy: "g" };
+const SHOP = {
+  service: "1",
+  task: "2",
+  secret: "3",
+  config: "4",
+  stack: "5",
+  agent: "6",
+  agentTask: "7",
+  cert: "8",
+  network: "9",
+};
+const BANK = { service: "b", task: "c", secret: "d", config: "e", stack: "f", proxy: "g", network: "h" };
 const id = (digit: string) => digit.repeat(25);
 
 function world(): ViewState {
@@ -108,6 +119,8 @@ function world(): ViewState {
       create(ConfigSchema, { id: id(ids.config), name: `${name}_conf`, spec: { labels } }),
       1,
     );
+    const network = { id: id(ids.network), name: `${name}_front`, spec: { labels } };
+    view.put("network", network.id, create(NetworkSchema, network), 1);
     const stack = create(StackSchema, { id: id(ids.stack), name, revision: 2n });
     view.put("stack", id(ids.stack), stack, 1);
     for (const [revision, pid] of [
@@ -214,6 +227,7 @@ describe("specs", () => {
     ["the host's port", port(22), "published port 22 would"],
     ["the managers' port", port(2377), "published port 2377 would"],
     ["their etcds'", port(2380), "published port 2380 would"],
+    ["another's network", { task: { networks: [{ target: "bank_front" }] } }, 'network "bank_front" is not of these'],
     ["another's dependency", { dependsOn: [{ service: "bank_db" }] }, 'service "bank_db" is not of these'],
   ])("not within: %s", (_, spec, message) => {
     const call = () => requireWithin(REACH, subjectsOf(spec));
@@ -366,6 +380,26 @@ const CASES: { readonly [M in MethodName]: Case<M> } = {
       { spec: { name: "bank_data" } },
       { spec: { name: "shop_data", options: { type: "none", o: "bind", device: "/" } } },
     ],
+  },
+  createNetwork: {
+    within: [
+      { spec: { name: "shop_front" } },
+      { spec: { name: "shop_front", ipam: [{ subnet: "10.0.9.0/24" }, { subnet: "fd01::/64" }] } },
+    ],
+    outside: [
+      { spec: { name: "bank_front" } },
+      { spec: { name: "shop_front", labels: { [NAMESPACE_LABEL]: "bank" } } },
+      // Hosts would send their packets to whatever lies there into the network.
+      { spec: { name: "shop_front", ipam: [{ subnet: "93.184.216.0/24" }] } },
+    ],
+  },
+  removeNetwork: {
+    within: [{ networkId: id(SHOP.network) }, { networkId: id("z") }],
+    outside: [{ networkId: id(BANK.network) }],
+  },
+  listNetworks: {
+    within: [{}, { references: ["shop_front", "ingress"] }],
+    outside: [{ references: ["bank_front"] }, { references: [id(BANK.network)] }, { references: ["nope"] }],
   },
   removeVolume: { within: [{ name: "shop_data" }], outside: [{ name: "bank_data" }] },
   listVolumes: { within: [{}, { names: ["shop_data"] }], outside: [{ names: ["shop_data", "bank_data"] }] },

@@ -19,7 +19,7 @@ export type Subject =
   /** What leads a service's tasks out to their hosts: "privileged". */
   | { readonly kind: "privilege"; readonly service: string; readonly what: string };
 
-export type ObjectKind = "service" | "stack" | "secret" | "config" | "volume";
+export type ObjectKind = "service" | "stack" | "secret" | "config" | "volume" | "network";
 
 /** Whose reach, and how far it goes. */
 export interface Reach {

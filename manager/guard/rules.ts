@@ -10,11 +10,14 @@ import { configLookup, secretLookup } from "../control/lookups.ts";
 import { NAMESPACE_LABEL, unpackContent } from "../stacks/stack-view.ts";
 import type { View } from "../store/view.ts";
 import type { Reach, Subject } from "./reach.ts";
-import { isServiceShown, isShown, isTaskShown, shownStats, shownVolumes, shownWatch } from "./shown.ts";
+import { isServiceShown, isShown, isTaskShown, shownNetworks, shownStats, shownVolumes, shownWatch } from "./shown.ts";
 import {
   cluster,
   contentSubjects,
   fileSubject,
+  networkSpecSubjects,
+  networkSubject,
+  networksReferred,
   ownedBy,
   privilegeSubjects,
   referred,
@@ -132,6 +135,20 @@ const VOLUMES = {
   },
 } as const satisfies Partial<Rules>;
 
+const NETWORKS = {
+  createNetwork: { about: (view, { spec }) => networkSpecSubjects(view, spec) },
+  removeNetwork: {
+    about: (view, { networkId }) => {
+      const network = view.networks.get(networkId);
+      return network ? [networkSubject(network)] : [];
+    },
+  },
+  listNetworks: {
+    about: (view, { references }) => networksReferred(view, references),
+    shows: (reach) => (answer) => shownNetworks(reach, answer),
+  },
+} as const satisfies Partial<Rules>;
+
 const TASKS = {
   listTasks: {
     about: (view, { references, serviceIds, nodeIds }) => [
@@ -163,7 +180,7 @@ type Rules = { readonly [M in MethodName]: Rule<M> };
 
 /** By the methods' names. */
 export const RULES: Rules = {
-  ...{ ...SERVICES, ...FILES, ...STACKS, ...VOLUMES, ...TASKS },
+  ...{ ...SERVICES, ...FILES, ...STACKS, ...VOLUMES, ...NETWORKS, ...TASKS },
   getInfo: { about: nothing },
   // Not the names of nodes.
   getCa: { about: nothing, shows: () => (answer) => ({ ...answer, away: [] }) },

@@ -1,6 +1,7 @@
 /** What of the Control API's answers somebody with stack prefixes is shown: what is within their reach, and nothing of the rest. */
 
 import type {
+  ListNetworksResponse,
   ListVolumesResponse,
   ServiceView,
   TaskView,
@@ -9,6 +10,7 @@ import type {
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { stackNameOf } from "../stacks/stack-view.ts";
 import { isWithin, problemOf, type Reach, type Subject } from "./reach.ts";
+import { networkSubject } from "./subjects.ts";
 
 export function isShown(reach: Reach, subject: Subject): boolean {
   return problemOf(reach, subject) === undefined;
@@ -28,6 +30,18 @@ export function shownVolumes(reach: Reach, answer: ListVolumesResponse): ListVol
     .filter(({ name }) => isWithin(reach, name))
     .map((volume) => ({ ...volume, serviceNames: volume.serviceNames.filter((name) => isWithin(reach, name)) }));
   return { ...answer, volumes };
+}
+
+/** Networks of theirs, and those that are always there, with what of theirs is attached. */
+export function shownNetworks(reach: Reach, answer: ListNetworksResponse): ListNetworksResponse {
+  const networks = answer.networks
+    .filter(({ network }) => network && (!network.spec || isShown(reach, networkSubject(network))))
+    .map((view) => ({
+      ...view,
+      serviceNames: view.serviceNames.filter((name) => isWithin(reach, name)),
+      services: view.services.filter(({ name }) => isWithin(reach, name)),
+    }));
+  return { ...answer, networks };
 }
 
 /** For one watch: what has been shown is told of to its end, though it has no name any more. */

@@ -2,15 +2,17 @@
 import { SwarmError } from "../../common/base/error.ts";
 import { parseHostPort } from "../../common/base/host-port.ts";
 import { isId } from "../../common/base/id.ts";
+import { isPredefinedNetwork, overlayNetworks } from "../../common/model/networks.ts";
 import type { StackRequest } from "../../proto/gen/swarm/v1/control_pb.js";
-import type { Config, Secret, Service, StackContent, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
-import type { ServiceSpec, VolumeSpec } from "../../proto/gen/swarm/v1/types_pb.js";
-import { serviceLookup, taskLookup } from "../control/lookups.ts";
+import type { Config, Network, Secret, Service, StackContent, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { NetworkSpec, ServiceSpec, VolumeSpec } from "../../proto/gen/swarm/v1/types_pb.js";
+import { networkLookup, serviceLookup, taskLookup } from "../control/lookups.ts";
 import { heldPorts } from "../control/port-conflicts.ts";
 import { type Lookup, resolveReference } from "../control/references.ts";
 import { FILE_KINDS, filesOfStack } from "../stacks/files.ts";
 import { NAMESPACE_LABEL, servicesOfStack, stackNameOf } from "../stacks/stack-view.ts";
 import type { View } from "../store/view.ts";
+import { isOfNetworkPools } from "../subnets.ts";
 import { volumeSources } from "../volume-names.ts";
 import { hostPorts, leadsElsewhere, privilegesOf } from "./privileges.ts";
 import type { ObjectKind, Subject } from "./reach.ts";
@@ -31,6 +33,28 @@ export function serviceSubject(view: View, { id, name, specVersion }: Service): 
 /** A secret or config that is there. */
 export function fileSubject(kind: "secret" | "config", { name, spec }: Secret | Config): Subject {
   return { kind, name, stack: spec?.labels[NAMESPACE_LABEL] };
+}
+
+/** Networks by any name; those that are always there are everybody's. */
+export function networksReferred(view: View, references: readonly string[]): readonly Subject[] {
+  return references
+    .filter((text) => !isPredefinedNetwork(text))
+    .flatMap((text) => referred(networkLookup(view), text, networkSubject, "network"));
+}
+
+/** A network that is there. */
+export function networkSubject({ name, spec }: Network): Subject {
+  return { kind: "network", name, stack: spec?.labels[NAMESPACE_LABEL] };
+}
+
+/** A network that is to be. Hosts route its subnet: what is not of the networks' pools could be somebody else's place. */
+export function networkSpecSubjects(view: View, spec: NetworkSpec | undefined): readonly Subject[] {
+  const { name = "", labels = {}, ipam = [] } = spec ?? {};
+  const network: Subject = { kind: "network", name, stack: labels[NAMESPACE_LABEL] };
+  const isOurs = (subnet: string) => subnet === "" || isOfNetworkPools(view, subnet);
+  return ipam.every(({ subnet }) => isOurs(subnet))
+    ? [network]
+    : [network, ...cluster("subnets beyond the networks' pools")];
 }
 
 /** One that is there by its id; nothing for an id that is nobody's: the method says so. */
@@ -94,6 +118,7 @@ export function specSubjects(view: View, spec: ServiceSpec | undefined): readonl
     ...secrets,
     ...configs,
     ...volumeSources(spec).map((source): Subject => ({ kind: "volume", name: certainPart(source, spec.name) })),
+    ...networksReferred(view, overlayNetworks(spec)),
     ...spec.dependsOn.map(({ service }): Subject => ({ kind: "service", name: service })),
   ];
 }
