@@ -1,7 +1,7 @@
 /** Calls that several commands make. */
 import { SwarmError } from "../common/base/error.ts";
 import type { ServiceView } from "../proto/gen/swarm/v1/control_pb.js";
-import type { Node, Service } from "../proto/gen/swarm/v1/objects_pb.js";
+import type { Network, Node, Service } from "../proto/gen/swarm/v1/objects_pb.js";
 import type { ControlClient } from "./command.ts";
 
 /** Reads of one object again after somebody else changed it. */
@@ -24,6 +24,14 @@ export async function findNode(client: ControlClient, reference: string): Promis
   const [node] = nodes;
   if (node === undefined) throw new SwarmError("not_found", `no such node: ${reference}`);
   return node;
+}
+
+/** The one network that `reference` names, also of those that are always there. */
+export async function findNetwork(client: ControlClient, reference: string): Promise<Network> {
+  const { networks } = await client.listNetworks({ references: [reference] });
+  const network = networks[0]?.network;
+  if (network === undefined) throw new SwarmError("not_found", `no such network: ${reference}`);
+  return network;
 }
 
 /** Answers of calls that always carry what they changed. */

@@ -35,6 +35,7 @@ export function liveNames(io: Io, connect: () => Promise<ControlClient>): LiveNa
       case "SECRET":
       case "CONFIG":
       case "VOLUME":
+      case "NETWORK":
       case "USER":
         return await named(await connect(), noun);
       default:

@@ -58,6 +58,16 @@ export const VOLUME_CREATE_REFUSED = refused({
   type: ["text", NO_CSI],
 });
 
+const NO_TEMPLATES = "networks are made from flags or stack files: there are no configuration-only networks";
+
+/** `network create`. */
+export const NETWORK_CREATE_REFUSED = refused({
+  "config-from": ["text", NO_TEMPLATES],
+  "config-only": ["boolean", NO_TEMPLATES],
+  ingress: ["boolean", "the routing mesh's network is always there, and there is one"],
+  "ipam-opt": ["text", "the managers choose the addresses: there is no driver that has options"],
+});
+
 /** Throws `unimplemented` that names every refused flag which is given. */
 export function refuseFlags(given: Flags, { reasons }: RefusedFlags): void {
   const clauses = Object.entries(reasons).flatMap(([name, reason]) =>
@@ -74,7 +84,6 @@ function refused(table: Readonly<Record<string, readonly [kind: "boolean" | "tex
   return { flags: Object.fromEntries(flags), reasons: Object.fromEntries(reasons) };
 }
 
-const NO_NETWORKS = "overlay networks do not exist yet: tasks reach each other by their addresses and published ports";
 const PER_NODE = "it is about one node's engine, and there is none: see service, task and node commands";
 
 const OF_SERVICES =
@@ -100,7 +109,6 @@ const BUILD_WORDS = [
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
 const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
-  "network *": NO_NETWORKS,
   "plugin *": "there are no plugins: what an agent can do is built in",
   "volume update": NO_CSI,
   "container *": PER_NODE,
@@ -119,9 +127,6 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   system: "use swarmctl info; images and tasks are cleared up by themselves",
 };
 
-/** Docker's words for what stands in the table. */
-const NETWORK_COMMANDS = ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"];
-
 /** Why `first second` is refused, and its name; undefined for what is not Docker's. */
 export function refusalOf(
   first: string,
@@ -130,6 +135,5 @@ export function refusalOf(
   const names = [...(second === undefined ? [] : [`${first} ${second}`, `${first} *`]), first];
   const key = names.find((each) => Object.hasOwn(REFUSED_COMMANDS, each));
   if (key === undefined) return undefined;
-  if (first === "network" && second !== undefined && !NETWORK_COMMANDS.includes(second)) return undefined;
   return { name: key.endsWith(" *") ? `${first} ${second}` : key, reason: REFUSED_COMMANDS[key] ?? "" };
 }

@@ -69,7 +69,7 @@ export function parseUlimit(text: string): Parsed<Ulimit> {
   return good(create(UlimitSchema, { name, soft: BigInt(soft), hard: BigInt(hard) }));
 }
 
-/** `host`, or `name=host,alias=a,driver-opt=k=v`. */
+/** `host`, or `name=front,alias=a,driver-opt=k=v,ip=10.0.1.9`; `ip` may stand once for each family. */
 export function parseNetwork(text: string): Parsed<NetworkAttachmentConfig> {
   const network = create(NetworkAttachmentConfigSchema, {});
   if (!text.includes("=")) {
@@ -81,6 +81,7 @@ export function parseNetwork(text: string): Parsed<NetworkAttachmentConfig> {
   for (const { key, value = "" } of fields.value) {
     if (key === "name") network.target = value;
     else if (key === "alias") network.aliases.push(value);
+    else if (key === "ip") network.addresses.push(value);
     else if (key === "driver-opt")
       network.driverOpts = { ...network.driverOpts, ...Object.fromEntries([parsePairLoose(value)]) };
     else return bad(`invalid field key ${key}`);

@@ -15,9 +15,6 @@ const swarmctl = (...argv: string[]) => runSwarmctl(argv, { environment: { SWARM
 
 test.each([
   "events --filter scope=swarm",
-  "network create -d overlay x",
-  "network ls",
-  "network rm x",
   "run -it busybox",
   "ps -a",
   "container ls",
@@ -59,7 +56,6 @@ test.each([
   ["service insp", "unknown command: swarmctl service insp (did you mean swarmctl service inspect?)"],
   ["service frobnicate", "unknown command: swarmctl service frobnicate (see swarmctl service --help)"],
   ["foo", "unknown command: swarmctl foo (see swarmctl --help)"],
-  ["network frobnicate", "unknown command: swarmctl network (see swarmctl --help)"],
 ])("no suggestion is better than a wild one: %s", async (line, message) => {
   expect(await swarmctl(...line.split(" "))).toEqual({ code: 2, out: "", err: `swarmctl: ${message}\n` });
 });

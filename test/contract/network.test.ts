@@ -1,0 +1,167 @@
+/**
+ * Goal: networks are made, listed, inspected and removed in Docker's words; no two overlap, and none that is in use goes. Method:
+ * commands whole, over a control plane whose nodes tell of their routes.
+ */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type ControlPlane, startControlPlane } from "../control-plane.ts";
+import { eventually } from "../eventually.ts";
+import { runSwarmctl } from "../swarmctl.ts";
+
+let plane: ControlPlane;
+beforeAll(async () => {
+  plane = await startControlPlane({ nodes: 2 });
+});
+afterAll(() => plane[Symbol.asyncDispose]());
+const swarmctl = (line: string) => runSwarmctl(line.split(" "), { environment: { SWARM_HOST: plane.host } });
+const lines = async (line: string) => (await swarmctl(line)).out.split("\n").filter(Boolean);
+const inspect = async (line: string) => JSON.parse((await swarmctl(`network inspect ${line}`)).out);
+
+/** Plays that a node's host has routes. */
+async function route(...routes: string[]): Promise<void> {
+  const [node] = plane.store.view.nodes.values();
+  if (!node?.description) throw new Error("no node");
+  const object = { ...node, description: { ...node.description, routes } };
+  await eventually(async () => {
+    const { conflicts } = await plane.store.commit([{ type: "update", kind: "node", object }], {
+      signal: plane.signal,
+    });
+    expect(conflicts).toEqual([]);
+  });
+}
+
+test("made, listed, inspected, removed", async () => {
+  const made = await swarmctl(
+    "network create -d overlay --attachable --internal --label tier=gold -o encrypted -o com.docker.network.driver.mtu=1400 " +
+      "--subnet 10.9.0.0/24 --gateway 10.9.0.254 --ip-range 10.9.0.128/25 --aux-address printer=10.9.0.2 --subnet fd09::/64 front",
+  );
+  expect(made).toMatchObject({ code: 0, out: expect.stringMatching(/^[a-z0-9]{25}\n$/), err: "" });
+  const id = made.out.trim();
+  expect(await inspect("front")).toEqual([
+    {
+      Name: "front",
+      Id: id,
+      Created: expect.stringMatching(/^2\d{3}-.*Z$/),
+      Scope: "swarm",
+      Driver: "overlay",
+      EnableIPv4: true,
+      EnableIPv6: true,
+      IPAM: {
+        Driver: "default",
+        Options: null,
+        Config: [
+          {
+            Subnet: "10.9.0.0/24",
+            IPRange: "10.9.0.128/25",
+            Gateway: "10.9.0.254",
+            AuxiliaryAddresses: { printer: "10.9.0.2" },
+          },
+          { Subnet: "fd09::/64", Gateway: "fd09::1" },
+        ],
+      },
+      Internal: true,
+      Attachable: true,
+      Ingress: false,
+      ConfigFrom: { Network: "" },
+      ConfigOnly: false,
+      Containers: {},
+      Options: { encrypted: "", "com.docker.network.driver.mtu": "1400" },
+      Labels: { tier: "gold" },
+      ServiceNames: [],
+    },
+  ]);
+  expect(await lines("network ls --format {{.Name}}:{{.Driver}}:{{.Scope}}")).toEqual([
+    ...["bridge:bridge:local", "front:overlay:swarm", "host:host:local", "ingress:overlay:swarm", "none:null:local"],
+  ]);
+  expect(await lines("network ls -q --filter label=tier=gold")).toEqual([id.slice(0, 12)]);
+  expect(await lines("network ls --filter type=custom --format {{.Subnet}}")).toEqual(["10.9.0.0/24,fd09::/64"]);
+  expect(await swarmctl("network create front")).toEqual({
+    code: 1,
+    out: "",
+    err: "swarmctl: network with name front already exists\n",
+  });
+  expect(await swarmctl(`network rm ${id.slice(0, 9)} nope`)).toEqual({
+    code: 1,
+    out: `${id.slice(0, 9)}\n`,
+    err: "swarmctl: no such network: nope\n",
+  });
+  expect(await swarmctl("network rm -f nope")).toMatchObject({ code: 0 });
+});
+
+test.each([
+  ["network rm ingress", "network ingress is always there and cannot be removed"],
+  ["network create host", 'name: "host" is a network of the nodes'],
+  ["network create --ingress x", "--ingress: the routing mesh's network is always there, and there is one"],
+  ["network create --config-only x", "--config-only: networks are made from flags or stack files"],
+  ["network create --scope local x", "--scope local: networks are of the whole cluster: only swarm is"],
+  ["network create --ipv4=false x", "--ipv4=false: every network has IPv4"],
+  ["network create -d macvlan x", 'driver: "macvlan": network drivers are not supported, only overlay is'],
+  [
+    "network create --subnet 10.224.1.0/24 x",
+    "ipam[0].subnet: 10.224.1.0/24 overlaps the cluster's address pool (10.224.0.0/12)",
+  ],
+  ["network create -o com.docker.network.driver.mtu=500 x", "500 is below 576"],
+])("%s is refused", async (line, reason) => {
+  const { code, out, err } = await swarmctl(line);
+  expect([code, out]).toEqual([1, ""]);
+  expect(err).toContain(reason);
+});
+
+test("subnets keep off hosts' routes and off one another, however many are made at once", async () => {
+  await route("10.0.0.0/24", "192.168.7.0/24");
+  expect((await swarmctl("network create --subnet 192.168.0.0/16 lan")).err).toMatch(
+    /^swarmctl: ipam\[0\]\.subnet: 192\.168\.0\.0\/16 overlaps 192\.168\.7\.0\/24 on /,
+  );
+  const names = Array.from({ length: 8 }, (_, index) => `many${index}`);
+  const made = await Promise.all(names.map((name) => swarmctl(`network create ${name}`)));
+  expect(made.map(({ code, err }) => [code, err])).toEqual(names.map(() => [0, ""]));
+  const subnets = await lines("network ls --filter name=many --format {{.Subnet}}");
+  expect(subnets.sort()).toEqual(names.map((_, index) => `10.0.${index + 1}.0/24`));
+  const both = await Promise.all(
+    ["one", "two"].map((name) => swarmctl(`network create --subnet 172.30.0.0/16 ${name}`)),
+  );
+  expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
+  expect(both.map(({ err }) => err).join("")).toMatch(/172\.30\.0\.0\/16 overlaps network (one|two)/);
+  expect(await swarmctl("network prune -f")).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/^Deleted Networks:\nmany0\n(?:many\d\n){7}(?:one|two)\n\n$/),
+  });
+});
+
+test("a service on a network: by name, by beginning of an id, never by what is not there", async () => {
+  const id = (await swarmctl("network create back")).out.trim();
+  await swarmctl("network create front");
+  expect(await swarmctl("service create -d --name lost --network nope demo/web:1")).toMatchObject({
+    code: 1,
+    err: "swarmctl: networks[0]: network nope not found\n",
+  });
+  const create = "service create -d --name web --replicas 2";
+  expect(
+    await swarmctl(`${create} --network ${id.slice(0, 8)} --network name=front,alias=www demo/web:1`),
+  ).toMatchObject({
+    code: 0,
+  });
+  await eventually(async () => {
+    expect(await lines("service ps web --format {{.CurrentState}}")).toEqual(
+      Array(2).fill(expect.stringMatching(/^Running/)),
+    );
+  });
+  const [shown] = await inspect("-v front");
+  expect(shown).toMatchObject({
+    ServiceNames: ["web"],
+    Services: {
+      web: {
+        VIP: expect.stringMatching(/^10\.0\.\d+\.\d+$/),
+        Aliases: ["www"],
+        Tasks: [
+          { Name: expect.stringMatching(/^web\.1\./), EndpointIP: expect.stringMatching(/^10\.0\./) },
+          { Name: expect.stringMatching(/^web\.2\./), EndpointIP: expect.stringMatching(/^10\.0\./) },
+        ],
+      },
+    },
+  });
+  const [spec] = JSON.parse((await swarmctl("service inspect web")).out);
+  expect(spec.Spec.TaskTemplate.Networks).toEqual([{ Target: "back" }, { Target: "front", Aliases: ["www"] }]);
+  expect((await swarmctl("network rm front")).err).toBe("swarmctl: network front is in use by service web\n");
+  expect(await swarmctl("service rm web")).toMatchObject({ code: 0 });
+  expect(await swarmctl("network rm front back")).toMatchObject({ code: 0, out: "front\nback\n" });
+});
