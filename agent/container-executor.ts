@@ -31,6 +31,7 @@ import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
 import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { readHostRoutes } from "./network/host-routes.ts";
 import { type AttachedTask, NetworkManager, type Underlay, VXLAN_PORT_DEFAULT } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
 import type { Protocol } from "./network/ruleset.ts";
@@ -115,6 +116,18 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     return new ContainerExecutor(options, images);
   }
 
+  /** What the kernel does not tell now is no reason to stay away from the cluster. */
+  async #routes(): Promise<string[]> {
+    const { logger, networkDevice } = this.#options;
+    try {
+      return await readHostRoutes(this.#runner, networkDevice, this.#scope.signal);
+    } catch (reason) {
+      if (!(reason instanceof SwarmError)) throw reason;
+      logger.warn({ err: reason }, "the host's routes cannot be read: networks may overlap them");
+      return [];
+    }
+  }
+
   async describe(): Promise<NodeDescription> {
     const { facts, hostname, labels, version } = this.#options;
     return create(NodeDescriptionSchema, {
@@ -133,6 +146,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
           apparmor: String(facts.apparmor),
         },
       },
+      routes: await this.#routes(),
     });
   }
 

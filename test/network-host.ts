@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { gatewayOf, type Ipv4, parseIpv4, parsePrefix } from "../agent/network/address.ts";
 import type { AttachOp } from "../agent/network/attach.ts";
+import { readHostRoutes } from "../agent/network/host-routes.ts";
 import type { Netlink } from "../agent/network/netlink.ts";
 import {
   type AttachedTask,
@@ -93,6 +94,8 @@ async function obey(request: HostRequest): Promise<unknown> {
       return network.adopt(request.live.map(attached), signal);
     case "removeAll":
       return network.removeAll(signal);
+    case "routes":
+      return readHostRoutes(helperNetlink, "swarm0", signal);
   }
 }
 

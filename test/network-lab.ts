@@ -19,7 +19,7 @@ const ENTER = "nsenter";
 /** What a host can be asked to do; see `network-host.ts`. */
 export type HostRequest =
   | { readonly do: "open"; readonly pool: string; readonly local?: string }
-  | { readonly do: "run" | "start" | "reconcile" | "removeAll" }
+  | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" }
   | { readonly do: "attach"; readonly task: TestTask; readonly command: readonly string[] }
   | { readonly do: "publish"; readonly ports: readonly TestPort[] }
   | { readonly do: "cluster"; readonly cluster: TestCluster }
