@@ -81,9 +81,17 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Outputs the final config file, after doing merges and interpolations",
     load: () => import("./commands/stack-config.ts"),
   },
+  "network connect": {
+    summary: "Attach a service to a network: its tasks are replaced, as its update policy says",
+    load: () => import("./commands/network-connect.ts"),
+  },
   "network create": {
     summary: "Create a network that spans the nodes",
     load: () => import("./commands/network-create.ts"),
+  },
+  "network disconnect": {
+    summary: "Take a service off a network: its tasks are replaced, as its update policy says",
+    load: () => import("./commands/network-disconnect.ts"),
   },
   "network inspect": {
     summary: "Display a network's subnets, and with -v the services, tasks and nodes on it",

@@ -33,6 +33,7 @@ const FLAG_CHOICES: Readonly<Record<string, readonly string[]>> = {
   "rollback-failure-action": ["pause", "continue"],
   "rollback-order": ["start-first", "stop-first"],
   tail: ["all"],
+  "session-affinity": ["none", "client-ip"],
   "update-failure-action": ["pause", "continue", "rollback"],
   "update-order": ["start-first", "stop-first"],
 };

@@ -17,20 +17,18 @@ const NO_CFSSL =
   "swarmctl swarm ca --rotate --ca-cert FILE --ca-key FILE";
 const OWN_ETCD = "the store is etcd: see its own --snapshot-count and compaction";
 
-const NO_OVERLAY = "overlay networks do not exist yet";
+const NO_DATA_ADDRESS = "traffic between nodes goes by the address that the managers see a node at";
 
 /** `swarm init`. */
 export const SWARM_INIT_REFUSED = refused({
-  "data-path-addr": ["text", NO_OVERLAY],
-  "data-path-port": ["text", NO_OVERLAY],
-  "default-addr-pool-mask-length": ["text", "tasks of all nodes share one pool"],
+  "data-path-addr": ["text", NO_DATA_ADDRESS],
   "external-ca": ["text", NO_CFSSL],
   "max-snapshots": ["text", OWN_ETCD],
   "snapshot-interval": ["text", OWN_ETCD],
 });
 
 /** `swarm join`. */
-export const SWARM_JOIN_REFUSED = refused({ "data-path-addr": ["text", NO_OVERLAY] });
+export const SWARM_JOIN_REFUSED = refused({ "data-path-addr": ["text", NO_DATA_ADDRESS] });
 
 /** `swarm update`. */
 export const SWARM_UPDATE_REFUSED = refused({
@@ -66,6 +64,14 @@ export const NETWORK_CREATE_REFUSED = refused({
   "config-only": ["boolean", NO_TEMPLATES],
   ingress: ["boolean", "the routing mesh's network is always there, and there is one"],
   "ipam-opt": ["text", "the managers choose the addresses: there is no driver that has options"],
+});
+
+/** `network connect`. */
+export const NETWORK_CONNECT_REFUSED = refused({
+  "driver-opt": ["text", "attachments have no options"],
+  "gw-priority": ["text", "a task's way out is its first network that is not internal"],
+  link: ["text", "tasks find each other by their services' names"],
+  "link-local-ip": ["text", "there are no link-local addresses on networks of the cluster"],
 });
 
 /** Throws `unimplemented` that names every refused flag which is given. */

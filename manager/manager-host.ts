@@ -9,12 +9,13 @@ import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
 import { abortable, abortReason, systemClock, withTimeout } from "../common/base/clock.ts";
 import type { DataDirectory } from "../common/base/data-directory.ts";
-import { SwarmError } from "../common/base/error.ts";
+import { invalidFields, SwarmError } from "../common/base/error.ts";
 import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
 import { type NodeId, newId } from "../common/base/id.ts";
 import type { Logger } from "../common/base/logger.ts";
 import { systemEntropy, systemRandom } from "../common/base/random.ts";
 import { durationMs } from "../common/model/duration.ts";
+import { networkSettingsProblems } from "../common/model/validate-cluster.ts";
 import { createCertificateRequest } from "../common/pki/certificate-request.ts";
 import { writeCredentials } from "../common/pki/credential-files.ts";
 import { exportPrivateKey, generateKeyPair, type KeyPair } from "../common/pki/key-pair.ts";
@@ -195,11 +196,12 @@ export class ManagerHost {
       await this.#requireIdle();
       const place = placeOf(request, this.#nodeId);
       const { dataDirectory } = this.#options.settings;
+      const cluster = this.#defaults(request);
       try {
         const membership = request.etcdEndpoints.length > 0 ? external(place, request.etcdEndpoints) : place.shared;
         const newCa = await this.#makeAuthority(place.advertise);
         await writeMembership(dataDirectory, membership);
-        await this.#start({ membership, cluster: this.#defaults(request), newCa }, signal);
+        await this.#start({ membership, cluster, newCa }, signal);
         await this.#leads(signal);
       } catch (reason) {
         await this.#forget();
@@ -357,8 +359,13 @@ export class ManagerHost {
 
   #defaults(request: InitClusterRequest): ClusterDefaults {
     const { cluster } = this.#options.settings;
+    const { networkPools, networkPrefixLength, dataPathPort } = request;
+    const addressPool = request.addressPool || cluster.addressPool;
+    const problems = networkSettingsProblems({ addressPool, networkPools, networkPrefixLength, dataPathPort });
+    if (problems.length > 0) throw invalidFields(problems);
     return {
-      addressPool: request.addressPool || cluster.addressPool,
+      addressPool,
+      networks: { networkPools, networkPrefixLength, dataPathPort },
       heartbeatPeriodMs: durationMs(request.heartbeatPeriod) || cluster.heartbeatPeriodMs,
       taskHistoryLimit: request.taskHistoryLimit ?? cluster.taskHistoryLimit,
       certificateLifetimeMs: durationMs(request.certificateLifetime),

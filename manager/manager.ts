@@ -23,6 +23,7 @@ import type { Dispatcher as DispatcherService, LogBroker, StreamBroker } from ".
 import {
   type ClusterCa,
   ClusterSchema,
+  type ClusterSpec,
   ManagerInfoSchema,
   type NodeCertificate,
 } from "../proto/gen/swarm/v1/objects_pb.js";
@@ -49,6 +50,8 @@ import { StreamHub } from "./streambroker/stream-hub.ts";
 /** What a new cluster is made with; later it is the stored object that counts. */
 export interface ClusterDefaults {
   readonly addressPool: string;
+  /** Absent: the defaults. */
+  readonly networks?: Pick<ClusterSpec, "networkPools" | "networkPrefixLength" | "dataPathPort">;
   readonly heartbeatPeriodMs: number;
   readonly taskHistoryLimit: number;
   /** Of nodes' certificates; absent: 90 days. */
@@ -245,10 +248,11 @@ export class Manager {
 
   async #writeCluster(store: Store, id: string, signal: AbortSignal): Promise<void> {
     const { newCa } = this.#options;
-    const { addressPool, heartbeatPeriodMs, taskHistoryLimit, certificateLifetimeMs } = this.#options.cluster;
+    const { addressPool, heartbeatPeriodMs, taskHistoryLimit, certificateLifetimeMs, networks } = this.#options.cluster;
     const { cluster } = store.view;
     const spec = {
       addressPool,
+      ...networks,
       heartbeatPeriod: toDuration(heartbeatPeriodMs),
       taskHistoryLimit,
       ...(certificateLifetimeMs === undefined ? {} : { certificateLifetime: toDuration(certificateLifetimeMs) }),

@@ -1,3 +1,8 @@
+import {
+  DATA_PATH_PORT_DEFAULT,
+  NETWORK_POOLS_DEFAULT,
+  NETWORK_PREFIX_LENGTH_DEFAULT,
+} from "../../common/model/defaults.ts";
 import { durationMs } from "../../common/model/duration.ts";
 import { escapeControls } from "../../common/model/text.ts";
 import { formatDurationMs, humanDuration } from "../../common/model/units.ts";
@@ -47,6 +52,9 @@ function objectOf(info: GetInfoResponse, ca: GetCaResponse): unknown {
     ForceRotate: Number(ca.rotations),
     RootRotationInProgress: ca.rotating,
     AddressPool: info.cluster?.spec?.addressPool ?? "",
+    DefaultAddrPool: networkPools(info),
+    SubnetSize: info.cluster?.spec?.networkPrefixLength || NETWORK_PREFIX_LENGTH_DEFAULT,
+    DataPathPort: info.cluster?.spec?.dataPathPort || DATA_PATH_PORT_DEFAULT,
   };
 }
 
@@ -67,6 +75,9 @@ function pretty(info: GetInfoResponse, ca: GetCaResponse): string {
     `Tasks: ${info.tasks} (${info.tasksRunning} running)`,
     `Images: ${info.images}`,
     `Address pool: ${info.cluster?.spec?.addressPool ?? ""}`,
+    `Default Address Pool: ${networkPools(info).join(" ")}`,
+    `SubnetSize: ${info.cluster?.spec?.networkPrefixLength || NETWORK_PREFIX_LENGTH_DEFAULT}`,
+    `Data Path Port: ${info.cluster?.spec?.dataPathPort || DATA_PATH_PORT_DEFAULT}`,
     `Heartbeat period: ${formatDurationMs(durationMs(info.cluster?.spec?.heartbeatPeriod) ?? 0)}`,
     `Task history retention limit: ${info.cluster?.spec?.taskHistoryLimit ?? 0}`,
     "CA Configuration:",
@@ -75,6 +86,11 @@ function pretty(info: GetInfoResponse, ca: GetCaResponse): string {
     `Root Rotation In Progress: ${ca.rotating}`,
   ];
   return `${lines.map(escapeControls).join("\n")}\n`;
+}
+
+function networkPools({ cluster }: GetInfoResponse): readonly string[] {
+  const pools = cluster?.spec?.networkPools ?? [];
+  return pools.length > 0 ? pools : NETWORK_POOLS_DEFAULT;
 }
 
 function lifetimeMsOf({ cluster }: GetInfoResponse): number {

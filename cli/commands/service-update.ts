@@ -1,8 +1,8 @@
 import { SwarmError } from "../../common/base/error.ts";
-import { findService, present, retryAborted } from "../calls.ts";
+import { findNetwork, findService, present, retryAborted } from "../calls.ts";
 import type { Command, ControlClient, Invocation } from "../command.ts";
 import { UPDATE_FLAGS } from "../flags/service-flags.ts";
-import { updatedSpec } from "../flags/service-update.ts";
+import { networkReferences, updatedSpec } from "../flags/service-update.ts";
 import { pinImages } from "../resolve-images.ts";
 import { UsageError } from "../usage-error.ts";
 import { endedTasks, type WaitTarget, waitAsAsked } from "../wait.ts";
@@ -27,9 +27,12 @@ async function run(invocation: Invocation): Promise<number> {
   }
   const client = await connect();
   if (flags.on("rollback")) return await rollBack(invocation, client, reference);
+  const references = networkReferences(flags);
+  const networks = await Promise.all(references.map((each) => findNetwork(client, each)));
+  const networkNames = new Map(references.map((each, index) => [each, networks[index]?.name ?? each]));
   let warnings: readonly string[] = [];
   const { target, before } = await changeService(client, reference, async (view) => {
-    const spec = updatedSpec(view, flags, { environment: io.environment, readFile: io.readFile });
+    const spec = updatedSpec(view, flags, { environment: io.environment, readFile: io.readFile, networkNames });
     if (flags.on("with-registry-auth")) addRegistryAuth(spec, io);
     if (flags.has("image") && !flags.on("no-resolve-image")) warnings = await pinImages(client, [spec], io);
     return spec;

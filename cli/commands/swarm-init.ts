@@ -1,6 +1,7 @@
 import { toDuration } from "../../common/model/duration.ts";
 import { NodeSpec_Availability } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Command, Invocation } from "../command.ts";
+import { NETWORK_FLAGS, networkSettings } from "../flags/cluster-networks.ts";
 import { choiceFlag, durationFlagMs, integerFlag } from "../flags/values.ts";
 import { isAbsent, LOCAL_CALL_MS_MAX, LocalPrograms, notRunning, SOCKET_FLAGS } from "../local.ts";
 import { refuseFlags, SWARM_INIT_REFUSED } from "../refused.ts";
@@ -10,6 +11,12 @@ export const command: Command = {
   usage: "swarm init [OPTIONS]",
   summary: "Initialize a swarm: this host becomes its first manager and node",
   flags: {
+    "address-pool": {
+      kind: "text",
+      value: "ipNet",
+      help: "Addresses of tasks that are on no network, in CIDR format",
+      default: "10.224.0.0/12",
+    },
     "advertise-addr": { kind: "text", value: "string", help: "Advertised address (format: '<ip|interface>[:port]')" },
     autolock: {
       kind: "boolean",
@@ -22,7 +29,7 @@ export const command: Command = {
       default: '"active"',
     },
     "cert-expiry": { kind: "text", value: "duration", help: "Validity period for node certificates", default: "2160h" },
-    "default-addr-pool": { kind: "text", value: "ipNet", help: "Default address pool in CIDR format" },
+    ...NETWORK_FLAGS,
     "dispatcher-heartbeat": { kind: "text", value: "duration", help: "Dispatcher heartbeat period", default: "1s" },
     etcd: { kind: "list", value: "string", help: "Members of an etcd to keep the state in (default: one of its own)" },
     "force-new-cluster": {
@@ -53,7 +60,8 @@ async function run({ flags, io, signal }: Invocation): Promise<number> {
   const request = {
     listenAddress: withPort(flags.text("listen-addr") ?? ""),
     advertiseAddress: flags.text("advertise-addr") ?? "",
-    addressPool: flags.text("default-addr-pool") ?? "",
+    addressPool: flags.text("address-pool") ?? "",
+    ...networkSettings(flags),
     etcdEndpoints: [...flags.list("etcd")],
     forceNewCluster: flags.on("force-new-cluster"),
     autolock: flags.on("autolock"),

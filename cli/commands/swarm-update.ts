@@ -3,6 +3,7 @@ import { toDuration } from "../../common/model/duration.ts";
 import { ClusterSpecSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { present, retryAborted } from "../calls.ts";
 import type { Command, Invocation } from "../command.ts";
+import { NETWORK_FLAGS, networkSettings } from "../flags/cluster-networks.ts";
 import { durationFlagMs, integerFlag } from "../flags/values.ts";
 import { refuseFlags, SWARM_UPDATE_REFUSED } from "../refused.ts";
 import { unlockInstructions } from "../unlock-words.ts";
@@ -15,6 +16,7 @@ export const command: Command = {
     autolock: { kind: "boolean", help: "Change manager autolocking setting (true|false)" },
     "cert-expiry": { kind: "text", value: "duration", help: "Validity period for node certificates, 1h or more" },
     "dispatcher-heartbeat": { kind: "text", value: "duration", help: "Dispatcher heartbeat period" },
+    ...NETWORK_FLAGS,
     "task-history-limit": { kind: "text", value: "int", help: "Task history retention limit" },
     ...SWARM_UPDATE_REFUSED.flags,
   },
@@ -28,10 +30,10 @@ async function run({ flags, io, connect }: Invocation): Promise<number> {
   const periodMs = durationFlagMs(flags, "dispatcher-heartbeat");
   const limit = integerFlag(flags, "task-history-limit", { min: 0, max: 9_999 });
   const autolock = flags.has("autolock") ? flags.on("autolock") : undefined;
-  if ([autolock, lifetimeMs, periodMs, limit].every((value) => value === undefined)) {
-    throw new UsageError(
-      "nothing to update: give --autolock, --cert-expiry, --dispatcher-heartbeat or --task-history-limit",
-    );
+  const networks = networkSettings(flags);
+  const given = [autolock, lifetimeMs, periodMs, limit, ...Object.values(networks)];
+  if (given.every((value) => value === undefined)) {
+    throw new UsageError("nothing to update: see swarmctl swarm update --help for what there is");
   }
   const client = await connect();
   await retryAborted(async () => {
@@ -40,6 +42,7 @@ async function run({ flags, io, connect }: Invocation): Promise<number> {
     if (autolock !== undefined) spec.autolock = autolock;
     if (lifetimeMs !== undefined) spec.certificateLifetime = toDuration(lifetimeMs);
     if (periodMs !== undefined) spec.heartbeatPeriod = toDuration(periodMs);
+    Object.assign(spec, networks);
     if (limit !== undefined) spec.taskHistoryLimit = limit;
     await client.updateCluster({ version: cluster?.meta?.version ?? 0n, spec });
   });

@@ -4,6 +4,7 @@ import { toDuration } from "../../common/model/duration.ts";
 import {
   type ContainerSpec,
   ContainerSpecSchema,
+  EndpointSpec_Affinity,
   EndpointSpec_Mode,
   EndpointSpecSchema,
   HealthConfigSchema,
@@ -50,6 +51,7 @@ const ROLLBACK_ACTIONS = {
 };
 const UPDATE_ACTIONS = { ...ROLLBACK_ACTIONS, rollback: UpdateConfig_FailureAction.ROLLBACK };
 const ENDPOINT_MODES = { vip: EndpointSpec_Mode.VIP, dnsrr: EndpointSpec_Mode.DNSRR };
+const AFFINITIES = { none: EndpointSpec_Affinity.NONE, "client-ip": EndpointSpec_Affinity.CLIENT_IP };
 const UINT32_MAX = 2 ** 32 - 1;
 
 /** The spec's task part, made if it is missing. */
@@ -194,6 +196,10 @@ function applyPolicies(spec: ServiceSpec, flags: Flags): void {
   set(choiceFlag(flags, "endpoint-mode", ENDPOINT_MODES), (value) => {
     spec.endpoint ??= create(EndpointSpecSchema, {});
     spec.endpoint.mode = value;
+  });
+  set(choiceFlag(flags, "session-affinity", AFFINITIES), (value) => {
+    spec.endpoint ??= create(EndpointSpecSchema, {});
+    spec.endpoint.affinity = value;
   });
   spec.update = withUpdateFlags(spec.update, "update", flags) ?? spec.update;
   spec.rollback = withUpdateFlags(spec.rollback, "rollback", flags) ?? spec.rollback;

@@ -36,6 +36,8 @@ export interface CallerContext {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** The content of an `--env-file`. */
   readFile(path: string): string;
+  /** Networks' names by whatever they were called in `networkReferences`. */
+  readonly networkNames?: ReadonlyMap<string, string>;
 }
 
 /** The spec that the flags and words (`IMAGE [COMMAND] [ARG...]`) describe. */

@@ -64,6 +64,9 @@ const SCALARS: FlagTable = {
   "restart-max-attempts": text("uint", "Maximum number of restarts before giving up"),
   "restart-window": text("duration", "Window used to evaluate the restart policy (ns|us|ms|s|m|h)"),
   ...updateFlags("rollback", "rollback", '"pause", "continue"'),
+  "session-affinity": text("string", 'Whether a client meets the same task again ("none", "client-ip")', {
+    default: '"none"',
+  }),
   "stop-grace-period": text("duration", "Time to wait before force killing a container", { default: "10s" }),
   "stop-signal": text("string", "Signal to stop the container"),
   tty: toggle("Allocate a pseudo-TTY", { short: "t" }),

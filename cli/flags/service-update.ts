@@ -1,6 +1,6 @@
 /** `service update` flags and the present spec → the new spec. Pure; the present spec is not touched. */
 import { clone, create } from "@bufbuild/protobuf";
-import type { Parsed } from "../../common/model/parsed.ts";
+import { good, type Parsed } from "../../common/model/parsed.ts";
 import { parsePublish } from "../../common/model/ports.ts";
 import {
   DnsConfigSchema,
@@ -44,7 +44,7 @@ export function updatedSpec(present: ServiceSpec, flags: Flags, context: CallerC
   applyIsolation(taskOf(spec), flags, context.readFile);
   editContainer(spec, flags, context);
   editCapabilities(spec, flags);
-  editTask(spec, flags);
+  editTask(spec, flags, (reference) => context.networkNames?.get(reference) ?? reference);
   if (flags.on("force")) taskOf(spec).forceUpdate += 1n;
   return spec;
 }
@@ -173,7 +173,13 @@ function editCapabilities(spec: ServiceSpec, flags: Flags): void {
   container.capDrop = merged(without(dropped, add), without(drop, []), plain);
 }
 
-function editTask(spec: ServiceSpec, flags: Flags): void {
+/** Networks stand in specs by name, and may be given by id. */
+export function networkReferences(flags: Flags): readonly string[] {
+  const added = flags.list("network-add").map((text) => parsedOrThrow("network-add", text, parseNetwork).target);
+  return [...added, ...flags.list("network-rm")];
+}
+
+function editTask(spec: ServiceSpec, flags: Flags, nameOfNetwork: (reference: string) => string): void {
   const task = taskOf(spec);
   spec.labels = editedMap(flags, "label", spec.labels);
   const touched = (name: string) => flags.has(`${name}-add`) || flags.has(`${name}-rm`);
@@ -189,8 +195,12 @@ function editTask(spec: ServiceSpec, flags: Flags): void {
   }
   task.networks = edited(flags, "network", {
     present: task.networks,
-    parse: parseNetwork,
+    parse: (text) => {
+      const parsed = parseNetwork(text);
+      return parsed.ok ? good({ ...parsed.value, target: nameOfNetwork(parsed.value.target) }) : parsed;
+    },
     keyOf: ({ target }) => target,
+    removedKey: nameOfNetwork,
   });
   if (touched("publish")) editPorts(spec, flags);
 }

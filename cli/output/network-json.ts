@@ -1,5 +1,6 @@
 /** Networks in Docker's shape and words. Pure. */
 import { protocolName } from "../../common/model/ports.ts";
+import { withoutLength } from "../../common/model/task-addresses.ts";
 import type { NetworkServiceView, NetworkView } from "../../proto/gen/swarm/v1/control_pb.js";
 import { labelsJson, timeJson } from "./json-parts.ts";
 
@@ -72,23 +73,18 @@ function servicesJson(services: readonly NetworkServiceView[]) {
     services.map(({ id, name, addresses, aliases, ports, tasks }) => [
       name || id,
       {
-        VIP: withoutLength(addresses[0]),
+        VIP: withoutLength(addresses[0] ?? ""),
         VirtualIPs: addresses.map(withoutLength),
         Aliases: aliases,
         Ports: ports.map((port) => `${port.publishedPort}:${port.targetPort}/${protocolName(port.protocol)}`),
         Tasks: tasks.map((task) => ({
           Name: `${task.name}.${task.id}`,
           EndpointID: task.id,
-          EndpointIP: withoutLength(task.addresses[0]),
+          EndpointIP: withoutLength(task.addresses[0] ?? ""),
           Addresses: task.addresses.map(withoutLength),
           Info: { "Host IP": task.nodeAddress, Node: task.nodeHostname },
         })),
       },
     ]),
   );
-}
-
-/** "10.0.1.7/24" as "10.0.1.7". */
-export function withoutLength(address: string | undefined): string {
-  return address?.split("/")[0] ?? "";
 }

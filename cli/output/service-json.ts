@@ -5,6 +5,7 @@ import { isJob } from "../../common/model/service-mode.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   type ContainerSpec,
+  EndpointSpec_Affinity,
   EndpointSpec_Mode,
   type FileTarget,
   type HealthConfig,
@@ -38,6 +39,9 @@ export function serviceJson({ service, spec, previousSpec, waitingFor }: Service
     Endpoint: filled({
       Spec: spec?.endpoint ? endpointJson(spec) : {},
       Ports: service?.ports.map(portJson) ?? [],
+      VirtualIPs: service?.vips.flatMap(({ networkId, addresses }) =>
+        addresses.map((address) => ({ NetworkID: networkId, Addr: address })),
+      ),
     }),
     // The iteration of a job is the spec version that began it.
     ...(isJob(spec) ? { JobStatus: { JobIteration: { Index: Number(service?.taskVersion ?? 0n) } } } : {}),
@@ -112,7 +116,11 @@ function taskJson(task: TaskSpec | undefined): Record<string, unknown> {
     }),
     ...(logDriver ? { LogDriver: filled({ Name: logDriver.name, Options: labelsJson(logDriver.options) }) } : {}),
     ...(task && task.networks.length > 0
-      ? { Networks: task.networks.map(({ target, aliases }) => filled({ Target: target, Aliases: aliases })) }
+      ? {
+          Networks: task.networks.map(({ target, aliases, addresses }) =>
+            filled({ Target: target, Aliases: aliases, Addresses: addresses }),
+          ),
+        }
       : {}),
     ForceUpdate: Number(task?.forceUpdate ?? 0n),
     Runtime: "container",
@@ -279,7 +287,13 @@ function updateJson(update: UpdateConfig): Record<string, unknown> {
 
 function endpointJson({ endpoint }: ServiceSpec): Record<string, unknown> {
   const mode = enumWord(EndpointSpec_Mode, endpoint?.mode ?? EndpointSpec_Mode.VIP);
-  return filled({ Mode: mode, Ports: endpoint?.ports.map(portJson) });
+  const { affinity = EndpointSpec_Affinity.NONE, ports = [] } = endpoint ?? {};
+  const isSticky = affinity !== EndpointSpec_Affinity.NONE;
+  return filled({
+    Mode: mode,
+    Ports: ports.map(portJson),
+    ...(isSticky && { SessionAffinity: enumWord(EndpointSpec_Affinity, affinity) }),
+  });
 }
 
 function portJson(port: PortConfig): Record<string, unknown> {

@@ -11,6 +11,10 @@ const full = create(ServiceViewSchema, {
     name: "web",
     stopped: true,
     ports: [{ publishedPort: 8080, targetPort: 80 }],
+    vips: [
+      { networkId: "n1", addresses: ["10.0.1.2/24", "fd00::2/64"] },
+      { networkId: "n2", addresses: ["10.0.2.2/24"] },
+    ],
     updateStatus: { message: "update completed", startedAt: { seconds: 40n }, completedAt: { seconds: 50n } },
   },
   spec: {
@@ -19,7 +23,7 @@ const full = create(ServiceViewSchema, {
     mode: { mode: { case: "replicated", value: { replicas: 3n } } },
     update: { parallelism: 2n, delay: { seconds: 5n } },
     rollback: {},
-    endpoint: {},
+    endpoint: { affinity: 1 },
     task: {
       restart: { condition: RestartPolicy_Condition.ANY },
       placement: { constraints: ["node.role==worker"], preferences: [{ spread: "node.labels.zone" }], maxReplicas: 2n },
@@ -44,7 +48,7 @@ const full = create(ServiceViewSchema, {
         stopGracePeriod: { seconds: 20n },
       },
       logDriver: { name: "json-file", options: { "max-size": "1m" } },
-      networks: [{ target: "host" }],
+      networks: [{ target: "front" }, { target: "bridge" }, { target: "back" }],
       resources: {
         limits: { nanoCpus: 500_000_000n, memoryBytes: 1024n ** 2n, pids: 9n },
         reservations: { nanoCpus: 100_000_000n },
@@ -126,8 +130,12 @@ test("every section", () => {
       CPU:		0.5
       Memory:		1MiB
       PIDs:		9
-    Networks:	host
+    Networks:	front bridge back
     Endpoint Mode:	vip
+    Session Affinity:	client-ip
+    Virtual IPs:
+     front:	10.0.1.2 fd00::2
+     back:	10.0.2.2
     Ports:
      PublishedPort:	8080
       Protocol:	tcp

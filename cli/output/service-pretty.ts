@@ -6,12 +6,15 @@ import {
   updateParallelism,
 } from "../../common/model/defaults.ts";
 import { durationMs, timestampMs } from "../../common/model/duration.ts";
+import { overlayNetworks } from "../../common/model/networks.ts";
 import { protocolName } from "../../common/model/ports.ts";
+import { withoutLength } from "../../common/model/task-addresses.ts";
 import { escapeControls } from "../../common/model/text.ts";
 import { formatBytes, formatDurationMs, formatNanoCpus, humanDuration } from "../../common/model/units.ts";
 import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
   type ContainerSpec,
+  EndpointSpec_Affinity,
   EndpointSpec_Mode,
   type HealthConfig,
   type LogDriver,
@@ -56,6 +59,9 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
   const networks = spec?.task?.networks.map(({ target }) => target) ?? [];
   if (networks.length > 0) line(0, "Networks", networks.join(" "));
   line(0, "Endpoint Mode", enumWord(EndpointSpec_Mode, spec?.endpoint?.mode ?? EndpointSpec_Mode.VIP));
+  const affinity = spec?.endpoint?.affinity ?? EndpointSpec_Affinity.NONE;
+  if (affinity !== EndpointSpec_Affinity.NONE) line(0, "Session Affinity", enumWord(EndpointSpec_Affinity, affinity));
+  vipLines(view, line);
   if (service && service.ports.length > 0) {
     line(0, "Ports");
     for (const port of service.ports) {
@@ -71,6 +77,16 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
 }
 
 type Line = (depth: number, name: string, value?: string | number) => void;
+
+/** A service's virtual addresses stand in the order of its networks, those of nodes left out. */
+function vipLines({ service, spec }: ServiceView, line: Line): void {
+  if (!service || service.vips.length === 0) return;
+  const names = overlayNetworks(spec);
+  line(0, "Virtual IPs");
+  service.vips.forEach(({ networkId, addresses }, index) => {
+    line(1, names[index] ?? networkId, addresses.map(withoutLength).join(" "));
+  });
+}
 
 function modeLines(serviceMode: ServiceMode | undefined, line: Line): void {
   const mode = serviceMode?.mode;

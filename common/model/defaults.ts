@@ -25,6 +25,8 @@ export const ADDRESS_POOL_DEFAULT = "10.224.0.0/12";
 /** The pools of networks' subnets, and the prefix length of those that are allocated. */
 export const NETWORK_POOLS_DEFAULT = ["10.0.0.0/8"];
 export const NETWORK_PREFIX_LENGTH_DEFAULT = 24;
+/** UDP port of the traffic between nodes. */
+export const DATA_PATH_PORT_DEFAULT = 4789;
 /** Ports given to `published_port: 0`. */
 export const DYNAMIC_PORT_MIN = 30_000;
 export const DYNAMIC_PORT_MAX = 32_767;

@@ -49,6 +49,19 @@ describe("what makes a task old", () => {
   ])("%s", (_, after, expected) => {
     expect(taskSpecChanged(spec({}), after)).toBe(expected);
   });
+
+  test.each<[string, string[], number, number, boolean]>([
+    ["the first port, on networks only", ["front"], 0, 1, true],
+    ["a further port", ["front"], 1, 2, false],
+    ["no port any more", ["front"], 1, 0, false],
+    ["the first port, also on bridge", ["front", "bridge"], 0, 1, false],
+    ["the first port, on no network", [], 0, 1, false],
+  ])("%s", (_, networks, before, after, expected) => {
+    const task = { ...base.task, networks: networks.map((target) => ({ target })) };
+    const of = (count: number) =>
+      spec({ task, endpoint: { ports: Array.from({ length: count }, (_, index) => ({ targetPort: index + 1 })) } });
+    expect(taskSpecChanged(of(before), of(after))).toBe(expected);
+  });
 });
 
 const context = {

@@ -9,13 +9,19 @@ import {
   type TaskSpec,
   TaskSpecSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import { overlayNetworks } from "./networks.ts";
 
 /**
  * Whether tasks of `before` must be replaced to follow `after`: their TaskSpec differs, or the host-mode ports that they
- * bind themselves do. A newer registry token alone replaces nothing (SwarmKit: IsTaskDirty ignores PullOptions).
+ * bind themselves do, or the first port is published of a service that is on networks only: if these are internal, its tasks
+ * lack the address that ports lead to. A newer registry token alone replaces nothing (SwarmKit: IsTaskDirty ignores PullOptions).
  */
 export function taskSpecChanged(before: ServiceSpec, after: ServiceSpec): boolean {
-  return !sameTask(before.task, after.task) || !samePorts(hostModePorts(before), hostModePorts(after));
+  return (
+    !sameTask(before.task, after.task) ||
+    !samePorts(hostModePorts(before), hostModePorts(after)) ||
+    (publishesFromNetworks(after) && !publishesFromNetworks(before))
+  );
 }
 
 /** Whether two specs say the same, registry token included. */
@@ -26,6 +32,13 @@ export function sameServiceSpec(before: ServiceSpec, after: ServiceSpec): boolea
 /** The ports that each task binds on its own node. */
 export function hostModePorts(spec: ServiceSpec): readonly PortConfig[] {
   return spec.endpoint?.ports.filter((port) => port.publishMode === PortConfig_PublishMode.HOST) ?? [];
+}
+
+function publishesFromNetworks(spec: ServiceSpec): boolean {
+  const overlays = overlayNetworks(spec);
+  return (
+    overlays.length > 0 && overlays.length === spec.task?.networks.length && (spec.endpoint?.ports.length ?? 0) > 0
+  );
 }
 
 function sameTask(before: TaskSpec | undefined, after: TaskSpec | undefined): boolean {

@@ -1,6 +1,7 @@
 /** The cluster's settings. */
 import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
+import { networkSettingsProblems } from "../../common/model/validate-cluster.ts";
 import { formatUnlockKey, newUnlockKey } from "../../common/pki/unlock-key.ts";
 import type {
   GetJoinTokensRequest,
@@ -76,7 +77,7 @@ export async function getUnlockKey(
 }
 
 function problemsOf(spec: ClusterSpec, { spec: present }: Cluster): readonly FieldProblem[] {
-  const problems: FieldProblem[] = [...lifetimeProblems(spec.certificateLifetime)];
+  const problems: FieldProblem[] = [...lifetimeProblems(spec.certificateLifetime), ...networkSettingsProblems(spec)];
   if (spec.taskHistoryLimit > TASK_HISTORY_MAX) {
     problems.push({ field: "task_history_limit", problem: `must be at most ${TASK_HISTORY_MAX}` });
   }

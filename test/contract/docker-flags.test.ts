@@ -46,6 +46,23 @@ test.each<[string, readonly string[]]>([
     "swarm update",
     words("autolock cert-expiry dispatcher-heartbeat external-ca max-snapshots snapshot-interval task-history-limit"),
   ],
+  [
+    "swarm init",
+    words(
+      "autolock availability cert-expiry data-path-addr data-path-port default-addr-pool default-addr-pool-mask-length",
+    ),
+  ],
+  [
+    "network create",
+    words(`attachable aux-address config-from config-only driver gateway ingress internal ip-range ipam-driver ipam-opt ipv4 ipv6
+      label opt scope subnet`),
+  ],
+  ["network connect", words("alias driver-opt gw-priority ip ip6 link link-local-ip")],
+  ["network disconnect", ["force"]],
+  ["network inspect", ["format", "verbose"]],
+  ["network ls", words("filter format no-trunc quiet")],
+  ["network prune", ["filter", "force"]],
+  ["network rm", ["force"]],
   ["context create", ["description", "docker", "from"]],
   ["context inspect", ["format"]],
   ["context ls", ["format", "quiet"]],

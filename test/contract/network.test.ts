@@ -127,6 +127,80 @@ test("subnets keep off hosts' routes and off one another, however many are made 
   });
 });
 
+test("connect and disconnect change a service's networks", async () => {
+  const front = (await swarmctl("network create --subnet 10.60.0.0/24 front")).out.trim();
+  const back = (await swarmctl("network create back")).out.trim();
+  expect(await swarmctl("service create -d --name db demo/web:1")).toMatchObject({ code: 0 });
+  const attachments = async () => {
+    const [shown] = JSON.parse((await swarmctl("service inspect db")).out);
+    return shown.Spec.TaskTemplate.Networks;
+  };
+  expect(await swarmctl("network connect -d --alias main --ip 10.60.0.9 front db")).toMatchObject({ code: 0, err: "" });
+  expect(await swarmctl(`network connect -d ${back.slice(0, 8)} db`)).toMatchObject({ code: 0, err: "" });
+  expect(await attachments()).toEqual([
+    { Target: "front", Aliases: ["main"], Addresses: ["10.60.0.9"] },
+    { Target: "back" },
+  ]);
+  expect(await swarmctl("network connect -d front db")).toMatchObject({
+    code: 1,
+    err: "swarmctl: service db is already on network front\n",
+  });
+  expect((await swarmctl("network connect --link x front db")).err).toContain("--link: tasks find each other by");
+  await eventually(async () => {
+    const [{ Services }] = await inspect("-v front");
+    expect(Services.db.Tasks).toMatchObject([{ EndpointIP: "10.60.0.9", Addresses: ["10.60.0.9"] }]);
+  });
+  expect((await swarmctl("service update -d --replicas 2 db")).err).toBe(
+    "swarmctl: networks[0].addresses: a fixed address needs a service of one replica\n",
+  );
+  expect(await swarmctl("network disconnect -d front db")).toMatchObject({ code: 0, err: "" });
+  expect((await swarmctl("network disconnect -d front db")).err).toBe("swarmctl: service db is not on network front\n");
+  expect(await swarmctl("network disconnect -d -f front db")).toMatchObject({ code: 0 });
+  expect(await swarmctl(`service update -d --network-rm ${back} --network-add name=${front},alias=m db`)).toMatchObject(
+    {
+      code: 0,
+    },
+  );
+  expect(await attachments()).toEqual([{ Target: "front", Aliases: ["m"] }]);
+  expect((await swarmctl("service update -d --network-add nope db")).err).toBe("swarmctl: no such network: nope\n");
+  expect((await swarmctl("service update -d --network-add name=front,ip=10.60.0.1 db")).err).toBe(
+    "swarmctl: networks[0].addresses: 10.60.0.1 is the gateway of network front\n",
+  );
+  expect((await swarmctl("service update -d --network-add name=front,ip=10.61.0.1 db")).err).toBe(
+    "swarmctl: networks[0].addresses: 10.61.0.1 is not in 10.60.0.0/24\n",
+  );
+  await swarmctl("service rm db");
+  expect(await swarmctl("network rm front back")).toMatchObject({ code: 0 });
+});
+
+test("how a service is reached: virtual address or names, and whether clients come back to the same task", async () => {
+  await swarmctl("network create front");
+  expect(
+    await swarmctl("service create -d --name web --network front --session-affinity client-ip demo/web:1"),
+  ).toMatchObject({ code: 0 });
+  await eventually(async () => {
+    const [{ Endpoint }] = JSON.parse((await swarmctl("service inspect web")).out);
+    expect(Endpoint).toMatchObject({
+      Spec: { Mode: "vip", SessionAffinity: "client-ip" },
+      VirtualIPs: [{ Addr: expect.stringMatching(/^10\.0\.\d+\.2\/24$/) }],
+    });
+  });
+  expect((await swarmctl("service inspect --pretty web")).out).toMatch(/Virtual IPs:\n front:\t10\.0\.\d+\.2\n/);
+  expect((await swarmctl("service update -d --endpoint-mode dnsrr web")).err).toBe(
+    "swarmctl: session_affinity: needs the endpoint mode vip: with dnsrr clients choose the task\n",
+  );
+  await swarmctl("service update -d --endpoint-mode dnsrr --session-affinity none web");
+  await eventually(async () => {
+    const [{ Endpoint }] = JSON.parse((await swarmctl("service inspect web")).out);
+    expect(Endpoint).toEqual({ Spec: { Mode: "dnsrr" } });
+  });
+  expect((await swarmctl("service update -d --publish-add 80 web")).err).toBe(
+    "swarmctl: endpoint_mode: port published with ingress mode can't be used with dnsrr mode\n",
+  );
+  await swarmctl("service rm web");
+  expect(await swarmctl("network rm front")).toMatchObject({ code: 0 });
+});
+
 test("a service on a network: by name, by beginning of an id, never by what is not there", async () => {
   const id = (await swarmctl("network create back")).out.trim();
   await swarmctl("network create front");
@@ -164,4 +238,23 @@ test("a service on a network: by name, by beginning of an id, never by what is n
   expect((await swarmctl("network rm front")).err).toBe("swarmctl: network front is in use by service web\n");
   expect(await swarmctl("service rm web")).toMatchObject({ code: 0 });
   expect(await swarmctl("network rm front back")).toMatchObject({ code: 0, out: "front\nback\n" });
+});
+
+test("the pools of networks are settings of the cluster", async () => {
+  const update = "swarm update --default-addr-pool 172.20.0.0/16 --default-addr-pool 172.21.0.0/16";
+  expect(await swarmctl(`${update} --default-addr-pool-mask-length 26 --data-path-port 7777`)).toMatchObject({
+    code: 0,
+  });
+  const info = JSON.parse((await swarmctl("info --format json")).out);
+  expect(info).toMatchObject({
+    DefaultAddrPool: ["172.20.0.0/16", "172.21.0.0/16"],
+    SubnetSize: 26,
+    DataPathPort: 7777,
+  });
+  await swarmctl("network create pooled");
+  expect((await inspect("pooled"))[0].IPAM.Config).toEqual([{ Subnet: "172.20.0.0/26", Gateway: "172.20.0.1" }]);
+  expect((await swarmctl("swarm update --default-addr-pool 10.230.0.0/16")).err).toBe(
+    "swarmctl: network_pools: 10.230.0.0/16 lies within the pool of tasks on no network, 10.224.0.0/12\n",
+  );
+  expect(await swarmctl("network rm pooled")).toMatchObject({ code: 0 });
 });

@@ -56,7 +56,7 @@ rootTest("idle programs say how it goes on", async () => {
 
 rootTest("init, join as workers and managers", async () => {
   const startedMs = performance.now();
-  const said = await swarmctl("m1", "swarm", "init", "--default-addr-pool", "10.99.0.0/16");
+  const said = await swarmctl("m1", "swarm", "init", "--address-pool", "10.99.0.0/16");
   console.log(`swarm init: ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
   expect(said).toMatch(/^Swarm initialized: current node \([a-z0-9]{25}\) is now a manager\./);
   const [, worker = "", address = ""] = /swarm join --token (SWMTKN-1-\S+) (\S+)/.exec(said) ?? [];

@@ -122,6 +122,23 @@ export declare type InitClusterRequest = Message<"swarm.v1.InitClusterRequest"> 
    * @generated from field: repeated string etcd_endpoints = 9;
    */
   etcdEndpoints: string[];
+
+  /**
+   * As in ClusterSpec; absent ones mean the defaults.
+   *
+   * @generated from field: repeated string network_pools = 10;
+   */
+  networkPools: string[];
+
+  /**
+   * @generated from field: uint32 network_prefix_length = 11;
+   */
+  networkPrefixLength: number;
+
+  /**
+   * @generated from field: uint32 data_path_port = 12;
+   */
+  dataPathPort: number;
 };
 
 /**
