@@ -220,6 +220,7 @@ export class ManagerHost {
         "--force-new-cluster is for a manager that shared its store with managers that are lost; this one did not",
       );
     }
+    if (this.#lock.isLocked) throw absence("locked");
     await this.#end();
     logger.warn("beginning anew with this manager's state: the other managers are given up");
     await this.#start({ membership, cluster: settings.cluster, forceNewCluster: true }, signal);

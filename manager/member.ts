@@ -11,6 +11,7 @@ import type { Logger } from "../common/base/logger.ts";
 import { systemEntropy, systemRandom } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { projectVersion } from "../common/base/version.ts";
+import { readCredentials } from "../common/pki/credential-files.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient, type Transport } from "../common/rpc/service.ts";
@@ -21,6 +22,7 @@ import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
+import { followRoots } from "./follow-roots.ts";
 import { AuditFile } from "./guard/audit-file.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
 import { createManagerPeers, takeOut } from "./manager-peers.ts";
@@ -30,9 +32,9 @@ import type { ManagerSettings } from "./options.ts";
 import { openRemoteDoor } from "./remote-door.ts";
 import { type ManagerLock, runtimeDirectory, UNLOCK_KEY_PLACE } from "./sealing/manager-lock.ts";
 import { Sealer } from "./sealing/sealer.ts";
-import { EmbeddedEtcd } from "./store/embedded-etcd.ts";
 import { EtcdKv } from "./store/etcd-kv.ts";
 import type { EtcdMembers } from "./store/etcd-members.ts";
+import { RestartableEtcd } from "./store/restartable-etcd.ts";
 
 const parts = { clock: systemClock, random: systemRandom };
 
@@ -77,10 +79,10 @@ export async function runMember(
   await lock.open();
   const failed = new AbortController();
   const until = AbortSignal.any([signal, failed.signal]);
+  const stored = await readCredentials(usedIdentity(options));
+  const trusted = stored.state === "ready" ? stored.credentials.trust : "";
   await using etcd = await startEtcd(options, until);
-  void etcd?.exited.then((reason) => {
-    if (reason) failed.abort(reason);
-  });
+  void etcd?.failed.then((reason) => failed.abort(reason));
   const external = membership.etcd.kind === "external" ? membership.etcd.endpoints : [];
   using kv = new EtcdKv({ ...parts, logger, endpoints: etcd ? [etcd.endpoint] : external });
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
@@ -104,7 +106,13 @@ export async function runMember(
     async serve(services, scope) {
       const clusterKey = clusterKeys.read() ?? new Uint8Array();
       const members = kv.members();
-      const bound = await openDoors({ ...options, services, blobs, scope, opened: doors, members, clusterKey, peers });
+      const opening = { ...options, services, blobs, scope, opened: doors, members, clusterKey, peers };
+      const { bound, identity } = await openDoors(opening);
+      if (etcd && membership.etcd.kind === "shared") {
+        const { view } = services.store;
+        const roots = { kv, view, identity, etcd, trusted, clock: systemClock, logger };
+        scope.spawn("roots of etcd", (inner) => followRoots(roots, inner));
+      }
       const address = withPort(membership.advertise, bound);
       serving({ services, address, members: membership.etcd.kind === "shared" ? members : undefined });
       return address;
@@ -114,7 +122,7 @@ export async function runMember(
   if (failed.signal.aborted) throw abortReason(failed.signal);
 }
 
-async function startEtcd(options: MemberOptions, signal: AbortSignal): Promise<EmbeddedEtcd | undefined> {
+async function startEtcd(options: MemberOptions, signal: AbortSignal): Promise<RestartableEtcd | undefined> {
   const { settings, membership, nodeId, forceNewCluster, logger } = options;
   const { etcd } = membership;
   const common = { ...parts, logger, directory: join(settings.dataDirectory, "etcd") };
@@ -122,12 +130,15 @@ async function startEtcd(options: MemberOptions, signal: AbortSignal): Promise<E
     case "external":
       return undefined;
     case "alone":
-      return EmbeddedEtcd.start(common, signal);
+      return RestartableEtcd.start(common, signal);
     case "shared": {
       const { listen, advertise, initialCluster, joins } = etcd;
       const credentials = join(usedIdentity(options), "current");
       const peer = { name: nodeId, listen, advertise, initialCluster, joins, credentials };
-      return EmbeddedEtcd.start({ ...common, peer: { ...peer, ...(forceNewCluster && { forceNewCluster }) } }, signal);
+      return RestartableEtcd.start(
+        { ...common, peer: { ...peer, ...(forceNewCluster && { forceNewCluster }) } },
+        signal,
+      );
     }
   }
 }
@@ -152,7 +163,7 @@ interface Doors extends MemberOptions {
  * What agents, managers and people of other hosts call, on the port, under the cluster's own certificates: who may call what,
  * `authorize` says. And on a port of its own, for people with certificates that they brought.
  */
-async function openDoors(doors: Doors): Promise<string> {
+async function openDoors(doors: Doors): Promise<{ readonly bound: string; readonly identity: ManagerIdentity }> {
   const { settings, membership, nodeId, services, blobs, members, clusterKey, lock, scope, opened, logger } = doors;
   const { api, hostname } = settings;
   const { store, authority, announce } = services;
@@ -194,7 +205,7 @@ async function openDoors(doors: Doors): Promise<string> {
   remote?.addService(Control, services.control);
   const apiBound = api && (await remote?.listen(`${api.listen.host}:${api.listen.port}`));
   logger.info({ listen: bound, ...(apiBound ? { api: apiBound } : {}) }, "listening");
-  return bound;
+  return { bound, identity };
 }
 
 /** Port 0 took a free one: others must be told which. */

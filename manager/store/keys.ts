@@ -6,11 +6,13 @@ import { isKind, type Kind, kinds } from "./kinds.ts";
  * /swarm/spec/<service id>/<version>       a spec version, the version in 10 digits
  * /swarm/name/<kind>/<name>                the id of the object that bears the name
  * /swarm/leader                            the leading manager; its create_revision is the fence
+ * /swarm-etcd/turn                         the manager whose etcd is being started again; nobody keeps it in memory
  */
 
 /** Everything of ours lies below it. */
 export const ROOT = "/swarm/";
 export const LEADER_KEY = "/swarm/leader";
+export const ETCD_TURN_KEY = "/swarm-etcd/turn";
 
 const NAME_ROOT = "/swarm/name/";
 /** A name becomes a key; etcd would take more, people would not. */

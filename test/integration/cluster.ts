@@ -24,6 +24,7 @@ import { shiftedClock } from "../shifted-clock.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const execute = promisify(execFile);
+const LOG = ["--log-format", "json", "--log-level", "debug"];
 
 /** What a program answered. */
 export interface Answer {
@@ -251,19 +252,8 @@ export class TestCluster implements AsyncDisposable {
   /** Starts both programs on a host, in no cluster yet. Answers what swarmctl says on that host. */
   async startIdle(host: Host): Promise<(...args: readonly string[]) => Promise<Answer>> {
     const folder = this.folder(host.name);
-    const log = ["--log-format", "json", "--log-level", "debug"];
-    const manager = [
-      join(ROOT, "manager/swarm-manager"),
-      "--data-dir",
-      `${folder}/manager`,
-      "--socket",
-      `${folder}/m.sock`,
-    ];
-    this.#programs.push(this.#start(`${host.name}-manager`, host, [...manager, "--hostname", host.name, ...log]));
-    const agent = [join(ROOT, "agent/swarm-agent"), "--data-dir", `${folder}/agent`, "--hostname", host.name];
-    const places = ["--socket", `${folder}/a.sock`, "--manager-socket", `${folder}/m.sock`];
-    const program = this.#start(host.name, host, [...agent, ...places, ...log]);
-    this.agents.set(host.name, program);
+    this.restartManager(host.name);
+    this.restartAgent(host.name);
     await eventually(() => {
       for (const socket of ["m.sock", "a.sock"]) expect(existsSync(`${folder}/${socket}`)).toBe(true);
     });
@@ -291,21 +281,22 @@ export class TestCluster implements AsyncDisposable {
     if (code !== 0) throw new Error(stderr.trim());
   }
 
-  /** Starts the manager of `startIdle` again, where it was. */
-  restartManager(name: string): void {
-    const host = this.host(name);
+  /** Starts the manager of `startIdle` again, where it was. `root`: of another build of the programs. */
+  restartManager(name: string, root = ROOT): void {
     const folder = this.folder(name);
-    const old = this.program(`${name}-manager`);
-    this.#programs.splice(this.#programs.indexOf(old), 1);
-    const manager = [
-      join(ROOT, "manager/swarm-manager"),
-      "--data-dir",
-      `${folder}/manager`,
-      "--socket",
-      `${folder}/m.sock`,
-    ];
-    const log = ["--log-format", "json", "--log-level", "debug"];
-    this.#programs.push(this.#start(`${name}-manager`, host, [...manager, "--hostname", name, ...log]));
+    const old = this.#programs.findIndex((each) => each.name === `${name}-manager`);
+    if (old >= 0) this.#programs.splice(old, 1);
+    const places = ["--data-dir", `${folder}/manager`, "--socket", `${folder}/m.sock`, "--hostname", name];
+    const command = [join(root, "manager/swarm-manager"), ...places, ...LOG];
+    this.#programs.push(this.#start(`${name}-manager`, this.host(name), command));
+  }
+
+  /** The same of its agent. */
+  restartAgent(name: string, root = ROOT): void {
+    const folder = this.folder(name);
+    const places = ["--data-dir", `${folder}/agent`, "--socket", `${folder}/a.sock`, "--hostname", name];
+    const command = [join(root, "agent/swarm-agent"), ...places, "--manager-socket", `${folder}/m.sock`, ...LOG];
+    this.agents.set(name, this.#start(name, this.host(name), command));
   }
 
   /** A program that `startProgram` started. */

@@ -5,14 +5,18 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect } from "vitest";
+import { writeDemoImage } from "../../deploy/demo/image.ts";
 import { eventually } from "../eventually.ts";
 import { buildImage, busyboxFiles } from "../images.ts";
 import { isRoot, rootTest } from "../privileges.ts";
 import { TestCluster } from "./cluster.ts";
+import { Requests, Updates } from "./load.ts";
 
 const NAMES = ["m1", "m2", "m3", "w1", "w2", "w3"];
 
 let cluster: TestCluster;
+let requests: Requests;
+let updates: Updates;
 const on: Record<string, Awaited<ReturnType<TestCluster["startIdle"]>>> = {};
 
 beforeAll(async () => {
@@ -102,6 +106,29 @@ rootTest("it runs services, wherever they are asked for", async () => {
   expect(await swarmctl("m1", "service", "ls", "--format", "{{.Name}} {{.Replicas}}")).toBe("web 5/5\n");
 });
 
+rootTest("a service is used and updated from now on, whatever happens", async () => {
+  await swarmctl("m1", "image", "load", writeDemoImage(cluster.folder("images"), "1"));
+  const rolling = ["--update-order", "start-first", "--update-monitor", "500ms", "--constraint", "node.hostname==w1"];
+  await swarmctl(
+    "m1",
+    "service",
+    "create",
+    "--name",
+    "site",
+    "--replicas",
+    "2",
+    "-p",
+    "8080:80",
+    ...rolling,
+    "demo/web:1",
+  );
+  requests = new Requests(cluster, `http://${cluster.host("w1").address}:8080/up`);
+  updates = new Updates(["m1", "m2", "m3"], (manager, value) =>
+    swarmctl(manager, "service", "update", "--env-add", `ROUND=${value}`, "site"),
+  );
+  await eventually(() => expect(updates.done).toBeGreaterThan(0), { timeoutMs: 20_000 });
+});
+
 rootTest("the leader is killed: another one leads, and comes back as a follower", async () => {
   await cluster.end(cluster.program("m1-manager"), "SIGKILL");
   await eventually(
@@ -147,6 +174,43 @@ rootTest("a token is rotated, a worker leaves, is removed, and is refused by the
   expect(await nodes("m1")).not.toContain("w2 Down");
   await swarmctl("w2", "swarm", "join", "--token", token, "10.198.0.3");
   await eventually(async () => expect(await nodes("m1")).toContain("w2 Ready"));
+});
+
+const managersReach = (host: string, count: number) =>
+  eventually(
+    async () => expect((await nodes(host)).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(count),
+    { timeoutMs: 30_000 },
+  );
+
+/** Nodes that are to have a new certificate. */
+const stale = async (host: string) => {
+  const lines = await swarmctl(host, "node", "ls", "--format", "{{.Hostname}} {{.TLSStatus}}");
+  return lines.split("\n").filter((line) => line !== "" && !line.endsWith(" Ready"));
+};
+
+rootTest("F40: the CA rotates three times, with a node away; the managers' own store follows", async () => {
+  const root = await swarmctl("m1", "swarm", "ca");
+  await cluster.end(cluster.agent("w2"), "SIGKILL");
+  for (const manager of ["m1", "m2"]) {
+    await swarmctl(manager, "swarm", "ca", "--rotate", "-d");
+    await eventually(async () => expect(await stale("m3")).toEqual(["w2 Needs Rotation"]), { timeoutMs: 30_000 });
+  }
+  // Its store meets others that began under the root of before.
+  await cluster.end(cluster.program("m2-manager"), "SIGKILL");
+  cluster.restartManager("m2");
+  await managersReach("m2", 3);
+  cluster.restartAgent("w2");
+  await eventually(async () => expect(await swarmctl("m1", "info")).toContain("Root Rotation In Progress: false"), {
+    timeoutMs: 30_000,
+  });
+  await swarmctl("m3", "swarm", "ca", "--rotate");
+  expect(await stale("m1")).toEqual([]);
+  for (const name of ["m1", "m3"]) {
+    await cluster.end(cluster.program(`${name}-manager`), "SIGKILL");
+    cluster.restartManager(name);
+    await managersReach(name, 3);
+  }
+  expect(await swarmctl("m2", "swarm", "ca")).not.toBe(root);
 });
 
 rootTest("with autolock a manager that starts again waits for its key, and the key lies nowhere", async () => {
@@ -198,6 +262,13 @@ rootTest("a manager that is lost for good is removed, and the rest is a quorum",
   );
   await expect(swarmctl("m1", "node", "demote", "m1")).rejects.toThrow("attempting to demote the last manager");
   await expect(swarmctl("m1", "swarm", "leave")).rejects.toThrow("this host is the last manager");
+});
+
+rootTest("nobody who used the service has noticed", async () => {
+  await updates[Symbol.asyncDispose]();
+  expect(updates.done).toBeGreaterThan(10);
+  expect(requests.failures).toEqual([]);
+  expect(requests.answered).toBeGreaterThan(200);
 });
 
 rootTest("with its only companion lost a manager has no quorum; it goes on alone when it is told to", async () => {
