@@ -25,10 +25,13 @@ async function run(invocation: Invocation): Promise<number> {
   const waits = flags.has("detach") && !flags.on("detach");
   return await forEachWord(words, { out: () => {}, err: io.err }, async (name) => {
     const services = waits ? await servicesOfStack(client, name) : [];
-    const { removed, keptVolumes } = await client.removeStack({ name });
+    const { removed, keptVolumes, keptNetworks } = await client.removeStack({ name });
     for (const each of removed) io.out(`Removing ${each.kind} ${escapeControls(each.name)}\n`);
     if (keptVolumes.length > 0) {
       io.err(`volumes are kept, since they hold data: ${escapeControls(keptVolumes.join(", "))}\n`);
+    }
+    if (keptNetworks.length > 0) {
+      io.err(`networks are kept, since other services are attached: ${escapeControls(keptNetworks.join(", "))}\n`);
     }
     if (waits) await tasksGone(invocation, client, services);
     return name;

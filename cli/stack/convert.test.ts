@@ -2,7 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
-import { load } from "./test-files.ts";
+import { converted, load } from "./test-files.ts";
 
 const STACK = `
 services:
@@ -101,6 +101,7 @@ test("everything of a stack", () => {
           maxReplicas: 1n,
         },
         logDriver: { name: "json-file", options: { "max-size": "1m" } },
+        networks: [{ target: "shop_default", aliases: ["web"] }],
         container: {
           image: "demo/web:1",
           command: ["/entry"],
@@ -161,4 +162,77 @@ test.each([
 
 test.each(["", "a/b", "-x", "x".repeat(64)])("the name %j is refused", (name) => {
   expect(load("services: {web: {image: x}}\n", { name } as object)).toMatchObject({ ok: false });
+});
+
+const NETWORKS = `
+services:
+  web:
+    image: demo/web:1
+    networks: {back: {priority: 5, aliases: [www, web], ipv4_address: 10.9.0.7}, front: , shared: {aliases: [shop]}}
+    deploy: {endpoint_mode: dnsrr}
+  db: {image: "demo/db:1", networks: [back], x-session-affinity: client-ip}
+  lonely: {image: "demo/db:1", network_mode: none}
+  near: {image: "demo/db:1", networks: [node]}
+networks:
+  front: {attachable: true, driver: overlay, labels: {a: b}, enable_ipv6: true}
+  back:
+    name: shop-back
+    internal: true
+    driver_opts: {encrypted: "", com.docker.network.driver.mtu: 1400}
+    ipam: {driver: default, config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.128/25, aux_addresses: {printer: 10.9.0.3}}]}
+  shared: {external: true, name: real}
+  node: {external: true, name: bridge}
+  unused: {}
+`;
+
+test("networks: names, aliases, addresses, and only those that services are on", () => {
+  const { networks, externalNetworks, services } = converted(NETWORKS);
+  const labels = { "com.docker.stack.namespace": "shop" };
+  expect(networks).toMatchObject([
+    { name: "shop_front", attachable: true, ipv6: true, labels: { a: "b", ...labels }, ipam: [] },
+    {
+      name: "shop-back",
+      internal: true,
+      driverOpts: { encrypted: "", "com.docker.network.driver.mtu": "1400" },
+      labels,
+      ipam: [
+        {
+          subnet: "10.9.0.0/24",
+          gateway: "10.9.0.254",
+          ipRange: "10.9.0.128/25",
+          auxAddresses: { printer: "10.9.0.3" },
+        },
+      ],
+    },
+  ]);
+  expect(externalNetworks).toEqual(["real"]);
+  const attachments = services.map(({ task, endpoint }) => [
+    task?.networks.map(({ target, aliases, addresses }) => [target, ...aliases, ...addresses]),
+    endpoint && [endpoint.mode, endpoint.affinity],
+  ]);
+  expect(attachments).toEqual([
+    [
+      [
+        ["shop-back", "www", "web", "10.9.0.7"],
+        ["real", "shop", "web"],
+        ["shop_front", "web"],
+      ],
+      [1, 0],
+    ],
+    [[["shop-back", "db"]], [0, 1]],
+    [[["none"]], undefined],
+    [[["bridge"]], undefined],
+  ]);
+});
+
+test("services that name no network are on the stack's own, which may be described or another", () => {
+  const of = (networks: string) => converted(`services: {web: {image: "demo/web:1"}}\nnetworks: ${networks}\n`);
+  expect(of("{}").networks).toMatchObject([{ name: "shop_default", internal: false }]);
+  expect(of("{default: {internal: true}}").networks).toMatchObject([{ name: "shop_default", internal: true }]);
+  const other = of("{default: {external: true, name: real}}");
+  expect([other.networks, other.externalNetworks, other.services[0]?.task?.networks]).toMatchObject([
+    [],
+    ["real"],
+    [{ target: "real", aliases: ["web"] }],
+  ]);
 });

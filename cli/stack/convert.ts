@@ -14,7 +14,7 @@ import {
   convertUpdate,
 } from "./convert-deploy.ts";
 import { convertFileObjects } from "./convert-files.ts";
-import { checkNetworks, convertEndpoint, convertNetworks } from "./convert-network.ts";
+import { convertEndpoint, convertNetworks, convertStackNetworks } from "./convert-network.ts";
 import { convertOrder } from "./convert-order.ts";
 import { refuseFields } from "./refused.ts";
 import { type ConvertContext, ServiceSite, scopedName } from "./site.ts";
@@ -63,7 +63,6 @@ export function convertStack(
     if (open) unsetReplicas.add(spec.name);
     return spec;
   });
-  checkNetworks(context);
   const secrets = convertFileObjects("secrets", context);
   const configs = convertFileObjects("configs", context);
   const spec = create(StackSpecSchema, {
@@ -72,6 +71,7 @@ export function convertStack(
     secrets: secrets.own,
     configs: configs.own,
     ...convertVolumes(context),
+    ...convertStackNetworks(context, converted),
     externalSecrets: secrets.external,
     externalConfigs: configs.external,
   });

@@ -365,14 +365,49 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
     ],
   ],
   [
-    "a network that must be made",
-    `${service("networks: [back]")}networks: {back: {driver: overlay}}\n`,
-    [/^stack\.yml:5:18: networks\.back: overlay networks are not supported yet/],
+    "a network of one host",
+    `${service("networks: [back]")}networks: {back: {driver: bridge}}\n`,
+    ['stack.yml:5:27: networks.back.driver: "bridge": network drivers are not supported, only overlay is'],
   ],
   [
-    "a static address",
-    `${service("networks: {default: {ipv4_address: 10.0.0.5}}")}`,
-    [/^stack\.yml:4:40: services\.web\.networks\.default\.ipv4_address: overlay networks are not supported yet/],
+    "a network of a driver for addresses",
+    `${service("networks: [back]")}networks: {back: {ipam: {driver: infoblox}}}\n`,
+    ['stack.yml:5:34: networks.back.ipam.driver: "infoblox" is not supported: the managers choose the addresses'],
+  ],
+  [
+    "a gateway elsewhere",
+    `${service("networks: [back]")}networks: {back: {ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.8.0.1}]}}}\n`,
+    ["stack.yml:5:66: networks.back.ipam.config[0].gateway: 10.8.0.1 is not in 10.9.0.0/24"],
+  ],
+  [
+    "a subnet without its length, and an MTU that is no number",
+    `${service("networks: [back]")}networks: {back: {driver_opts: {com.docker.network.driver.mtu: big}, ipam: {config: [{subnet: 10.9.0.0}]}}}\n`,
+    [
+      /^stack\.yml:5:\d+: networks\.back\.driver_opts\S*mtu": "big" is not a number of bytes/,
+      'stack.yml:5:95: networks.back.ipam.config[0].subnet: "10.9.0.0" is not a subnet such as 10.0.9.0/24',
+    ],
+  ],
+  [
+    "a static address of several",
+    `${service("networks: {default: {ipv4_address: 10.0.0.5}}", "deploy: {replicas: 2}")}`,
+    [/^stack\.yml:4:\d+: services\.web\.networks\.default: addresses: a fixed address needs a service of one replica/],
+  ],
+  [
+    "an alias with a space",
+    `${service('networks: {default: {aliases: ["a b"]}}')}`,
+    [/^stack\.yml:4:\d+: services\.web\.networks\.default: aliases: "a b" is not a name that DNS has/],
+  ],
+  [
+    "an interface's name",
+    `${service("networks: {default: {interface_name: lan0}}")}`,
+    [
+      "stack.yml:4:42: services.web.networks.default.interface_name: is not supported: interfaces are named eth0, eth1, …",
+    ],
+  ],
+  [
+    "an affinity that there is not",
+    service("x-session-affinity: cookie"),
+    ['stack.yml:4:25: services.web.x-session-affinity: must be one of none, client-ip, not "cookie"'],
   ],
   [
     "a secret from nowhere",

@@ -3,7 +3,7 @@ import type { ServiceSite } from "./site.ts";
 import { flagOf, itemsOf, type Tree, textOf } from "./tree.ts";
 
 const TASKS_HAVE_NAMES = "tasks are named after their service and slot";
-const NO_NETWORK = "overlay networks are not supported yet";
+const BY_NAME = "services of a stack find each other by name; further names are aliases under networks";
 const NO_CFS = "set the CPUs with deploy.resources.limits.cpus";
 const NO_HOOKS = "hooks of containers are not supported";
 
@@ -22,11 +22,11 @@ const ALWAYS: Readonly<Record<string, string>> = {
   credential_spec: "is for Windows",
   develop: "is for development on one machine",
   domainname: "write the full name in hostname",
-  external_links: NO_NETWORK,
+  external_links: BY_NAME,
   gpus: "devices of this kind are not supported",
   label_file: "write the labels into the file",
-  links: `${NO_NETWORK}, nor names between services`,
-  mac_address: NO_NETWORK,
+  links: BY_NAME,
+  mac_address: "it follows from the address",
   models: "models are not supported",
   platform: "say where it may run with deploy.placement.constraints: node.platform.arch == amd64",
   post_start: NO_HOOKS,

@@ -39,6 +39,7 @@ import {
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type ServiceSpec, ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { FILE_KINDS, type FileContext, type FileKind, filesOfStack, removeFile } from "../stacks/files.ts";
+import { networksOfStack } from "../stacks/networks.ts";
 import { type PlannedStack, planStack, staleness } from "../stacks/plan.ts";
 import { applied } from "../stacks/stack-keeper.ts";
 import { newestRevision, packContent, servicesOfStack, stackNameOf, unpackContent } from "../stacks/stack-view.ts";
@@ -48,6 +49,7 @@ import type { Proposal } from "../store/proposal.ts";
 import { specsReferringTo } from "./content-references.ts";
 import { contentVersion, isContent } from "./contents.ts";
 import type { ControlDependencies } from "./dependencies.ts";
+import { networkUsers } from "./network-users.ts";
 import { withPlacements } from "./stack-placement.ts";
 
 /** How often a write is tried again when a loop changed the same object meanwhile. */
@@ -101,6 +103,7 @@ export async function rollbackStack(
     volumes: content.volumes,
     secrets: content.secrets.map((file) => storedFile(dependencies, "secret", file)),
     configs: content.configs.map((file) => storedFile(dependencies, "config", file)),
+    networks: content.networks,
   };
   const wanted = create(StackRequestSchema, { spec, prune: true });
   return await apply(dependencies, { wanted, message: `rollback to ${to}`, base: undefined }, signal);
@@ -132,7 +135,7 @@ export function listStackRevisions(dependencies: ControlDependencies, name: stri
   });
 }
 
-/** Removes the stack's services and its history. Volumes hold data: they stay, and are named. */
+/** Removes the stack's services, its networks but for those that others use, and its history. Volumes hold data: they stay, and are named. */
 export async function removeStack(
   { store }: ControlDependencies,
   { name }: RemoveStackRequest,
@@ -143,7 +146,7 @@ export async function removeStack(
   const revision = view.byName("stack", name);
   const content = revision && newestRevision(view, revision);
   const keptVolumes = content ? unpackContent(content).volumes.map((volume) => volume.name) : [];
-  if (!revision && servicesOfStack(view, name).length === 0) {
+  if (!revision && servicesOfStack(view, name).length + networksOfStack(view, name).length === 0) {
     throw new SwarmError("not_found", `nothing found in stack: ${name}`);
   }
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -151,8 +154,12 @@ export async function removeStack(
     const stack = view.byName("stack", name);
     const files = FILE_KINDS.flatMap((kind) => filesOfStack(view, kind, name).map((object) => ({ kind, object })));
     const unused = files.filter(({ object }) => specsReferringTo(view, object.id).length === 0);
-    if (own.length === 0 && stack === undefined && unused.length === 0) {
-      return create(RemoveStackResponseSchema, { removed, keptVolumes });
+    const networks = networksOfStack(view, name);
+    const users = networkUsers(view);
+    const left = networks.filter((network) => !users.has(network.name));
+    if (own.length === 0 && stack === undefined && unused.length + left.length === 0) {
+      const keptNetworks = networks.map((network) => network.name);
+      return create(RemoveStackResponseSchema, { removed, keptVolumes, keptNetworks });
     }
     // The stack goes first: a leader must not bring back what is being removed.
     if (stack) {
@@ -172,7 +179,12 @@ export async function removeStack(
     }
     if (own.length === 0) {
       const groups = unused.map(({ kind, object }) => removeFile(view, kind, object.id));
-      await store.commit(groups, { signal });
+      const deletions = left.map(({ id }): Proposal => ({ type: "delete", kind: "network", id }));
+      await store.commit([...groups, ...deletions], { signal });
+      for (const network of left) {
+        if (view.networks.has(network.id)) continue;
+        removed.push(create(ObjectVersionSchema, { kind: "network", name: network.name }));
+      }
       for (const { kind, object } of unused) {
         const { name: file, contentVersion } = object;
         if (!view.get(kind, object.id))

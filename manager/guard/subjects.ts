@@ -10,6 +10,7 @@ import { networkLookup, serviceLookup, taskLookup } from "../control/lookups.ts"
 import { heldPorts } from "../control/port-conflicts.ts";
 import { type Lookup, resolveReference } from "../control/references.ts";
 import { FILE_KINDS, filesOfStack } from "../stacks/files.ts";
+import { networksOfStack } from "../stacks/networks.ts";
 import { NAMESPACE_LABEL, servicesOfStack, stackNameOf } from "../stacks/stack-view.ts";
 import type { View } from "../store/view.ts";
 import { isOfNetworkPools } from "../subnets.ts";
@@ -151,6 +152,8 @@ export function stackSubjects(view: View, { spec }: StackRequest): readonly Subj
     ...ownedBy(view, stack),
     ...(spec?.services ?? []).flatMap((each) => specSubjects(view, labelled(each, stack))),
     ...(spec?.volumes ?? []).flatMap(volumeSubjects),
+    ...(spec?.networks ?? []).flatMap((each) => networkSpecSubjects(view, each)),
+    ...networksReferred(view, spec?.externalNetworks ?? []),
     ...named(
       "secret",
       spec?.secrets.map(({ name }) => name),
@@ -170,6 +173,7 @@ export function contentSubjects(view: View, content: StackContent): readonly Sub
   return [
     ...content.services.flatMap((spec) => specSubjects(view, spec)),
     ...content.volumes.flatMap(volumeSubjects),
+    ...content.networks.flatMap((each) => networkSpecSubjects(view, each)),
     ...content.secrets.map(({ name }): Subject => ({ kind: "secret", name })),
     ...content.configs.map(({ name }): Subject => ({ kind: "config", name })),
   ];
@@ -181,6 +185,7 @@ export function ownedBy(view: View, stack: string): readonly Subject[] {
     { kind: "stack", name: stack },
     ...servicesOfStack(view, stack).map(({ service }) => serviceSubject(view, service)),
     ...FILE_KINDS.flatMap((kind) => filesOfStack(view, kind, stack).map((object) => fileSubject(kind, object))),
+    ...networksOfStack(view, stack).map(networkSubject),
   ];
 }
 

@@ -28,6 +28,7 @@ import {
   type VolumeSpec,
   VolumeSpecSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import { type AttachableNetwork, resolveAttachments } from "../control/attachments.ts";
 import { type ContentView, resolveContents } from "../control/content-references.ts";
 import { clashingPort, heldPorts } from "../control/port-conflicts.ts";
 import { withPresentToken } from "../control/services.ts";
@@ -36,6 +37,7 @@ import type { View } from "../store/view.ts";
 import { circleProblems } from "../waiting-circles.ts";
 import { type FileContext, filesOfStack, planFiles, planGoneFiles, withFiles } from "./files.ts";
 import { diffMessages } from "./message-diff.ts";
+import { networksOfStack, planGoneNetworks, planNetworks } from "./networks.ts";
 import { NAMESPACE_LABEL, type PresentService, servicesOfStack, stackNameOf } from "./stack-view.ts";
 
 /** More services in one stack are refused: a file of ten thousand is a mistake (hardening §5, case 52). */
@@ -85,15 +87,18 @@ export function planStack(view: View, request: StackRequest, context: FileContex
   const unset = new Set(request.unsetReplicas);
   const files = planFiles(view, request, context);
   const contents = withFiles(view, files.stored);
-  const services = given
-    .slice(0, SERVICES_MAX)
-    .map((each) => planService(view, { stack: name, given: each, contents, keepsReplicas: unset.has(each.name) }));
+  const networks = planNetworks(view, request, context.random);
+  const services = given.slice(0, SERVICES_MAX).map((each) => {
+    const found = { contents, networks: networks.planned, keepsReplicas: unset.has(each.name) };
+    return planService(view, { stack: name, given: each, ...found });
+  });
   const gone = servicesOfStack(view, name).filter(({ service }) => !given.some((each) => each.name === service.name));
   problems.push(
     ...duplicates(given),
     ...services.flatMap((each) => serviceProblems(view, name, each)),
     ...portProblems(view, services, request.prune ? gone : []),
     ...files.problems,
+    ...networks.problems,
     ...circleProblems(
       view,
       services.map((each) => each.spec),
@@ -109,11 +114,21 @@ export function planStack(view: View, request: StackRequest, context: FileContex
     const action = request.prune ? ObjectPlan_Action.REMOVE : ObjectPlan_Action.KEEP;
     return create(ObjectPlanSchema, { kind: "service", name: service.name, action });
   });
-  const goneFiles = planGoneFiles(view, request, {
+  const after = {
     removedServices: request.prune ? gone.map(({ service }) => service.name) : [],
     specs: services.map((each) => each.spec),
-  });
-  const objects = [...services.map(describeService), ...removed, ...files.objects, ...goneFiles.objects, ...volumes];
+  };
+  const goneFiles = planGoneFiles(view, request, after);
+  const goneNetworks = planGoneNetworks(view, request, after);
+  const objects = [
+    ...networks.objects,
+    ...services.map(describeService),
+    ...removed,
+    ...files.objects,
+    ...goneFiles.objects,
+    ...goneNetworks,
+    ...volumes,
+  ];
   const stack = view.byName("stack", name);
   const still = new Set([ObjectPlan_Action.UNCHANGED, ObjectPlan_Action.KEEP]);
   return {
@@ -125,21 +140,23 @@ export function planStack(view: View, request: StackRequest, context: FileContex
       services: services.map((each) => each.spec),
       volumes: spec?.volumes ?? [],
       ...files.stored,
+      networks: [...networks.specs],
+      removedNetworks: goneNetworks
+        .filter(({ action }) => action === ObjectPlan_Action.REMOVE)
+        .map((network) => network.name),
       removedSecrets: goneFiles.removed("secret"),
       removedConfigs: goneFiles.removed("config"),
-      removedServices: request.prune ? gone.map(({ service }) => service.name) : [],
+      removedServices: after.removedServices,
     }),
-    base: baseOf(
-      view,
-      name,
-      given.map((each) => each.name),
-    ),
+    base: baseOf(view, request),
     changes: stack === undefined || objects.some(({ action }) => !still.has(action)),
   };
 }
 
 /** What a plan for the stack rests on: its own objects, and what stands where it wants to make some. */
-function baseOf(view: View, name: string, wanted: readonly string[]): StackBase {
+function baseOf(view: View, { spec }: StackRequest): StackBase {
+  const name = spec?.name ?? "";
+  const wanted = spec?.services.map((each) => each.name) ?? [];
   const names = new Set([...servicesOfStack(view, name).map(({ service }) => service.name), ...wanted]);
   const services = [...names].sort().map((each) => ({
     kind: "service",
@@ -149,8 +166,10 @@ function baseOf(view: View, name: string, wanted: readonly string[]): StackBase 
   const contents = (["secret", "config"] as const).flatMap((kind) =>
     filesOfStack(view, kind, name).map((each) => ({ kind, name: each.name, version: each.contentVersion })),
   );
+  // Networks are made and removed, never changed.
+  const present = networksOfStack(view, name).map((network) => ({ kind: "network", name: network.name, version: 1n }));
   const stack = { kind: "stack", name, version: view.byName("stack", name)?.revision ?? 0n };
-  return create(StackBaseSchema, { objects: [stack, ...services, ...contents] });
+  return create(StackBaseSchema, { objects: [stack, ...services, ...contents, ...present] });
 }
 
 /** What has changed since a plan was made, in words; empty when it still holds. */
@@ -175,12 +194,15 @@ interface GivenService {
   readonly stack: string;
   readonly given: ServiceSpec;
   readonly contents: ContentView;
+  readonly networks: ReadonlyMap<string, AttachableNetwork>;
   readonly keepsReplicas: boolean;
 }
 
-function planService(view: View, { stack, given, contents, keepsReplicas }: GivenService): PlannedService {
+function planService(view: View, { stack, given, contents, networks, keepsReplicas }: GivenService): PlannedService {
   const labelled = { ...given, labels: { ...given.labels, [NAMESPACE_LABEL]: stack } };
-  const { spec: resolved, pins, problems } = resolveContents(contents, labelled);
+  const attached = resolveAttachments(view, labelled, networks);
+  const { spec: resolved, pins, problems: missing } = resolveContents(contents, attached.spec);
+  const problems = [...missing, ...attached.missing, ...attached.problems];
   const service = view.serviceByName(given.name);
   const before = service && view.specVersion(service.id, service.specVersion)?.spec;
   const common = { name: given.name, contentProblems: problems, repinned: false };

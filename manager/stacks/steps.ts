@@ -2,7 +2,7 @@
  * From a stack's stored content to writes: what of it the cluster does not have yet. Level-triggered, so that whoever finds
  * a stack half applied (the manager that was asked, or the leader after it) goes on from what is there. Pure.
  *
- *   services missing or different ──▶ volumes, services ──▶ services removed ──▶ nothing left: the stack is APPLIED
+ *   networks missing ──▶ networks ──▶ volumes, services ──▶ services, networks removed ──▶ nothing left: the stack is APPLIED
  */
 import { create, equals } from "@bufbuild/protobuf";
 import { type Branded, newId, type ServiceId } from "../../common/base/id.ts";
@@ -23,6 +23,7 @@ import { effectivePins, samePins } from "../store/pins.ts";
 import type { Proposal } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { fileRemovals, fileSteps, withFiles } from "./files.ts";
+import { networkRemovals, networkSteps } from "./networks.ts";
 import { NAMESPACE_LABEL } from "./stack-view.ts";
 
 /** What makes new objects. */
@@ -37,6 +38,8 @@ const SPECS_PER_TRANSACTION = 90;
 /** The groups of writes that are still to be made; each is made whole or not at all. Removals come when all else is there. */
 export function remainingSteps(view: View, content: StackContent, context: StepContext): Proposal[][] {
   const contents = withFiles(view, content);
+  const networks = networkSteps(view, content, context.random);
+  if (networks.length > 0) return networks;
   const updates = [
     ...fileSteps(view, content),
     ...content.volumes.map((spec) => volumeStep(view, spec, context)),
@@ -49,6 +52,7 @@ export function remainingSteps(view: View, content: StackContent, context: StepC
 export function allSteps(view: View, content: StackContent, context: StepContext): Proposal[] {
   const contents = withFiles(view, content);
   return [
+    ...networkSteps(view, content, context.random).flat(),
     ...fileSteps(view, content).flat(),
     ...content.volumes.flatMap((spec) => volumeStep(view, spec, context)),
     ...content.services.flatMap((spec) => serviceStep(view, spec, contents, context)),
@@ -101,7 +105,7 @@ function removalSteps(view: View, content: StackContent): Proposal[][] {
     // Somebody has made another service of this name meanwhile.
     return stack !== undefined && owner !== stack ? [] : [removeService(view, service.id)];
   });
-  return [...services, ...fileRemovals(view, content)];
+  return [...services, ...fileRemovals(view, content), ...networkRemovals(view, content)];
 }
 
 /** Takes a service away with its spec versions; its tasks stay until the loops have stopped them. */

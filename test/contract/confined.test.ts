@@ -132,7 +132,7 @@ test.each<[string[], string]>([
   [["volume", "rm", "bank_data"], 'volume "bank_data" is not of these'],
   [
     ["stack", "rm", "bank"],
-    'stack "bank" is not of these; service "bank_web" is not of these; secret "bank_key" is not of these; config "bank_conf" is not of these',
+    'stack "bank" is not of these; service "bank_web" is not of these; secret "bank_key" is not of these; config "bank_conf" is not of these; network "bank_default" is not of these',
   ],
   [["node", "ls"], "nodes are of the whole cluster"],
   [["image", "ls"], "images are of the whole cluster"],

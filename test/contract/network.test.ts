@@ -2,7 +2,10 @@
  * Goal: networks are made, listed, inspected and removed in Docker's words; no two overlap, and none that is in use goes. Method:
  * commands whole, over a control plane whose nodes tell of their routes.
  */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
 import { eventually } from "../eventually.ts";
 import { runSwarmctl } from "../swarmctl.ts";
@@ -199,6 +202,85 @@ test("how a service is reached: virtual address or names, and whether clients co
   );
   await swarmctl("service rm web");
   expect(await swarmctl("network rm front")).toMatchObject({ code: 0 });
+});
+
+/** A stack's file. */
+function stackFile(text: string): string {
+  const directory = mkdtempSync(join(tmpdir(), "swarm-network-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  writeFileSync(join(directory, "stack.yml"), text);
+  return join(directory, "stack.yml");
+}
+
+const QUICK = "{ update_config: { monitor: 10ms } }";
+const stackOf = (networks: string) => `services:
+  web: { image: "demo/web:1", networks: [front, back], deploy: ${QUICK} }
+  db: { image: "demo/db:1", networks: { back: { aliases: [main] } }, deploy: ${QUICK} }
+networks: ${networks}
+`;
+
+test("a stack brings its networks, never changes one unseen, and takes them away", async () => {
+  const deploy = (text: string, ...more: string[]) =>
+    swarmctl(["stack", "deploy", "--resolve-image", "never", "-c", stackFile(text), ...more, "shop"].join(" "));
+  const first = stackOf(
+    '{ front: { labels: { a: b } }, back: { internal: true, ipam: { config: [{ subnet: "10.61.0.0/24" }] } } }',
+  );
+  const made = await deploy(first);
+  expect(made).toMatchObject({ code: 0, err: "" });
+  expect(made.out).toMatch(/^Creating network shop_front\nCreating network shop_back\nCreating service shop_web\n/);
+  expect(await inspect("shop_back")).toMatchObject([
+    {
+      Internal: true,
+      IPAM: { Config: [{ Subnet: "10.61.0.0/24", Gateway: "10.61.0.1" }] },
+      Labels: { "com.docker.stack.namespace": "shop" },
+      ServiceNames: ["shop_db", "shop_web"],
+    },
+  ]);
+  const [db] = JSON.parse((await swarmctl("service inspect shop_db")).out);
+  expect(db.Spec.TaskTemplate.Networks).toEqual([{ Target: "shop_back", Aliases: ["main", "db"] }]);
+  expect((await deploy(first)).out).toContain("Stack shop is unchanged\n");
+  expect((await deploy(stackOf("{ front: { attachable: true }, back: { internal: true } }"))).err).toMatch(
+    /^swarmctl: networks\.shop_front: is there already and cannot change \(attachable \(none\) -> true\): .*networks\.shop_back: is there already and cannot change \(ipam\[0\]\.subnet 10\.61\.0\.0\/24 -> \(none\)\): /s,
+  );
+  const relabelled = await deploy(first.replace("a: b", "a: c"));
+  expect(relabelled).toMatchObject({ code: 0, err: "" });
+  expect((await inspect("shop_front"))[0].Labels).toMatchObject({ a: "c" });
+
+  const less = `services: { db: { image: "demo/db:1", deploy: ${QUICK} } }\n`;
+  const pruned = await deploy(less, "--prune");
+  expect(pruned.out).toContain("Creating network shop_default\n");
+  expect(pruned.out).toContain("Removing network shop_front\n");
+  // The service has only just left it.
+  expect(pruned.out).not.toContain("Removing network shop_back\n");
+  await eventually(async () => expect((await deploy(less, "--prune")).out).toContain("Removing network shop_back\n"));
+  const back = await swarmctl("stack rollback --to 1 shop");
+  expect(back).toMatchObject({ code: 0, err: "" });
+  expect(await lines("network ls --filter type=custom --format {{.Name}}")).toEqual(
+    expect.arrayContaining(["shop_back", "shop_front"]),
+  );
+
+  expect(await swarmctl("service create -d --name guest --network shop_back demo/web:1")).toMatchObject({ code: 0 });
+  const removed = await swarmctl("stack rm shop");
+  expect(removed.err).toBe("networks are kept, since other services are attached: shop_back\n");
+  expect(removed.out).toContain("Removing network shop_front\n");
+  expect(await swarmctl("service rm guest")).toMatchObject({ code: 0 });
+  expect(await swarmctl("stack rm shop")).toMatchObject({ code: 0, out: "Removing network shop_back\n", err: "" });
+  expect(await lines("network ls -q --filter type=custom")).toEqual([]);
+});
+
+test("a stack's network that cannot be is refused before anything is made", async () => {
+  await swarmctl("network create --subnet 10.62.0.0/24 taken");
+  const file = stackFile(
+    stackOf('{ front: { external: true }, back: { ipam: { config: [{ subnet: "10.62.0.128/25" }] } } }'),
+  );
+  const refused = await swarmctl(`stack deploy --resolve-image never -c ${file} shop`);
+  expect([refused.code, refused.out]).toEqual([1, ""]);
+  expect(refused.err).toContain("networks.front: is external and does not exist: create it with network create");
+  expect(refused.err).toContain(
+    "networks.shop_back.ipam[0].subnet: 10.62.0.128/25 overlaps network taken (10.62.0.0/24)",
+  );
+  expect(await lines("network ls --filter type=custom --format {{.Name}}")).toEqual(["taken"]);
+  await swarmctl("network rm taken");
 });
 
 test("a service on a network: by name, by beginning of an id, never by what is not there", async () => {

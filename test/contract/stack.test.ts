@@ -66,7 +66,7 @@ test("is planned, deployed, left alone, changed, rolled back and removed", async
   const deployed = await swarmctl(...deploy);
   expect(deployed.err).toBe("");
   expect(deployed.code).toBe(0);
-  expect(deployed.out).toContain("Creating service shop_web\n");
+  expect(deployed.out).toMatch(/^Creating network shop_default\nCreating service shop_web\n/);
   expect(deployed.out).toContain("Creating secret shop_key\n");
 
   const { revision } = plane.store.view;
@@ -79,8 +79,8 @@ test("is planned, deployed, left alone, changed, rolled back and removed", async
   const second = stackFile("shop2.yml", shop("demo/web:2"));
   const change = await swarmctl("stack", "plan", "-c", second, "--resolve-image", "never", "shop");
   expect(change.code).toBe(4);
-  expect(change.out).toContain("~ service shop_web     replace tasks\n    image: demo/web:1 -> demo/web:2\n");
-  expect(change.out).toContain("= service shop_cache   unchanged\n");
+  expect(change.out).toContain("~ service shop_web       replace tasks\n    image: demo/web:1 -> demo/web:2\n");
+  expect(change.out).toContain("= service shop_cache     unchanged\n");
   expect((await swarmctl("stack", "deploy", "-c", second, "--resolve-image", "never", "shop")).code).toBe(0);
 
   const rolledBack = await swarmctl("stack", "rollback", "shop");

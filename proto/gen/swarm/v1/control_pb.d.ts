@@ -2772,6 +2772,18 @@ export declare type StackSpec = Message<"swarm.v1.StackSpec"> & {
    * @generated from field: repeated string external_volumes = 8;
    */
   externalVolumes: string[];
+
+  /**
+   * Made before the services that name them; one that is there already never changes, but for its labels.
+   *
+   * @generated from field: repeated swarm.v1.NetworkSpec networks = 9;
+   */
+  networks: NetworkSpec[];
+
+  /**
+   * @generated from field: repeated string external_networks = 10;
+   */
+  externalNetworks: string[];
 };
 
 /**
@@ -3335,6 +3347,13 @@ export declare type RemoveStackResponse = Message<"swarm.v1.RemoveStackResponse"
    * @generated from field: repeated string kept_volumes = 2;
    */
   keptVolumes: string[];
+
+  /**
+   * Services of others are attached to them.
+   *
+   * @generated from field: repeated string kept_networks = 3;
+   */
+  keptNetworks: string[];
 };
 
 /**

@@ -887,6 +887,16 @@ export declare type StackContent = Message<"swarm.v1.StackContent"> & {
    * @generated from field: repeated string removed_configs = 7;
    */
   removedConfigs: string[];
+
+  /**
+   * @generated from field: repeated swarm.v1.NetworkSpec networks = 8;
+   */
+  networks: NetworkSpec[];
+
+  /**
+   * @generated from field: repeated string removed_networks = 9;
+   */
+  removedNetworks: string[];
 };
 
 /**
