@@ -20,14 +20,10 @@ import {
   type StackBase,
   StackBaseSchema,
   type StackRequest,
+  type StackSpec,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import { type ContentVersion, type StackContent, StackContentSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
-import {
-  type ServiceSpec,
-  ServiceSpecSchema,
-  type VolumeSpec,
-  VolumeSpecSchema,
-} from "../../proto/gen/swarm/v1/types_pb.js";
+import { type ServiceSpec, ServiceSpecSchema, VolumeSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { type AttachableNetwork, resolveAttachments } from "../control/attachments.ts";
 import { type ContentView, resolveContents } from "../control/content-references.ts";
 import { clashingPort, heldPorts } from "../control/port-conflicts.ts";
@@ -104,31 +100,10 @@ export function planStack(view: View, request: StackRequest, context: FileContex
       services.map((each) => each.spec),
     ),
   );
-  const volumes = planVolumes(view, spec?.volumes ?? [], problems);
-  for (const external of spec?.externalVolumes ?? []) {
-    if (!volumeExists(view, external)) {
-      problems.push({ field: `volumes.${external}`, problem: "is external and does not exist" });
-    }
-  }
-  const removed = gone.map(({ service }) => {
-    const action = request.prune ? ObjectPlan_Action.REMOVE : ObjectPlan_Action.KEEP;
-    return create(ObjectPlanSchema, { kind: "service", name: service.name, action });
-  });
-  const after = {
-    removedServices: request.prune ? gone.map(({ service }) => service.name) : [],
-    specs: services.map((each) => each.spec),
-  };
-  const goneFiles = planGoneFiles(view, request, after);
-  const goneNetworks = planGoneNetworks(view, request, after);
-  const objects = [
-    ...networks.objects,
-    ...services.map(describeService),
-    ...removed,
-    ...files.objects,
-    ...goneFiles.objects,
-    ...goneNetworks,
-    ...volumes,
-  ];
+  const volumes = planVolumes(view, spec, problems);
+  const removals = planRemovals(view, request, { gone, services });
+  const made = [...networks.objects, ...services.map(describeService)];
+  const objects = [...made, ...removals.services, ...files.objects, ...removals.others, ...volumes];
   const stack = view.byName("stack", name);
   const still = new Set([ObjectPlan_Action.UNCHANGED, ObjectPlan_Action.KEEP]);
   return {
@@ -141,15 +116,35 @@ export function planStack(view: View, request: StackRequest, context: FileContex
       volumes: spec?.volumes ?? [],
       ...files.stored,
       networks: [...networks.specs],
-      removedNetworks: goneNetworks
-        .filter(({ action }) => action === ObjectPlan_Action.REMOVE)
-        .map((network) => network.name),
-      removedSecrets: goneFiles.removed("secret"),
-      removedConfigs: goneFiles.removed("config"),
-      removedServices: after.removedServices,
+      ...removals.removed,
     }),
     base: baseOf(view, request),
     changes: stack === undefined || objects.some(({ action }) => !still.has(action)),
+  };
+}
+
+/** What the stack had and the file has no more: services, and what only they needed. */
+function planRemovals(
+  view: View,
+  request: StackRequest,
+  { gone, services }: { readonly gone: readonly PresentService[]; readonly services: readonly PlannedService[] },
+) {
+  const removedServices = request.prune ? gone.map(({ service }) => service.name) : [];
+  const after = { removedServices, specs: services.map((each) => each.spec) };
+  const files = planGoneFiles(view, request, after);
+  const networks = planGoneNetworks(view, request, after);
+  const action = request.prune ? ObjectPlan_Action.REMOVE : ObjectPlan_Action.KEEP;
+  return {
+    services: gone.map(({ service }) => create(ObjectPlanSchema, { kind: "service", name: service.name, action })),
+    others: [...files.objects, ...networks],
+    removed: {
+      removedServices,
+      removedSecrets: files.removed("secret"),
+      removedConfigs: files.removed("config"),
+      removedNetworks: networks
+        .filter((network) => network.action === ObjectPlan_Action.REMOVE)
+        .map((network) => network.name),
+    },
   };
 }
 
@@ -306,8 +301,13 @@ function portProblems(
   return problems;
 }
 
-function planVolumes(view: View, volumes: readonly VolumeSpec[], problems: FieldProblem[]): ObjectPlan[] {
-  return volumes.map((spec) => {
+function planVolumes(view: View, stack: StackSpec | undefined, problems: FieldProblem[]): ObjectPlan[] {
+  for (const external of stack?.externalVolumes ?? []) {
+    if (!volumeExists(view, external)) {
+      problems.push({ field: `volumes.${external}`, problem: "is external and does not exist" });
+    }
+  }
+  return (stack?.volumes ?? []).map((spec) => {
     const { name } = spec;
     for (const { field, problem } of volumeProblems(spec)) {
       problems.push({ field: `volumes.${name}.${field}`, problem });
