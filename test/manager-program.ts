@@ -21,14 +21,15 @@ export interface ManagerProgram {
   stop(): Promise<void>;
 }
 
-/** Starts one in `folder`/`name`; what lies there is taken up. Resolves when it serves. */
+/** Starts one in `folder`/`name`; what lies there is taken up. `listen`: "host:port". Resolves when it serves. */
 export async function startManagerProgram(
   folder: string,
   name: string,
   environment: Readonly<Record<string, string>> = {},
+  listen = "127.0.0.1:0",
 ): Promise<ManagerProgram> {
   const socket = join(folder, `${name}.sock`);
-  const options = ["--data-dir", join(folder, name), "--socket", socket, "--listen-addr", "127.0.0.1:0"];
+  const options = ["--data-dir", join(folder, name), "--socket", socket, "--listen-addr", listen];
   const child = spawn(PROGRAM, [...options, "--log-format", "json"], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...environment },

@@ -86,7 +86,9 @@ export class GrpcServer implements AsyncDisposable {
   readonly #identify: GrpcServerOptions["identify"];
   readonly #identity: PeerIdentity | undefined;
   readonly #authorize: GrpcServerOptions["authorize"];
-  readonly #stopping = new AbortController();
+  /** Ends the calls that are open; a listener of one signal would be looked for among those of all calls. */
+  readonly #stops = new Set<() => void>();
+  #isStopping = false;
 
   constructor(options: GrpcServerOptions) {
     this.#logger = options.logger;
@@ -137,7 +139,8 @@ export class GrpcServer implements AsyncDisposable {
 
   /** Tells every call to stop, gives them half a second, then closes all connections. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopping.abort(new SwarmError("unavailable", "server is stopping"));
+    this.#isStopping = true;
+    for (const stop of [...this.#stops]) stop();
     const graceful = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
     const timer = new AbortController();
     const forced = this.#clock.sleep(STOP_GRACE_MS, timer.signal).then(
@@ -234,9 +237,9 @@ export class GrpcServer implements AsyncDisposable {
   /** The context of one call; `end` takes its listeners away and aborts whatever the call left running. */
   #open(call: ServerCall) {
     const controller = new AbortController();
-    const stop = () => controller.abort(abortReason(this.#stopping.signal));
-    if (this.#stopping.signal.aborted) stop();
-    this.#stopping.signal.addEventListener("abort", stop, { once: true });
+    const stop = () => controller.abort(new SwarmError("unavailable", "server is stopping"));
+    if (this.#isStopping) stop();
+    this.#stops.add(stop);
     call.on("cancelled", () => {
       const deadline = call.getDeadline();
       const late = typeof deadline === "number" && deadline <= this.#clock.nowMs();
@@ -245,7 +248,7 @@ export class GrpcServer implements AsyncDisposable {
       );
     });
     const end = () => {
-      this.#stopping.signal.removeEventListener("abort", stop);
+      this.#stops.delete(stop);
       controller.abort(CALL_ENDED);
     };
     return { context: { signal: controller.signal, call }, end };
@@ -254,8 +257,8 @@ export class GrpcServer implements AsyncDisposable {
   /** The call's context, if its peer may make it. */
   #admitted(method: DescMethod, { signal, call }: OpenCall): CallContext {
     const address = call.getPeer();
-    const certificate = this.#identify && call.getAuthContext().sslPeerCertificate;
-    const identity = certificate ? this.#identify?.(new X509Certificate(certificate.raw)) : this.#identity;
+    const certificate = this.#identify && certificateOf(call);
+    const identity = certificate ? this.#identify?.(certificate) : this.#identity;
     const peer: Peer = { address, ...(identity && { identity }) };
     this.#authorize?.(method, peer);
     return { signal, peer };
@@ -266,6 +269,35 @@ export class GrpcServer implements AsyncDisposable {
     this.#logger.error({ err: reason, method: method.name }, "call failed by a bug");
     return asServerError(new SwarmError("internal", "internal error; the manager's log has the details"));
   }
+}
+
+/** What each connection has shown: to read it anew takes 1 ms, more than all the rest of a heartbeat. */
+const certificates = new WeakMap<object, X509Certificate>();
+
+/** The caller's certificate that TLS has verified. */
+function certificateOf(call: ServerCall): X509Certificate | undefined {
+  const connection = connectionOf(call);
+  const known = connection && certificates.get(connection);
+  if (known) return known;
+  const shown = call.getAuthContext().sslPeerCertificate;
+  if (shown === undefined) return undefined;
+  const certificate = new X509Certificate(shown.raw);
+  if (connection) certificates.set(connection, certificate);
+  return certificate;
+}
+
+/** The HTTP/2 session of a call, which grpc-js keeps to itself, below its interceptors; undefined should it keep it elsewhere. */
+function connectionOf(call: object): object | undefined {
+  let layer: unknown = Reflect.get(call, "call");
+  while (typeof layer === "object" && layer !== null) {
+    const stream: unknown = Reflect.get(layer, "stream");
+    if (typeof stream === "object" && stream !== null) {
+      const session: unknown = Reflect.get(stream, "session");
+      return typeof session === "object" && session !== null ? session : undefined;
+    }
+    layer = Reflect.get(layer, "nextCall");
+  }
+  return undefined;
 }
 
 function asServerError(error: SwarmError): ServerErrorResponse {

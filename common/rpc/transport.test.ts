@@ -602,6 +602,23 @@ describe("mutual TLS", () => {
     await expect(identityOf(client())).rejects.toEqual(refusal("unavailable"));
   });
 
+  test("a connection's certificate is read once, however many calls come", async () => {
+    const shown: unknown[] = [];
+    const identify = (certificate: object) => {
+      shown.push(certificate);
+      return { kind: "operator", name: "o" } as const;
+    };
+    await using server = new GrpcServer({ logger: silentLogger, tls: new MutualTls(identities.server), identify });
+    server.addService(Content, { ...idle.content, resolveImage: async () => ({}) });
+    const address = await server.listen("127.0.0.1:0");
+    for (const calls of [3, 1]) {
+      await using transport = openGrpcTransport({ address, tls: identities.client });
+      for (let call = 0; call < calls; call++) await createClient(Content, transport).resolveImage({});
+    }
+    expect(shown).toHaveLength(4);
+    expect(new Set(shown).size).toBe(2);
+  });
+
   test("a server that lets strangers in knows them as nobody, whatever certificate they show", async () => {
     const called: unknown[] = [];
     await using server = new GrpcServer({

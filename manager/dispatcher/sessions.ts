@@ -46,6 +46,7 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #scope: Scope;
   readonly #byNode = new Map<string, Entry>();
+  /** When each node registered lately; who did last stands last. */
   readonly #registrations = new Map<string, readonly number[]>();
 
   /** `scope` owns the timers that watch the beats. */
@@ -63,8 +64,12 @@ export class Sessions {
       const limit = `${REGISTRATIONS_MAX} times in ${REGISTRATION_WINDOW_MS / 1000} s`;
       throw new SwarmError("resource_exhausted", `node ${nodeId} registers more than ${limit}`);
     }
-    // Nodes that are long gone leave the book here; it is small, and registering is rare.
-    for (const [other, times] of this.#registrations) if (!times.some(isRecent)) this.#registrations.delete(other);
+    // Nodes that are long gone leave the book here, from its older end: a thousand may come back at once.
+    for (const [other, times] of this.#registrations) {
+      if (times.some(isRecent)) break;
+      this.#registrations.delete(other);
+    }
+    this.#registrations.delete(nodeId);
     this.#registrations.set(nodeId, [...recent, nowMs]);
   }
 

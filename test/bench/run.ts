@@ -6,6 +6,7 @@
 import { readFileSync } from "node:fs";
 import { loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
+import { measureAgents } from "./agents.ts";
 import { measureCluster } from "./cluster.ts";
 import { measureContainerStart } from "./container-start.ts";
 import { installDocker } from "./docker-engine.ts";
@@ -21,6 +22,7 @@ const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => P
   scheduler: measureScheduler,
   store: measureStore,
   pki: measurePki,
+  agents: measureAgents,
   "stack-config": measureStackConfig,
   container: measureContainerStart,
   cluster: measureCluster,
