@@ -41,6 +41,7 @@ import { ManagerCard, runPresence } from "./presence.ts";
 import { type ClusterKeys, keyId } from "./sealing/cluster-key.ts";
 import { Sealer } from "./sealing/sealer.ts";
 import { runElection } from "./store/election.ts";
+import { checkFormat, STORE_FORMAT } from "./store/format.ts";
 import type { Kv, LeaseId } from "./store/kv.ts";
 import { openStore } from "./store/open-store.ts";
 import type { Proposal } from "./store/proposal.ts";
@@ -228,6 +229,7 @@ export class Manager {
   /** The first manager of a cluster writes its settings, and makes its key; settings of later ones do not matter. */
   async #openCluster(store: Store, signal: AbortSignal): Promise<Sealer> {
     const { clusterKeys, entropy, logger } = this.#options;
+    checkFormat(store.view.cluster?.storeFormat ?? 0);
     let key = clusterKeys.read();
     if (!store.view.cluster?.keyId) {
       key ??= clusterKeys.create();
@@ -262,7 +264,10 @@ export class Manager {
       : {
           type: "create",
           kind: "cluster",
-          object: create(ClusterSchema, { id: "default", spec, keyId: id, ...(newCa && { ca: newCa }) }),
+          object: create(ClusterSchema, {
+            ...{ id: "default", spec, keyId: id, storeFormat: STORE_FORMAT },
+            ...(newCa && { ca: newCa }),
+          }),
         };
     // Who loses this race finds out by the key's id.
     await store.commit([proposal], { signal });

@@ -39,6 +39,7 @@ function objectOf(info: GetInfoResponse, ca: GetCaResponse): unknown {
       Hostname: hostname,
       Version: version,
     })),
+    AgentVersions: info.agentVersions,
     Revision: Number(info.revision),
     Nodes: info.nodes,
     NodesReady: info.nodesReady,
@@ -71,6 +72,7 @@ function pretty(info: GetInfoResponse, ca: GetCaResponse): string {
     `Managers: ${info.managers.length}`,
     ...managers,
     `Nodes: ${info.nodes} (${info.nodesReady} ready)`,
+    ...versionLines(info),
     `Services: ${info.services}`,
     `Tasks: ${info.tasks} (${info.tasksRunning} running)`,
     `Images: ${info.images}`,
@@ -91,6 +93,12 @@ function pretty(info: GetInfoResponse, ca: GetCaResponse): string {
 function networkPools({ cluster }: GetInfoResponse): readonly string[] {
   const pools = cluster?.spec?.networkPools ?? [];
   return pools.length > 0 ? pools : NETWORK_POOLS_DEFAULT;
+}
+
+/** "  3 with agent 0.1.0". */
+function versionLines({ agentVersions }: GetInfoResponse): readonly string[] {
+  const sorted = Object.entries(agentVersions).toSorted(([left], [right]) => (left < right ? -1 : 1));
+  return sorted.map(([version, count]) => `  ${count} with agent ${version}`);
 }
 
 function lifetimeMsOf({ cluster }: GetInfoResponse): number {

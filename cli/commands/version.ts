@@ -30,7 +30,13 @@ async function run({ flags, io, connect }: Invocation): Promise<number> {
       ` Node:       ${client.NodeVersion}`,
       ` OS/Arch:    ${client.Os}/${client.Arch}`,
     ];
-    if (server) lines.push("", "Server:", ` Version:    ${server.Version}`, ` Manager ID: ${server.ManagerID}`);
+    if (server) {
+      lines.push("", "Server:", ` Version:    ${server.Version}`, ` Manager ID: ${server.ManagerID}`);
+      lines.push(
+        ` Managers:   ${server.ManagerVersions.join(", ")}`,
+        ` Agents:     ${server.AgentVersions.join(", ")}`,
+      );
+    }
     io.out(`${lines.join("\n")}\n`);
   }
   if (failure === undefined) return 0;
@@ -41,7 +47,14 @@ async function run({ flags, io, connect }: Invocation): Promise<number> {
 async function serverVersion(connect: Invocation["connect"]) {
   try {
     const info = await (await connect()).getInfo({});
-    return { server: { Version: info.version, ManagerID: info.managerId }, failure: undefined };
+    const server = {
+      Version: info.version,
+      ManagerID: info.managerId,
+      // While a cluster is upgraded there are two.
+      ManagerVersions: [...new Set(info.managers.map(({ version }) => version))].toSorted(),
+      AgentVersions: Object.keys(info.agentVersions).toSorted(),
+    };
+    return { server, failure: undefined };
   } catch (reason) {
     if (!(reason instanceof SwarmError)) throw reason;
     return { server: undefined, failure: reason };

@@ -8,7 +8,13 @@ import type { ControlDependencies } from "./dependencies.ts";
 export function getInfo(dependencies: ControlDependencies): MessageInitShape<typeof GetInfoResponseSchema> {
   const { view } = dependencies.store;
   let [nodesReady, tasksRunning] = [0, 0];
-  for (const node of view.nodes.values()) if (node.status?.state === NodeStatus_State.READY) nodesReady += 1;
+  const agentVersions: Record<string, number> = {};
+  for (const { status, description } of view.nodes.values()) {
+    if (status?.state === NodeStatus_State.READY) nodesReady += 1;
+    // One that has not come yet has told nothing.
+    const version = description?.engine?.version ?? "";
+    if (version !== "") agentVersions[version] = (agentVersions[version] ?? 0) + 1;
+  }
   for (const task of view.tasks.values()) if (task.status?.state === TaskState.RUNNING) tasksRunning += 1;
   return {
     version: dependencies.version,
@@ -24,6 +30,7 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
     tasks: view.tasks.size,
     tasksRunning,
     images: view.images.size,
+    agentVersions,
   };
 }
 

@@ -1,6 +1,6 @@
 /** The other end of `agents.ts`: joins `count` nodes and keeps their agents going; or connects and hangs up, `count` times. */
 import { once } from "node:events";
-import { join } from "node:path";
+import { join as pathOf } from "node:path";
 import { text } from "node:stream/consumers";
 import { connect } from "node:tls";
 import { create } from "@bufbuild/protobuf";
@@ -13,6 +13,7 @@ import { silentLogger } from "../../common/base/logger.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { openGrpcTransport } from "../../common/rpc/grpc-transport.ts";
 import { NodeDescriptionSchema } from "../../proto/gen/swarm/v1/types_pb.js";
+import { eventually } from "../eventually.ts";
 import { FakeExecutor } from "../fake-executor.ts";
 
 const task = JSON.parse(await text(process.stdin)) as {
@@ -44,9 +45,11 @@ class NamedExecutor extends FakeExecutor {
 }
 
 function joinAs(name: string): Promise<NodeIdentity> {
-  const options = { directory: join(task.folder, name), clock: systemClock, random: systemRandom };
+  const options = { directory: pathOf(task.folder, name), clock: systemClock, random: systemRandom };
   const request = { managers: [task.address], token: task.token };
-  return NodeIdentity.join({ ...options, logger: silentLogger }, request, signal);
+  // Again, should the manager be busy with those that are there.
+  const join = () => NodeIdentity.join({ ...options, logger: silentLogger }, request, signal);
+  return eventually(join, { timeoutMs: 120_000, intervalMs: 1_000 });
 }
 
 async function runAgent(name: string): Promise<void> {

@@ -100,6 +100,13 @@ export declare type GetInfoResponse = Message<"swarm.v1.GetInfoResponse"> & {
    * @generated from field: uint32 images = 13;
    */
   images: number;
+
+  /**
+   * Nodes by the version of their agent.
+   *
+   * @generated from field: map<string, uint32> agent_versions = 14;
+   */
+  agentVersions: { [key: string]: number };
 };
 
 /**

@@ -989,6 +989,13 @@ export declare type Cluster = Message<"swarm.v1.Cluster"> & {
    * @generated from field: bytes sealed_unlock_key = 6;
    */
   sealedUnlockKey: Uint8Array;
+
+  /**
+   * Of what is stored; managers that know only older ones do not start. 0 is 1.
+   *
+   * @generated from field: uint32 store_format = 7;
+   */
+  storeFormat: number;
 };
 
 /**
