@@ -1,7 +1,6 @@
 /** The services and tasks on a network, with their addresses. Pure. */
 import { create } from "@bufbuild/protobuf";
 import { slotName } from "../../common/model/names.ts";
-import { isTerminal } from "../../common/model/task-state.ts";
 import {
   type NetworkServiceView,
   NetworkServiceViewSchema,
@@ -9,7 +8,6 @@ import {
   NetworkTaskViewSchema,
 } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Network, NetworkAddresses, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
 
 /** In order of name; tasks of services that were removed stand under an empty name until they have ended. */
@@ -23,9 +21,10 @@ export function attachedServices(view: View, network: Network): NetworkServiceVi
     const addresses = addressesOn(network, service.vips);
     services.set(id, create(NetworkServiceViewSchema, { id, name, addresses, ports, aliases: attachment.aliases }));
   }
-  for (const task of view.tasks.values()) {
+  for (const taskId of view.tasksOnNetwork(network.id)) {
+    const task = view.tasks.get(taskId);
+    if (!task) continue;
     const addresses = addressesOn(network, task.networks);
-    if (addresses.length === 0 || isTerminal(task.status?.state ?? TaskState.NEW)) continue;
     const { serviceId } = task;
     const name = view.services.get(serviceId)?.name ?? "";
     const service = services.get(serviceId) ?? create(NetworkServiceViewSchema, { id: serviceId, name });

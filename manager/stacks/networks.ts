@@ -88,10 +88,11 @@ export function planGoneNetworks(
   after: { readonly removedServices: readonly string[]; readonly specs: readonly ServiceSpec[] },
 ): readonly ObjectPlan[] {
   const given = new Set(spec?.networks.map(({ name }) => name));
+  const isUsed = usedBesides(view, after.removedServices);
   return networksOfStack(view, spec?.name ?? "")
     .filter(({ name }) => !given.has(name))
     .map(({ name }) => {
-      const used = after.specs.some((each) => overlayNetworks(each).includes(name)) || isUsed(view, name, after);
+      const used = after.specs.some((each) => overlayNetworks(each).includes(name)) || isUsed(name);
       const action = prune && !used ? ObjectPlan_Action.REMOVE : ObjectPlan_Action.KEEP;
       return create(ObjectPlanSchema, { kind: "network", name, action });
     });
@@ -129,9 +130,10 @@ export function networkSteps(view: View, { networks }: StackContent, random: Ran
 
 /** Takes away what the content names as removed, unless somebody has come to be attached to it. */
 export function networkRemovals(view: View, content: StackContent): Proposal[][] {
+  const isUsed = usedBesides(view, content.removedServices);
   return content.removedNetworks.flatMap((name) => {
     const network = view.byName("network", name);
-    return network && !isUsed(view, name, content) ? [[{ type: "delete", kind: "network", id: network.id }]] : [];
+    return network && !isUsed(name) ? [[{ type: "delete", kind: "network", id: network.id }]] : [];
   });
 }
 
@@ -163,10 +165,8 @@ function presentProblem({ spec }: Network, wanted: NetworkSpec, stack: string): 
   return `is there already and cannot change (${fields.join(", ")}): give it another name, or remove the stack first`;
 }
 
-function isUsed(
-  view: View,
-  name: string,
-  { removedServices }: { readonly removedServices: readonly string[] },
-): boolean {
-  return (networkUsers(view).get(name) ?? []).some((service) => !removedServices.includes(service));
+/** Whether services are on a network that do not go themselves. */
+function usedBesides(view: View, removedServices: readonly string[]): (network: string) => boolean {
+  const users = networkUsers(view);
+  return (network) => (users.get(network) ?? []).some((service) => !removedServices.includes(service));
 }

@@ -10,13 +10,21 @@
  */
 
 import { equals } from "@bufbuild/protobuf";
+import { overlaps, parseIpPrefix } from "../../common/model/ip-prefix.ts";
 import { offeredBy, reservedBy } from "../../common/model/resources.ts";
 import { completionsOf, isJob } from "../../common/model/service-mode.ts";
 import { isTerminal, mayMove } from "../../common/model/task-state.ts";
 import { parseKey } from "../../manager/store/keys.ts";
 import { type Kind, kinds, versionId } from "../../manager/store/kinds.ts";
 import type { WatchEvent } from "../../manager/store/kv.ts";
-import type { Node, Service, SpecVersion, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type {
+  Network,
+  NetworkAddresses,
+  Node,
+  Service,
+  SpecVersion,
+  Task,
+} from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
   NodeStatus_State,
   PortConfig_PublishMode,
@@ -47,6 +55,7 @@ export class HistoryChecker {
   readonly #services = new Map<string, Service>();
   readonly #specs = new Map<string, SpecVersion>();
   readonly #nodes = new Map<string, Node>();
+  readonly #networks = new Map<string, Network>();
   readonly #everTasks = new Set<string>();
   readonly #everServices = new Set<string>();
   readonly #everSpecs = new Set<string>();
@@ -89,10 +98,14 @@ export class HistoryChecker {
     }
     for (const task of touched) {
       this.#checkSlot(task);
-      this.#checkAddress(task);
+      this.#checkAddresses(task.id, addressesOf(task.address, task.networks));
       this.#checkResources(task);
     }
-    if (events.some(({ key }) => key.startsWith("/swarm/service/"))) this.#checkPorts();
+    if (events.some(({ key }) => key.startsWith("/swarm/service/"))) {
+      this.#checkPorts();
+      for (const { id, vips } of this.#services.values()) this.#checkAddresses(id, addressesOf("", vips));
+    }
+    if (events.some(({ key }) => key.startsWith("/swarm/network/"))) this.#checkSubnets();
   }
 
   #violated(rule: string, what: string): void {
@@ -137,6 +150,8 @@ export class HistoryChecker {
         return this.#specs;
       case "node":
         return this.#nodes;
+      case "network":
+        return this.#networks;
       default:
         return undefined;
     }
@@ -224,13 +239,24 @@ export class HistoryChecker {
       this.#violated("H3", `slot ${task.slot} of ${task.serviceId} has ${wanted.length} tasks that should run`);
   }
 
-  #checkAddress(task: Task): void {
-    if (task.address === "") return;
-    for (const other of this.#tasks.values()) {
-      if (other.id !== task.id && other.address === task.address) {
-        this.#violated("H8", `tasks ${task.id} and ${other.id} have the address ${task.address}`);
-      }
-    }
+  #checkAddresses(holder: string, addresses: readonly string[]): void {
+    if (addresses.length === 0) return;
+    const check = (id: string, others: readonly string[]) => {
+      const shared = id === holder ? undefined : others.find((address) => addresses.includes(address));
+      if (shared !== undefined) this.#violated("H8", `${holder} and ${id} have the address ${shared}`);
+    };
+    for (const { id, address, networks } of this.#tasks.values()) check(id, addressesOf(address, networks));
+    for (const { id, vips } of this.#services.values()) check(id, addressesOf("", vips));
+  }
+
+  #checkSubnets(): void {
+    const subnets = [...this.#networks.values()].flatMap(({ name, ipam }) =>
+      ipam.flatMap(({ subnet }) => ({ name, prefix: parseIpPrefix(subnet) })),
+    );
+    subnets.forEach(({ name, prefix }, index) => {
+      const clash = subnets.slice(0, index).find((other) => prefix && other.prefix && overlaps(prefix, other.prefix));
+      if (clash) this.#violated("H8", `networks ${clash.name} and ${name} overlap`);
+    });
   }
 
   #checkResources(task: Task): void {
@@ -384,6 +410,11 @@ function slotKey({ slot, nodeId }: Task): string {
 /** Whether the task holds nothing, and never will: it ended, or was called off before a node had it. */
 function isAtRest(task: Task): boolean {
   return isTerminal(stateOf(task)) || (stateOf(task) < TaskState.ASSIGNED && task.desiredState > TaskState.RUNNING);
+}
+
+function addressesOf(address: string, networks: readonly NetworkAddresses[]): readonly string[] {
+  const all = networks.flatMap(({ addresses }) => addresses);
+  return address === "" ? all : [address, ...all];
 }
 
 function stateOf(task: Task): TaskState {

@@ -2,7 +2,7 @@
  * What people do: creates, updates, scales, rolls back and removes services, drains nodes; through the real API, trying
  * again as a client would. It remembers what was acknowledged, to compare with the history (H10).
  */
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { SwarmError } from "../../common/base/error.ts";
 import { pick, type Random } from "../../common/base/random.ts";
@@ -10,9 +10,10 @@ import { isJob } from "../../common/model/service-mode.ts";
 import type { Client } from "../../common/rpc/service.ts";
 import type { Control, ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import {
+  NetworkAttachmentConfigSchema,
   NodeSpec_Availability,
   type ServiceSpec,
-  type ServiceSpecSchema,
+  ServiceSpecSchema,
   UpdateConfig_FailureAction,
   UpdateConfig_Order,
   UpdateStatus_State,
@@ -27,6 +28,7 @@ const ATTEMPTS_MAX = 8;
 const MEMORY_BYTES = 256n * 1024n ** 2n;
 
 type Api = Client<typeof Control>;
+type SpecInit = MessageInitShape<typeof ServiceSpecSchema> & { readonly name: string };
 
 export class Workload {
   readonly #world: World;
@@ -105,11 +107,28 @@ export class Workload {
     const { services } = await api.listServices({ withoutSpecs: true });
     if (services.length >= SERVICES_MAX) return;
     this.#names += 1;
-    const spec = this.#spec(`s${this.#names}`);
+    const target = await this.#network(api, this.#names);
+    const spec = withNetwork(this.#spec(`s${this.#names}`), target);
     const { service } = await api.createService({ spec });
     const id = service?.service?.id ?? "";
     this.#world.log.add("client", `created ${spec.name} ${id}`);
     this.#world.checker.acknowledged({ type: "created", serviceId: id });
+  }
+
+  /** Every other service is on one of two networks, which come and go with those that are on them. */
+  async #network(api: Api, number: number): Promise<string | undefined> {
+    if (number % 2 === 0) return undefined;
+    const name = `net${number % 4}`;
+    const { networks } = await api.listNetworks({});
+    for (const { network, serviceNames } of networks) {
+      if (!network?.spec || serviceNames.length > 0) continue;
+      await api.removeNetwork({ networkId: network.id });
+      this.#world.log.add("client", `removed network ${network.name}`);
+    }
+    if (networks.some(({ network, serviceNames }) => network?.name === name && serviceNames.length > 0)) return name;
+    await api.createNetwork({ spec: { name, ipv6: number % 8 === 1 } });
+    this.#world.log.add("client", `created network ${name}`);
+    return name;
   }
 
   async #change(api: Api, change: (spec: ServiceSpec) => ServiceSpec): Promise<void> {
@@ -164,7 +183,7 @@ export class Workload {
     return pick(this.#random, (await api.listServices({})).services);
   }
 
-  #spec(name: string): MessageInitShape<typeof ServiceSpecSchema> & { readonly name: string } {
+  #spec(name: string): SpecInit {
     const random = this.#random;
     const replicas = BigInt(integerBetween(random, 1, REPLICAS_MAX));
     if (chance(random, 0.15)) return this.#job(name, replicas);
@@ -184,7 +203,7 @@ export class Workload {
     };
   }
 
-  #job(name: string, totalCompletions: bigint): MessageInitShape<typeof ServiceSpecSchema> & { readonly name: string } {
+  #job(name: string, totalCompletions: bigint): SpecInit {
     const random = this.#random;
     const maxConcurrent = BigInt(integerBetween(random, 0, 3));
     return {
@@ -231,6 +250,12 @@ function needsHelp({ spec, service }: ServiceView): boolean {
   const paused = state === UpdateStatus_State.PAUSED || state === UpdateStatus_State.ROLLBACK_PAUSED;
   const good = isJob(spec) ? /^app:\d+-once$/ : /^app:\d+$/;
   return paused || !good.test(spec?.task?.container?.image ?? "");
+}
+
+function withNetwork(spec: SpecInit, target: string | undefined): SpecInit {
+  const whole = create(ServiceSpecSchema, spec);
+  if (target === undefined || !whole.task) return whole;
+  return { ...whole, task: { ...whole.task, networks: [create(NetworkAttachmentConfigSchema, { target })] } };
 }
 
 function withReplicas(spec: ServiceSpec, replicas: number): ServiceSpec {

@@ -1352,7 +1352,7 @@ export declare type NetworkServiceView = Message<"swarm.v1.NetworkServiceView"> 
 export declare const NetworkServiceViewSchema: GenMessage<NetworkServiceView>;
 
 /**
- * A task that is attached to a network and has not ended.
+ * A task that is attached to a network, is on its node, and has not ended.
  *
  * @generated from message swarm.v1.NetworkTaskView
  */
