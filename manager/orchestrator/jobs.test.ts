@@ -96,6 +96,14 @@ describe("a replicated job", () => {
     expect(decide({ tasks, mode: job(4n) })).toEqual(["+4@1"]);
   });
 
+  test("ends the successor of a task that completed though it was told to stop", () => {
+    const evicted = task(1, TaskState.COMPLETE, { desiredState: TaskState.SHUTDOWN });
+    const next = task(1, TaskState.READY, { attempt: 2n, desiredState: TaskState.READY });
+    expect(decide({ mode: job(1n), tasks: [evicted, next] })).toEqual(["1@1:SHUTDOWN"]);
+    const ended = task(1, TaskState.SHUTDOWN, { attempt: 2n, desiredState: TaskState.SHUTDOWN });
+    expect(decide({ mode: job(1n), tasks: [evicted, ended] })).toEqual([]);
+  });
+
   test("tries a failed slot again, as often as the policy says", () => {
     const failed = task(1, TaskState.FAILED);
     const two = [task(2, TaskState.COMPLETE), task(3, TaskState.COMPLETE)];

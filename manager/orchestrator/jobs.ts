@@ -3,7 +3,7 @@
  * the service's present iteration if it was made for its task_version or a later one: an update begins a new iteration and
  * ends what still runs of the old one. Pure.
  *
- *   slot:  completed in this iteration ───────── leave it for ever
+ *   slot:  completed in this iteration ───────── leave it for ever, end what else is there
  *          failed ── restart policy ──────────── successor (attempt + 1), or leave
  *          nothing of this iteration ─────────── a task, while fewer than max-concurrent are under way
  */
@@ -29,8 +29,11 @@ export function decideJob(given: ServiceSituation, slots: ReadonlyMap<SlotKey, S
       if (!done) for (const task of current) decision.desire(task, TaskState.SHUTDOWN);
     } else if (situation.service.stopped) {
       for (const task of current) if (isActive(task)) decision.desire(task, TaskState.SHUTDOWN);
-    } else if (done) wanted.delete(slot.key);
-    else if (current.length > 0) {
+    } else if (done) {
+      wanted.delete(slot.key);
+      // One that was told to stop may have completed all the same: who was to take its place has nothing to do.
+      for (const task of current) if (isActive(task)) decision.desire(task, TaskState.SHUTDOWN);
+    } else if (current.length > 0) {
       wanted.delete(slot.key);
       // The whole slot: a task waits for those of the old iteration as well.
       if (decideRunning(situation, slot, decision)) underWay += 1;
