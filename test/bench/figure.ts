@@ -2,7 +2,7 @@
 export interface Figure {
   readonly name: string;
   readonly value: number;
-  readonly unit: "ms" | "MB" | "KiB";
+  readonly unit: "ms" | "µs" | "MB" | "KiB";
   readonly goal?: number;
   readonly peer?: number;
 }

@@ -11,6 +11,7 @@ import { measureCluster } from "./cluster.ts";
 import { measureContainerStart } from "./container-start.ts";
 import { installDocker } from "./docker-engine.ts";
 import { type Figure, formatFigure, HEADING } from "./figure.ts";
+import { measureNetwork } from "./network.ts";
 import { measurePki } from "./pki.ts";
 import { measureScheduler } from "./scheduler.ts";
 import { measureStackConfig } from "./stack-config.ts";
@@ -25,6 +26,7 @@ const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => P
   agents: measureAgents,
   "stack-config": measureStackConfig,
   container: measureContainerStart,
+  network: measureNetwork,
   cluster: measureCluster,
   stack: measureStackDeploy,
 };

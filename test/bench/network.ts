@@ -1,0 +1,191 @@
+/**
+ * The network path: between containers of two hosts beside a bare VXLAN device between those hosts, a published port beside
+ * a server on the host itself, and the resolver. Hosts are network namespaces of one kernel, so all of a packet's cost is
+ * software, and every rule shows. What is compared takes turns: the machine's mood changes.
+ */
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { DnsServer } from "../../agent/dns/dns-server.ts";
+import { ServiceNames } from "../../agent/dns/names.ts";
+import { systemClock } from "../../common/base/clock.ts";
+import { newId, type TaskId } from "../../common/base/id.ts";
+import { silentLogger } from "../../common/base/logger.ts";
+import { systemRandom } from "../../common/base/random.ts";
+import { eventually } from "../eventually.ts";
+import { type ContainerStarted, Lab } from "../network-lab.ts";
+import type { Figure } from "./figure.ts";
+import { percentiles } from "./measure.ts";
+
+const execute = promisify(execFile);
+
+const ROUNDS = 5;
+const SECONDS = 2;
+const TASKS = ["10.0.1.11", "10.0.1.12"] as const;
+const HOSTS = ["192.0.2.1", "192.0.2.2"] as const;
+const VIP = "10.0.1.2";
+/** 1 / 0.9: nine tenths of the throughput take that much longer. */
+const SHARE = 0.9;
+
+export async function measureNetwork(): Promise<readonly Figure[]> {
+  await using lab = await Lab.open(2);
+  const containers = await openHosts(lab);
+  return [
+    ...(await measurePath(lab, containers)),
+    ...(await measurePublished(lab, containers)),
+    ...(await measureNames(lab.directory)),
+  ];
+}
+
+/** One container on each host, on one network; a bare VXLAN device beside it. */
+async function openHosts(lab: Lab): Promise<readonly ContainerStarted[]> {
+  const containers: ContainerStarted[] = [];
+  for (const [index, host] of lab.hosts.entries()) {
+    await host.ask({ do: "open", pool: "10.224.0.0/12", local: host.address });
+    const task = { taskId: newId<TaskId>(systemRandom), addresses: [`${TASKS[index]}/24`] };
+    containers.push((await host.ask({ do: "attach", task, command: ["sleep", "1000"] })) as ContainerStarted);
+    const other = 1 - index;
+    await host.ask({
+      do: "cluster",
+      cluster: {
+        networks: [{ subnet: "10.0.1.0/24" }],
+        hosts: [HOSTS[other] ?? ""],
+        remote: { [TASKS[other] ?? ""]: HOSTS[other] ?? "" },
+        virtual: { [VIP]: [TASKS[1]] },
+        published: [
+          { protocol: "tcp", port: 8081, targets: [{ address: TASKS[0], port: 80 }] },
+          { protocol: "tcp", port: 8082, targets: [{ address: TASKS[1], port: 80 }] },
+        ],
+        served: TASKS.map((address) => `${address}:80`),
+      },
+    });
+    const bare = ["type", "vxlan", "id", "77", "dstport", "4789", "remote", HOSTS[other] ?? "", "local", host.address];
+    await host.run("ip", "link", "add", "bare", ...bare);
+    await host.run("ip", "addr", "add", `172.31.0.${index + 1}/24`, "dev", "bare");
+    await host.run("ip", "link", "set", "bare", "up");
+  }
+  return containers;
+}
+
+async function measurePath(lab: Lab, [near, far]: readonly ContainerStarted[]): Promise<readonly Figure[]> {
+  if (near === undefined || far === undefined) throw new Error("no containers");
+  lab.startIn(far, "qperf");
+  lab.start(lab.hosts[1]?.namespace ?? "", "qperf");
+  const ways = {
+    bare: (test: string) => lab.inHost(...qperf("172.31.0.2", test)),
+    direct: (test: string) => lab.inContainer(near, ...qperf(TASKS[1], test)),
+  };
+  for (const ask of Object.values(ways)) await eventually(() => ask("tcp_lat"), { timeoutMs: 20_000 });
+  const read: Record<string, number[]> = {};
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, ask] of Object.entries(ways)) {
+      for (const test of ["tcp_lat", "udp_lat", "tcp_bw"]) {
+        const key = `${name} ${test}`;
+        read[key] = [...(read[key] ?? []), reading(await ask(test))];
+      }
+    }
+  }
+  const best = (key: string) => Math.min(...(read[key] ?? [Number.NaN]));
+  return [
+    ...["tcp", "udp"].map((kind): Figure => {
+      const peer = best(`bare ${kind}_lat`);
+      const name = `container to container, two hosts: ${kind} one way`;
+      return { name, value: best(`direct ${kind}_lat`), unit: "µs", goal: peer * 1.1, peer };
+    }),
+    {
+      name: "container to container, two hosts: tcp, 1 GB",
+      value: best("direct tcp_bw"),
+      unit: "ms",
+      goal: best("bare tcp_bw") / SHARE,
+      peer: best("bare tcp_bw"),
+    },
+  ];
+}
+
+function qperf(host: string, test: string): readonly string[] {
+  return ["timeout", "15", "qperf", "-t", String(SECONDS), host, test];
+}
+
+/** Microseconds one way, or ms for a GB. */
+function reading(output: string): number {
+  const [, number = "NaN", unit = ""] = /(?:latency|bw)\s+=\s+([\d.]+) (\S+)/.exec(output) ?? [];
+  const scale: Readonly<Record<string, number>> = { ns: 1e-3, us: 1, ms: 1e3, "GB/sec": 1, "MB/sec": 1e-3 };
+  const value = Number(number) * (scale[unit] ?? Number.NaN);
+  return unit.endsWith("/sec") ? 1_000 / value : value;
+}
+
+/** wrk on host 1: to the tasks' own addresses, and to them by published ports. */
+async function measurePublished(lab: Lab, containers: readonly ContainerStarted[]): Promise<readonly Figure[]> {
+  const settings = join(lab.directory, "nginx.conf");
+  await writeFile(
+    settings,
+    `daemon off; worker_processes 1; pid /dev/null; error_log /dev/null;
+events { worker_connections 1024; }
+http { access_log off; keepalive_requests 1000000; server { listen 80; location / { return 200 "hello"; } } }`,
+  );
+  const nginx = ["nginx", "-c", settings] as const;
+  for (const container of containers) lab.startIn(container, ...nginx);
+  for (const setting of ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"]) {
+    await lab.inHost("sysctl", "-qw", setting);
+  }
+  const places = {
+    "direct here": `${TASKS[0]}:80`,
+    here: `${HOSTS[0]}:8081`,
+    "direct elsewhere": `${TASKS[1]}:80`,
+    elsewhere: `${HOSTS[0]}:8082`,
+  };
+  for (const place of Object.values(places)) await eventually(() => lab.inHost("curl", "-sf", `http://${place}/`));
+  const read: Record<string, number[]> = {};
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, place] of Object.entries(places)) {
+      for (const close of [false, true]) {
+        const header = close ? ["-H", "Connection: close"] : [];
+        const command = ["wrk", "-t", "1", "-c", "16", "-d", String(SECONDS), ...header, `http://${place}/`];
+        const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(await lab.inHost(...command))?.[1]);
+        const key = `${name} ${close ? "connections" : "requests"}`;
+        read[key] = [...(read[key] ?? []), 1e6 / rate];
+      }
+    }
+  }
+  const best = (key: string) => Math.min(...(read[key] ?? [Number.NaN]));
+  return ["requests", "connections"].flatMap((kind) =>
+    ["here", "elsewhere"].map((place): Figure => {
+      const peer = best(`direct ${place} ${kind}`);
+      const name = `published port, task ${place}: ${kind === "requests" ? "a request" : "a connection"}`;
+      return { name, value: best(`${place} ${kind}`), unit: "µs", goal: peer / 0.95, peer };
+    }),
+  );
+}
+
+/** The resolver on loopback, asked by dnsperf where that is installed. */
+async function measureNames(directory: string): Promise<readonly Figure[]> {
+  const world = { clock: systemClock, random: systemRandom, logger: silentLogger };
+  await using server = await DnsServer.open({ ...world, address: "127.0.0.1", listenPort: 0, servers: () => [] });
+  const services = Array.from({ length: 1_000 }, (_, index) => ({
+    ...{ serviceId: `s${index}`, name: `service-${index}` },
+    networks: [{ networkId: "n", addresses: [`10.1.${index >> 8}.${index & 255}`], aliases: [] }],
+  }));
+  const clients = [{ addresses: ["127.0.0.1"], networkIds: ["n"], forwards: true, servers: [] }];
+  server.setNames(new ServiceNames({ networks: [{ networkId: "n", name: "net" }], services, tasks: [], clients }));
+  const questions = join(directory, "questions");
+  await writeFile(questions, services.map(({ name }) => `${name} A`).join("\n"));
+  const command = ["-d", questions, "-s", "127.0.0.1", "-p", String(server.port), "-l", "5", "-c", "8", "-q", "64"];
+  const asking = spawn("dnsperf", command, { stdio: ["ignore", "pipe", "inherit"] });
+  let output = "";
+  asking.stdout.on("data", (part: Buffer) => {
+    output += part.toString();
+  });
+  await once(asking, "close");
+  const rate = Number(/Queries per second:\s+([\d.]+)/.exec(output)?.[1]);
+  const latencies: number[] = [];
+  for (let index = 0; index < 200; index++) {
+    const { stdout } = await execute("dig", ["@127.0.0.1", "-p", String(server.port), "-u", `service-${index}`]);
+    latencies.push(Number(/Query time: (\d+) usec/.exec(stdout)?.[1]) / 1_000);
+  }
+  return [
+    { name: "names: one answer of many", value: 1e6 / rate, unit: "µs", goal: 50 },
+    { name: "names: an answer, p99", value: percentiles(latencies).p99, unit: "ms", goal: 1 },
+  ];
+}
