@@ -2,13 +2,13 @@
  * Goal: services on networks find each other by name on any node, reach each other, and nobody else. Method: five hosts,
  * and Debian's nginx and redis with curl, dig and redis-cli as a user would have them: in tasks of their own.
  */
-import { copyFileSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { eventually } from "../eventually.ts";
 import { isRoot, rootTest } from "../privileges.ts";
 import { SoftwareImages } from "../software.ts";
-import { TestCluster } from "./cluster.ts";
+import { type Host, TestCluster } from "./cluster.ts";
 
 let cluster: TestCluster;
 
@@ -40,13 +40,18 @@ async function create(name: string, flags: readonly string[], ...image: readonly
   await cluster.swarmctl("service", "create", "--name", name, ...flags, ...image);
 }
 
-/** Where a service's only task runs: the pid of its first process. */
+const processes = new Map<string, string>();
+
+/** The first process of a service's only task. */
 async function processOf(service: string): Promise<string> {
+  const known = processes.get(service);
+  if (known !== undefined && existsSync(`/proc/${known}/ns/net`)) return known;
   const [place = ""] = await cluster.tasks(service);
   const ids = await cluster.swarmctl("service", "ps", service, "--filter", "desired-state=running", "--no-trunc", "-q");
   const lines = await cluster.containers(place.split(" ")[1] ?? "");
   const own = lines.map((line) => line.split(" ")[0] ?? "").find((pid) => environ(pid).includes(ids.trim()));
   if (own === undefined) throw new Error(`${service} has no process`);
+  processes.set(service, own);
   return own;
 }
 
@@ -152,6 +157,71 @@ describe("changes", () => {
     await cluster.nodesReady(5);
     await eventually(async () => expect(await inside("onfront", `${FETCH} http://web/`)).toBe("nginx one"));
   });
+});
+
+describe("what breaks is mended within ten seconds", () => {
+  /** Each of web's tasks answers, over its virtual address and each by its own. */
+  async function allGreen(): Promise<void> {
+    const tasks = (await inside("onfront", "dig +short tasks.web")).split("\n");
+    expect(tasks).toHaveLength(4);
+    for (const address of ["web", ...tasks]) {
+      expect(await inside("onfront", `${FETCH} http://${address}/`)).toBe("nginx one");
+    }
+  }
+
+  async function hostOf(service: string): Promise<Host> {
+    const [place = ""] = await cluster.tasks(service);
+    return cluster.host(place.split(" ")[1] ?? "");
+  }
+
+  rootTest.each([
+    ["rules", "nft flush ruleset"],
+    ["the device to other hosts", "ip link delete swarm0"],
+    ["routes and neighbours", "ip route flush proto 83; ip neigh flush dev swarm0 nud permanent"],
+    ["routing rules", "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"],
+    ["tracked connections", "conntrack -F"],
+    ["forwarding", "sysctl -w net.ipv4.ip_forward=0"],
+    [
+      "what hosts are behind it",
+      "bridge fdb flush dev swarm0 || bridge fdb show dev swarm0 | while read -r mac _ host _; do bridge fdb del $mac dev swarm0; done",
+    ],
+  ])("%s", async (_, damage) => {
+    const host = await hostOf("onfront");
+    const done = await cluster.execOn(host, "sh", "-c", damage);
+    expect(done.code, done.stderr).toBe(0);
+    await eventually(allGreen, { timeoutMs: 10_000 });
+  });
+
+  rootTest("a node that is cut off drops out, and is back when it is", async () => {
+    const onfront = (await hostOf("onfront")).name;
+    const far = (await cluster.tasks("web")).map((task) => task.split(" ")[1]).find((node) => node !== onfront) ?? "";
+    cluster.setLink(cluster.host(far), "down");
+    const loop = `{ for i in $(seq 8); do curl -sS -m 1 http://web/ >/dev/null || echo lost; done; echo done; }`;
+    await eventually(async () => expect(await inside("onfront", loop)).toBe("done"), { timeoutMs: 15_000 });
+    cluster.setLink(cluster.host(far), "up");
+    await cluster.nodesReady(5);
+    await eventually(allGreen, { timeoutMs: 20_000 });
+  });
+});
+
+rootTest("a network without free addresses says so; tasks on others go on", async () => {
+  // Six addresses, of which one is the gateway's and one the service's own.
+  await cluster.swarmctl("network", "create", "-d", "overlay", "--subnet", "10.77.0.0/29", "small");
+  await create("crowd", ["--network", "small", "--replicas", "6", "--detach"], "debian/nginx:one");
+  await eventually(async () => {
+    const shown = await cluster.swarmctl(
+      "service",
+      "ps",
+      "crowd",
+      "--no-trunc",
+      "--format",
+      "{{.CurrentState}} {{.Error}}",
+    );
+    expect(shown).toMatch(/10\.77\.0\.0\/29/);
+    expect(shown.match(/^Running/gm)?.length).toBe(4);
+  });
+  await create("elsewhere", ["--network", "front"], "debian/nginx:one");
+  await cluster.swarmctl("service", "rm", "crowd", "elsewhere");
 });
 
 rootTest("a network in use is not removed; one that is not is, and its addresses come back", async () => {
