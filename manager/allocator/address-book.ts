@@ -2,7 +2,7 @@
  * Every address of the cluster that is taken, and by which task or service. Networks overlap nowhere, so an address needs no
  * network beside it, and what a removed network's tasks still have nobody else gets.
  */
-import { formatIpAddress, type IpAddress, type IpPrefix, networkOf, sizeOf } from "../../common/model/ip-prefix.ts";
+import { formatIpAddress, type IpPrefix, networkOf, parseIpAddress, sizeOf } from "../../common/model/ip-prefix.ts";
 
 /** IPv4 addresses as numbers, of which there may be a million; IPv6 ones as text. */
 type AddressKey = number | string;
@@ -66,6 +66,10 @@ export class AddressRange {
   /** The first address of the range, and how many it has. */
   readonly #first: bigint;
   readonly #size: number;
+  /** The same for IPv4: BigInts would take most of the time that a task takes. */
+  readonly #firstNumber: number;
+  /** What addresses begin with that differ from the subnet's in their last 32 bits only; undefined where that depends. */
+  readonly #ipv6Base: string | undefined;
   #cursor = -1;
   /** The book's releases when nothing was free. */
   #fullAt: number | undefined;
@@ -82,6 +86,8 @@ export class AddressRange {
     const last = within.value + sizeOf(within);
     this.#first = first;
     this.#size = Math.min(Number((last < end ? last : end) - first), IPV6_SIZE_MAX);
+    this.#firstNumber = subnet.family === 4 ? Number(first) : 0;
+    this.#ipv6Base = subnet.family === 6 && within.value === whole.value ? ipv6Base(whole) : undefined;
   }
 
   /** Takes a free address with the subnet's prefix length ("10.0.1.7/24"); undefined when none is left. */
@@ -100,18 +106,52 @@ export class AddressRange {
   }
 
   /** Goes on after an address that the store has. */
-  passOver({ family, value }: IpAddress): void {
-    const offset = Number(value - this.#first);
-    if (family === this.#subnet.family && offset > this.#cursor && offset < this.#size) this.#cursor = offset;
+  passOver(address: string): void {
+    const offset = this.#offsetOf(keyOf(address));
+    if (offset !== undefined && offset > this.#cursor && offset < this.#size) this.#cursor = offset;
+  }
+
+  #offsetOf(key: AddressKey): number | undefined {
+    if (typeof key === "number") return this.#subnet.family === 4 ? key - this.#firstNumber : undefined;
+    if (this.#subnet.family === 4) return undefined;
+    const low = this.#ipv6Base !== undefined && key.startsWith(this.#ipv6Base) ? key.slice(this.#ipv6Base.length) : "";
+    const groups = low.split(":");
+    // The subnet's own address is no part of the range.
+    if (low !== "" && groups.length <= 2) {
+      return groups.reduce((sum, group) => sum * 0x10000 + Number.parseInt(group, 16), 0) - 1;
+    }
+    const value = parseIpAddress(key)?.value;
+    return value === undefined ? undefined : Number(value - this.#first);
   }
 
   #keyAt(offset: number): AddressKey {
-    return this.#subnet.family === 4 ? Number(this.#first) + offset : this.#textAt(offset);
+    return this.#subnet.family === 4 ? this.#firstNumber + offset : this.#textAt(offset);
   }
 
   #textAt(offset: number): string {
-    return formatIpAddress({ family: this.#subnet.family, value: this.#first + BigInt(offset) });
+    if (this.#subnet.family === 4) return formatIpv4(this.#firstNumber + offset);
+    if (this.#ipv6Base !== undefined) return `${this.#ipv6Base}${lowGroups(offset + 1)}`;
+    return formatIpAddress({ family: 6, value: this.#first + BigInt(offset) });
   }
+}
+
+function formatIpv4(number: number): string {
+  return `${number >>> 24}.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}`;
+}
+
+/** "fd00::" of fd00::/64; undefined where the texts of its addresses do not all begin with the subnet's. */
+function ipv6Base(subnet: IpPrefix): string | undefined {
+  const base = formatIpAddress(subnet);
+  const text = (low: bigint) => formatIpAddress({ family: 6, value: subnet.value + low });
+  const samples = [1, 0xffff, 0x10000, IPV6_SIZE_MAX - 1];
+  const isPlain = base.endsWith("::") && samples.every((low) => text(BigInt(low)) === base + lowGroups(low));
+  return isPlain ? base : undefined;
+}
+
+/** "1f", "2:1f". */
+function lowGroups(low: number): string {
+  const last = (low % 0x10000).toString(16);
+  return low < 0x10000 ? last : `${Math.floor(low / 0x10000).toString(16)}:${last}`;
 }
 
 function keyOf(address: string): AddressKey {

@@ -7,7 +7,6 @@
  *   … that are all internal, with published ports         one of the pool beside them: ports lead there
  *   service with mode vip, no job                         one on each network
  */
-import { create } from "@bufbuild/protobuf";
 import { SwarmError } from "../../common/base/error.ts";
 import { ADDRESS_POOL_DEFAULT } from "../../common/model/defaults.ts";
 import { parseIpPrefix } from "../../common/model/ip-prefix.ts";
@@ -21,13 +20,7 @@ import {
 } from "../../common/model/networks.ts";
 import { isTerminal } from "../../common/model/task-state.ts";
 import { hostProblem } from "../../common/model/validate-network.ts";
-import {
-  type Network,
-  type NetworkAddresses,
-  NetworkAddressesSchema,
-  type Service,
-  type Task,
-} from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Network, NetworkAddresses, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type IpamConfig, NodeStatus_State, type ServiceSpec, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
 import { AddressBook, AddressRange } from "./address-book.ts";
@@ -73,7 +66,7 @@ export class Addresses {
         // A fixed address is in each of a slot's tasks: it is the one's that lives.
         if (holder === undefined || !isInUse(view, holder)) this.#book.take(address, task.id);
       }
-      if (task.address !== "") passOver(this.#pool, [task.address]);
+      if (task.address !== "") this.#pool.passOver(task.address);
       for (const addresses of task.networks) this.#passOver(view, addresses);
     }
   }
@@ -156,7 +149,7 @@ export class Addresses {
     }
     const outside = wanted.find((address) => !network.ipam.some(({ subnet }) => isIPv6(address) === isIPv6(subnet)));
     if (outside !== undefined) return giveBack(`has no subnet for ${outside}`);
-    return { ok: true, addresses: create(NetworkAddressesSchema, { networkId: network.id, addresses }) };
+    return { ok: true, addresses: { $typeName: "swarm.v1.NetworkAddresses", networkId: network.id, addresses } };
   }
 
   #fixedProblem(
@@ -183,7 +176,8 @@ export class Addresses {
 
   #passOver(view: AddressView, { networkId, addresses }: NetworkAddresses): void {
     const network = view.networks.get(networkId);
-    if (network) for (const range of this.#rangesOf(network)) passOver(range, addresses);
+    if (!network) return;
+    for (const range of this.#rangesOf(network)) for (const address of addresses) range.passOver(address);
   }
 }
 
@@ -234,13 +228,6 @@ function rangeOf(book: AddressBook, config: Pick<IpamConfig, "subnet" | "gateway
   if (!subnet) throw new SwarmError("data_loss", `${config.subnet} is not a subnet`);
   const reserved = [config.gateway, ...Object.values(config.auxAddresses)].filter((address) => address !== "");
   return new AddressRange(book, { subnet, range: parseIpPrefix(config.ipRange), reserved });
-}
-
-function passOver(range: AddressRange, addresses: readonly string[]): void {
-  for (const address of addresses) {
-    const prefix = parseIpPrefix(address);
-    if (prefix) range.passOver(prefix);
-  }
 }
 
 function isIPv6(address: string): boolean {

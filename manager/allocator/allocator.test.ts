@@ -97,13 +97,14 @@ class World {
   }
 
   /** One pass over everything. */
-  pass(outcome: "applied" | "refused" = "applied"): void {
-    const { groups } = this.#allocator.decide(this.view, [...this.view.services.keys()]);
+  pass(outcome: "applied" | "refused" = "applied"): { readonly written: number; readonly wakeupsMs: number[] } {
+    const { groups, wakeups } = this.#allocator.decide(this.view, [...this.view.services.keys()]);
     for (const group of groups) {
       if (Array.isArray(group) || !("type" in group) || group.type !== "update") throw new Error("updates only");
       if (outcome === "refused") this.#allocator.refused(group, this.view);
       else if (group.kind === "task" || group.kind === "service") this.put(group.kind, group.object.id, group.object);
     }
+    return { written: groups.length, wakeupsMs: wakeups.map(({ delayMs }) => delayMs) };
   }
 
   settle(): void {
@@ -203,6 +204,20 @@ describe("addresses that are taken", () => {
     world.remove("task", tasks[1] ?? "");
     world.settle();
     expect(world.at(tasks[4] ?? "")).toBe("PENDING 10.0.1.4/29");
+  });
+
+  test("thousands that wait keep nobody busy, and take nobody's turn", () => {
+    const world = new World();
+    world.network("small", "10.0.1.0/29");
+    world.network("large", "10.1.0.0/16");
+    world.service("web", ["small"]);
+    world.service("api", ["large"]);
+    for (let slot = 1; slot <= 6_000; slot++) world.task("web", slot);
+    const api = world.task("api", 1);
+    world.settle();
+    world.settle();
+    expect(world.at(api)).toBe("PENDING 10.1.0.3/16");
+    expect(world.pass()).toEqual({ written: 0, wakeupsMs: [1_000] });
   });
 
   test("the nodes' own network, too", () => {

@@ -11,7 +11,14 @@ import type { Change } from "../store/changes.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { TaskSet } from "../task-set.ts";
-import { Addresses, areVipsCurrent, heldByService, heldByTask } from "./addresses.ts";
+import {
+  Addresses,
+  type Allocation,
+  areVipsCurrent,
+  heldByService,
+  heldByTask,
+  type TaskAddresses,
+} from "./addresses.ts";
 import { allocatePorts, portKey } from "./ports.ts";
 
 /** How many tasks one pass moves on, so that the event loop gets its turn. */
@@ -63,11 +70,10 @@ export class Allocator implements Loop {
       const spec = service && view.specVersion(serviceId, service.specVersion);
       if (!service || !spec) continue;
       const problem = this.#decideEndpoint(round, service, spec);
-      const tasks = [...this.#new.of(serviceId)].slice(0, budget);
-      budget -= tasks.length;
-      const waiting = this.#decideTasks(round, tasks, problem);
-      if (tasks.length < this.#new.of(serviceId).size) wakeups.push({ key: serviceId, delayMs: 0 });
-      else if (waiting || problem !== undefined) wakeups.push({ key: serviceId, delayMs: RETRY_MS });
+      const { written, left } = this.#decideTasks(round, serviceId, budget, problem);
+      budget -= written;
+      if (left === "more") wakeups.push({ key: serviceId, delayMs: 0 });
+      else if (left === "waiting" || problem !== undefined) wakeups.push({ key: serviceId, delayMs: RETRY_MS });
     }
     return { groups: round.groups, wakeups };
   }
@@ -110,26 +116,40 @@ export class Allocator implements Loop {
     return undefined;
   }
 
-  /** Moves NEW tasks on, or has them say why they cannot; true: some must be looked at again. */
-  #decideTasks({ view, addresses, groups }: Round, taskIds: readonly string[], problem: string | undefined): boolean {
-    let waiting = false;
-    for (const taskId of taskIds) {
+  /** Moves NEW tasks on, or has them say why they cannot; writes at most `budget` of them. */
+  #decideTasks(
+    { view, addresses, groups }: Round,
+    serviceId: string,
+    budget: number,
+    problem: string | undefined,
+  ): { readonly written: number; readonly left: "none" | "waiting" | "more" } {
+    const before = groups.length;
+    let left: "none" | "waiting" = "none";
+    // What one task of a version is refused the next one is refused as well.
+    const refusals = new Map<bigint, string>();
+    for (const taskId of this.#new.of(serviceId)) {
       const task = view.tasks.get(taskId);
       if (!task || !isNew(task)) continue;
-      const spec = view.specVersion(task.serviceId, task.specVersion)?.spec;
-      const given = problem === undefined ? addresses.forTask(view, task, spec) : ({ ok: false, problem } as const);
+      if (groups.length - before >= budget) return { written: groups.length - before, left: "more" };
+      const refusal = problem ?? refusals.get(task.specVersion);
+      const given = refusal === undefined ? this.#addressesFor(view, addresses, task) : refused(refusal);
       if (given.ok) {
         const { address, networks } = given;
         const status = this.#status(TaskState.PENDING, "pending task scheduling");
         groups.push({ type: "update", kind: "task", object: { ...task, address, networks, status } });
         continue;
       }
-      waiting = true;
+      left = "waiting";
+      refusals.set(task.specVersion, given.problem);
       if (task.status?.error === given.problem) continue;
       const status = this.#status(TaskState.NEW, "pending network allocation", given.problem);
       groups.push({ type: "update", kind: "task", object: { ...task, status } });
     }
-    return waiting;
+    return { written: groups.length - before, left };
+  }
+
+  #addressesFor(view: View, addresses: Addresses, task: Task): Allocation<TaskAddresses> {
+    return addresses.forTask(view, task, view.specVersion(task.serviceId, task.specVersion)?.spec);
   }
 
   #status(state: TaskState, message: string, error = ""): TaskStatus {
@@ -155,6 +175,10 @@ interface Round {
   readonly view: View;
   readonly addresses: Addresses;
   readonly groups: ProposalGroup[];
+}
+
+function refused(problem: string): Allocation<TaskAddresses> {
+  return { ok: false, problem };
 }
 
 function isNew(task: Task): boolean {
