@@ -29,6 +29,7 @@ beforeAll(async () => {
       "demo/web:1",
     );
   }
+  await swarmctl("network", "create", "front");
   await swarmctl("context", "create", "--host", plane.host, "here");
   await runSwarmctl(["config", "create", "motd", "-"], { environment: environment(), stdin: "hello" });
 });
@@ -54,6 +55,10 @@ test.each<[string, string[]]>([
   ["servi", ["service"]],
   ["service r", ["restart", "rm", "rollback"]],
   ["service frob ", []],
+  ["network rm fr", ["front"]],
+  ["network connect front ", ["web", "worker"]],
+  ["service create --network ", ["bridge", "front", "host", "ingress", "none"]],
+  ["service update --session-affinity ", ["none", "client-ip"]],
   ["node update --avail", ["--availability"]],
   ["node update --availability ", ["active", "pause", "drain"]],
   ["node update --availability=dr", ["--availability=drain"]],

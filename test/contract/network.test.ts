@@ -283,6 +283,34 @@ test("a stack's network that cannot be is refused before anything is made", asyn
   await swarmctl("network rm taken");
 });
 
+test("IPv6 beside IPv4: a subnet of its own, and an address of each for tasks", async () => {
+  await swarmctl("network create --ipv6 six");
+  const [shown] = await inspect("six");
+  expect(shown).toMatchObject({
+    EnableIPv6: true,
+    IPAM: { Config: [{}, { Subnet: expect.stringMatching(/^fd[0-9a-f:]+::\/64$/) }] },
+  });
+  expect(await swarmctl("service create --name web --network six demo/web:1")).toMatchObject({ code: 0 });
+  const [{ Services }] = await inspect("-v six");
+  const addresses = [expect.stringMatching(/^10\.0\./), expect.stringMatching(/^fd[0-9a-f:]+$/)];
+  expect(Services.web).toMatchObject({ VirtualIPs: addresses, Tasks: [{ Addresses: addresses }] });
+  await swarmctl("service rm web");
+  expect(await swarmctl("network rm six")).toMatchObject({ code: 0 });
+});
+
+test("a full network is said in service ps, and holds nobody else up", async () => {
+  await swarmctl("network create --subnet 10.63.0.0/29 small");
+  const create = "service create -d --network small --replicas";
+  expect(await swarmctl(`${create} 9 --name many demo/web:1`)).toMatchObject({ code: 0 });
+  await eventually(async () => {
+    const errors = await lines("service ps many --no-trunc --format {{.Error}}");
+    expect(errors.filter((error) => error.includes("network small: no free address in 10.63.0.0/29"))).toHaveLength(5);
+  });
+  expect(await swarmctl("service create --name other demo/web:1")).toMatchObject({ code: 0 });
+  await swarmctl("service rm many other");
+  expect(await swarmctl("network rm small")).toMatchObject({ code: 0 });
+});
+
 test("a service on a network: by name, by beginning of an id, never by what is not there", async () => {
   const id = (await swarmctl("network create back")).out.trim();
   await swarmctl("network create front");
