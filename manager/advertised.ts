@@ -10,6 +10,12 @@ export type Interfaces = Readonly<Record<string, readonly NetworkInterfaceInfo[]
 export const MANAGER_PORT = 2377;
 
 /**
+ * The etcds of managers meet at this distance from the managers' port: 2378 for 2377. Not at etcd's own 2380, which the etcd that
+ * Debian's package starts has on every host where it was installed.
+ */
+export const PEER_PORT_OFFSET = 1;
+
+/**
  * "host:port" that others reach, from what an operator said (an address, a name, an interface; with a port or without) or,
  * when that is empty, from where the manager listens.
  * @throws invalid_argument: it is not said, and this host has several addresses; or an interface without one.

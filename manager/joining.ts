@@ -7,15 +7,10 @@ import type { NodeId } from "../common/base/id.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
 import { createClient } from "../common/rpc/service.ts";
 import { type JoinManagersResponse, ManagerPeers } from "../proto/gen/swarm/v1/ca_pb.js";
-import { advertisedAddress, MANAGER_PORT } from "./advertised.ts";
+import { advertisedAddress, MANAGER_PORT, PEER_PORT_OFFSET } from "./advertised.ts";
 import type { Membership } from "./membership.ts";
 import { peerUrl } from "./store/embedded-etcd.ts";
 
-/**
- * The etcds of managers meet at this distance from the managers' port: 2378 for 2377. Not at etcd's own 2380, which the etcd that
- * Debian's package starts has on every host where it was installed.
- */
-const PEER_PORT_OFFSET = 1;
 const JOIN_CALL_MS_MAX = 20_000;
 
 /** Where a manager is reached, and its etcd. */

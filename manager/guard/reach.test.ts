@@ -226,7 +226,7 @@ describe("specs", () => {
     ["oom", container({ oomScoreAdj: -1 }), "a negative oom_score_adj would"],
     ["the host's port", port(22), "published port 22 would"],
     ["the managers' port", port(2377), "published port 2377 would"],
-    ["their etcds'", port(2380), "published port 2380 would"],
+    ["their etcds'", port(2378), "published port 2378 would"],
     ["another's network", { task: { networks: [{ target: "bank_front" }] } }, 'network "bank_front" is not of these'],
     ["another's dependency", { dependsOn: [{ service: "bank_db" }] }, 'service "bank_db" is not of these'],
   ])("not within: %s", (_, spec, message) => {

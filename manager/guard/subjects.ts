@@ -6,6 +6,7 @@ import { isPredefinedNetwork, overlayNetworks } from "../../common/model/network
 import type { StackRequest } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Config, Network, Secret, Service, StackContent, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import type { NetworkSpec, ServiceSpec, VolumeSpec } from "../../proto/gen/swarm/v1/types_pb.js";
+import { PEER_PORT_OFFSET } from "../advertised.ts";
 import { networkLookup, serviceLookup, taskLookup } from "../control/lookups.ts";
 import { heldPorts } from "../control/port-conflicts.ts";
 import { type Lookup, resolveReference } from "../control/references.ts";
@@ -17,9 +18,6 @@ import { isOfNetworkPools } from "../subnets.ts";
 import { volumeSources } from "../volume-names.ts";
 import { hostPorts, leadsElsewhere, privilegesOf } from "./privileges.ts";
 import type { ObjectKind, Subject } from "./reach.ts";
-
-/** The managers' etcds meet so far from the managers' own port. */
-const PEER_PORT_OFFSET = 3;
 
 /** What is of the whole cluster: "nodes". */
 export function cluster(what: string): readonly Subject[] {
