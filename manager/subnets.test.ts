@@ -7,7 +7,7 @@ import { overlaps, parseIpPrefix } from "../common/model/ip-prefix.ts";
 import { ClusterSchema, NetworkSchema, NodeSchema } from "../proto/gen/swarm/v1/objects_pb.js";
 import { NetworkSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { ViewState } from "./store/view.ts";
-import { SubnetPlanner } from "./subnets.ts";
+import { overlappingRoutes, SubnetPlanner } from "./subnets.ts";
 
 type Settings = { networkPools?: string[]; networkPrefixLength?: number; addressPool?: string };
 const id = (digit: string) => digit.repeat(25);
@@ -43,7 +43,7 @@ test("subnets come one after the other, and one that was given back comes back l
   expect(make(view, "d")).toEqual(["10.0.3.0/24 10.0.3.1"]);
   expect(make(view, "e")).toEqual(["10.0.0.0/24 10.0.0.1"]);
   expect(make(view, "f")).toEqual([
-    "ipam: no free /24 in 10.0.0.0/22: give a subnet (--subnet), or more pools (swarm update --default-addr-pool)",
+    "ipam: no free /24 in 10.0.0.0/22, where there are network b (10.0.1.0/24), network c (10.0.2.0/24), network d (10.0.3.0/24), …: give a subnet (--subnet), or more pools (swarm update --default-addr-pool)",
   ]);
 });
 
@@ -70,6 +70,20 @@ test.each([
   const view = viewWith({}, "192.168.1.0/24");
   make(view, "first");
   expect(make(view, "second", { ipam: [{ subnet }] })).toEqual([problem]);
+});
+
+test("a host that routes a whole pool is named", () => {
+  const [problem] = make(viewWith({}, "10.0.0.0/8", "10.9.0.0/16"), "front");
+  expect(problem).toMatch(/^ipam: no free \/24 in 10\.0\.0\.0\/8, where there are 10\.0\.0\.0\/8 on h1, /);
+});
+
+test("a route that came later is found", () => {
+  const view = viewWith({});
+  make(view, "front");
+  const network = view.networks.get("front".padEnd(25, "0"));
+  const description = { hostname: "h2", routes: ["10.0.0.128/25", "10.1.0.0/24"] };
+  view.put("node", id("o"), create(NodeSchema, { id: id("o"), description }), 2);
+  expect(network && overlappingRoutes(view, network)).toEqual(["10.0.0.128/25 on h2"]);
 });
 
 test("IPv6 without a subnet is of the range that is nobody's", () => {

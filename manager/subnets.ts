@@ -22,7 +22,7 @@ import {
   sizeOf,
 } from "../common/model/ip-prefix.ts";
 import { gatewayOf } from "../common/model/networks.ts";
-import { type ClusterSpec, IpamSchema } from "../proto/gen/swarm/v1/objects_pb.js";
+import { type ClusterSpec, IpamSchema, type Network } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type IpamConfig, IpamConfigSchema, type NetworkSpec } from "../proto/gen/swarm/v1/types_pb.js";
 import type { Proposal } from "./store/proposal.ts";
 import type { View } from "./store/view.ts";
@@ -144,7 +144,15 @@ export class SubnetPlanner {
   #exhausted(family: 4 | 6): string {
     if (family === 6) return "no free IPv6 subnet was found: give one";
     const pools = this.#pools.map(formatIpPrefix).join(", ");
-    return `no free /${this.#length} in ${pools}: give a subnet (--subnet), or more pools (swarm update --default-addr-pool)`;
+    const taken = this.#taken
+      .filter(({ prefix }) => this.#pools.some((pool) => overlaps(pool, prefix)))
+      .sort((left, right) => left.prefix.length - right.prefix.length)
+      .slice(0, OVERLAPS_SHOWN_MAX)
+      .map(({ what }) => what);
+    return (
+      `no free /${this.#length} in ${pools}, where there are ${taken.join(", ")}, …: ` +
+      "give a subnet (--subnet), or more pools (swarm update --default-addr-pool)"
+    );
   }
 }
 
@@ -159,6 +167,14 @@ function poolsOf(settings: ClusterSpec | undefined): readonly string[] {
   return settings?.networkPools.length ? settings.networkPools : NETWORK_POOLS_DEFAULT;
 }
 
+/** Routes of hosts that a network has come to overlap, since a node joined or changed: "10.0.0.0/16 on host1". */
+export function overlappingRoutes({ nodes }: Pick<View, "nodes">, { ipam }: Pick<Network, "ipam">): string[] {
+  const subnets = ipam.flatMap(({ subnet }) => prefixesOf(subnet));
+  return routesOf({ nodes })
+    .filter(({ prefix }) => subnets.some((subnet) => overlaps(subnet, prefix)))
+    .map(({ what }) => what);
+}
+
 /** Everything that no new network may overlap. */
 function takenBy({ cluster, networks, nodes }: Pick<View, "cluster" | "networks" | "nodes">): Taken[] {
   const pool = cluster?.spec?.addressPool || ADDRESS_POOL_DEFAULT;
@@ -168,15 +184,19 @@ function takenBy({ cluster, networks, nodes }: Pick<View, "cluster" | "networks"
       taken.push(...prefixesOf(subnet).map((prefix) => ({ prefix, what: `network ${name} (${subnet})` })));
     }
   }
-  const routes = new Set<string>();
+  return [...taken, ...routesOf({ nodes })];
+}
+
+/** Each prefix that hosts route, with the first of them. */
+function routesOf({ nodes }: Pick<View, "nodes">): Taken[] {
+  const routes = new Map<string, string>();
   for (const { description } of nodes.values()) {
-    for (const route of description?.routes ?? []) {
-      if (routes.has(route)) continue;
-      routes.add(route);
-      taken.push(...prefixesOf(route).map((prefix) => ({ prefix, what: `${route} on ${description?.hostname}` })));
-    }
+    for (const route of description?.routes ?? [])
+      if (!routes.has(route)) routes.set(route, description?.hostname ?? "");
   }
-  return taken;
+  return [...routes].flatMap(([route, hostname]) =>
+    prefixesOf(route).map((prefix) => ({ prefix, what: `${route} on ${hostname}` })),
+  );
 }
 
 function prefixesOf(text: string): IpPrefix[] {

@@ -54,7 +54,7 @@ export function networkJson(view: NetworkView, verbose: boolean): Readonly<Recor
     Options: labelsJson({ ...(spec?.encrypted ? { encrypted: "" } : {}), ...spec?.driverOpts }),
     Labels: labelsJson(spec?.labels),
     ServiceNames: serviceNames,
-    ...(verbose ? { Peers: peersOf(services), Services: servicesJson(services) } : {}),
+    ...(verbose ? { Peers: peersOf(services), Services: servicesJson(services), Overlaps: view.overlaps } : {}),
   };
 }
 

@@ -22,7 +22,7 @@ import { type Network, NetworkSchema } from "../../proto/gen/swarm/v1/objects_pb
 import { NetworkSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Proposal } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
-import { SubnetPlanner } from "../subnets.ts";
+import { overlappingRoutes, SubnetPlanner } from "../subnets.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { networkLookup } from "./lookups.ts";
 import { networkUsers } from "./network-users.ts";
@@ -75,7 +75,8 @@ export function listNetworks(
     .sort((left, right) => (left.name < right.name ? -1 : 1))
     .map((network) => {
       const shown = viewOf(network, users.get(network.name) ?? []);
-      return verbose ? { ...shown, services: attachedServices(view, network) } : shown;
+      if (!verbose || isPredefinedNetwork(network.name)) return shown;
+      return { ...shown, services: attachedServices(view, network), overlaps: overlappingRoutes(view, network) };
     });
 }
 

@@ -40,6 +40,7 @@ export function shownNetworks(reach: Reach, answer: ListNetworksResponse): ListN
       ...view,
       serviceNames: view.serviceNames.filter((name) => isWithin(reach, name)),
       services: view.services.filter(({ name }) => isWithin(reach, name)),
+      overlaps: [],
     }));
   return { ...answer, networks };
 }

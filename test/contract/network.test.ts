@@ -111,6 +111,10 @@ test.each([
 
 test("subnets keep off hosts' routes and off one another, however many are made at once", async () => {
   await route("10.0.0.0/24", "192.168.7.0/24");
+  await swarmctl("network create --subnet 10.70.0.0/16 early");
+  await route("10.0.0.0/24", "192.168.7.0/24", "10.70.9.0/24");
+  expect((await inspect("-v early"))[0].Overlaps).toEqual([expect.stringMatching(/^10\.70\.9\.0\/24 on node-\d$/)]);
+  await swarmctl("network rm early");
   expect((await swarmctl("network create --subnet 192.168.0.0/16 lan")).err).toMatch(
     /^swarmctl: ipam\[0\]\.subnet: 192\.168\.0\.0\/16 overlaps 192\.168\.7\.0\/24 on /,
   );
@@ -124,6 +128,7 @@ test("subnets keep off hosts' routes and off one another, however many are made 
   );
   expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
   expect(both.map(({ err }) => err).join("")).toMatch(/172\.30\.0\.0\/16 overlaps network (one|two)/);
+  expect(await swarmctl("network prune -f --filter until=1h")).toEqual({ code: 0, out: "", err: "" });
   expect(await swarmctl("network prune -f")).toMatchObject({
     code: 0,
     out: expect.stringMatching(/^Deleted Networks:\nmany0\n(?:many\d\n){7}(?:one|two)\n\n$/),

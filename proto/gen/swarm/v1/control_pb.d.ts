@@ -1298,6 +1298,13 @@ export declare type NetworkView = Message<"swarm.v1.NetworkView"> & {
    * @generated from field: repeated swarm.v1.NetworkServiceView services = 3;
    */
   services: NetworkServiceView[];
+
+  /**
+   * With `verbose` only: routes of hosts that came after it and overlap it, "10.0.0.0/16 on host1".
+   *
+   * @generated from field: repeated string overlaps = 4;
+   */
+  overlaps: string[];
 };
 
 /**
