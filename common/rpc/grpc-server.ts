@@ -2,10 +2,11 @@
  * Services over gRPC. It turns grpc-js's callbacks and emitters into the promises, async iterables and signals of
  * `service.ts`, bounds what a caller may cost, and lets no failure of one call touch another.
  */
-import { X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import type { DescMessage, DescMethod, DescService, Message, MessageInitShape } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
 import {
+  type Metadata,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
@@ -18,20 +19,26 @@ import {
 } from "@grpc/grpc-js";
 import { abortable, abortReason, type Clock, systemClock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
+import { parseHostPort } from "../base/host-port.ts";
 import type { Logger } from "../base/logger.ts";
-import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_STACK, requestBytesMax, tooLarge } from "./codec.ts";
+import { Admission } from "./admission.ts";
+import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_STACK } from "./codec.ts";
+import type { DoorLimits } from "./door-book.ts";
 import { bufferOf } from "./grpc-transport.ts";
 import type { CallContext, Peer, PeerIdentity, ServiceImplementation } from "./service.ts";
-import { errorOfStatus, statusOf } from "./status.ts";
+import { errorOfStatus, statusOf, type WireStatus } from "./status.ts";
 import type { MutualTls } from "./tls.ts";
+import { TlsDoor, type TlsDoorOptions } from "./tls-door.ts";
 import { claimUnixSocket } from "./unix-socket.ts";
 
 /** What a server allows its callers. */
 export interface GrpcServerOptions {
   readonly logger: Logger;
   readonly clock?: Clock;
-  /** Absent: plaintext. */
+  /** Absent: plaintext, for unix sockets. */
   readonly tls?: MutualTls;
+  /** How many connections may come over TLS. Default `DOOR_LIMITS`. */
+  readonly limits?: DoorLimits;
   /** Who somebody is by a certificate that TLS has verified. Absent: nobody has an identity. Throws to refuse the call. */
   readonly identify?: (certificate: X509Certificate) => PeerIdentity;
   /** Who everybody is that comes through this door, where `identify` does not say: a socket's permissions let in one party. */
@@ -52,6 +59,12 @@ export interface GrpcServerOptions {
  */
 const STREAMS_PER_CONNECTION_MAX = 200;
 
+/**
+ * What HTTP/2 may hold for one connection, in MB: headers, and answers that wait to be read. Above it new streams are refused
+ * (ENHANCE_YOUR_CALM); messages of 1 MiB on all the streams that an agent has come to a tenth.
+ */
+const SESSION_MEGABYTES_MAX = 64;
+
 /** How long calls in flight get to see their signal and finish once the server stops. */
 const STOP_GRACE_MS = 500;
 
@@ -61,20 +74,11 @@ const CALL_ENDED = new SwarmError("canceled", "call ended");
 /** What a method answers with: a message, or what makes one. */
 type Answer = MessageInitShape<DescMessage>;
 
-type AuthContext = ReturnType<ServerUnaryCall<Message, Answer>["getAuthContext"]>;
-
 /** What all of grpc-js's server calls have in common. */
 interface ServerCall {
+  readonly metadata: Metadata;
   on(event: "cancelled", listener: () => void): unknown;
-  getPeer(): string;
   getDeadline(): Date | number;
-  getAuthContext(): AuthContext;
-}
-
-/** A call that has begun and may yet be refused. */
-interface OpenCall {
-  readonly signal: AbortSignal;
-  readonly call: ServerCall;
 }
 
 /** A gRPC server: add services, listen, dispose. */
@@ -82,10 +86,9 @@ export class GrpcServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #logger: Logger;
   readonly #clock: Clock;
-  readonly #tls: MutualTls | undefined;
-  readonly #identify: GrpcServerOptions["identify"];
-  readonly #identity: PeerIdentity | undefined;
-  readonly #authorize: GrpcServerOptions["authorize"];
+  readonly #tls: Pick<GrpcServerOptions, "tls" | "limits">;
+  readonly #admission: Admission;
+  readonly #doors: TlsDoor[] = [];
   /** Ends the calls that are open; a listener of one signal would be looked for among those of all calls. */
   readonly #stops = new Set<() => void>();
   #isStopping = false;
@@ -93,13 +96,15 @@ export class GrpcServer implements AsyncDisposable {
   constructor(options: GrpcServerOptions) {
     this.#logger = options.logger;
     this.#clock = options.clock ?? systemClock;
-    this.#tls = options.tls;
-    this.#identify = options.identify;
-    this.#identity = options.identity;
-    this.#authorize = options.authorize;
+    const { tls, limits, identify, identity, authorize } = options;
+    this.#tls = { ...(tls && { tls }), ...(limits && { limits }) };
+    const statusOf = (method: DescMethod, reason: unknown) => this.#statusOf(method, reason);
+    this.#admission = new Admission({ clock: this.#clock, identify, identity, authorize, statusOf });
     this.#server = new Server({
+      interceptors: [this.#admission.interceptor],
       "grpc.max_receive_message_length": RECEIVE_BYTES_MAX_STACK,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
+      "grpc-node.max_session_memory": SESSION_MEGABYTES_MAX,
       "grpc.keepalive_time_ms": 10_000,
       "grpc.keepalive_timeout_ms": 5_000,
       "grpc.enable_channelz": 0,
@@ -115,7 +120,9 @@ export class GrpcServer implements AsyncDisposable {
     const definition: Record<string, ReturnType<typeof definitionOf>> = {};
     const handlers: Record<string, UntypedHandleCall> = {};
     for (const method of (service as DescService).methods) {
-      definition[method.localName] = definitionOf(method);
+      const defined = definitionOf(method);
+      definition[method.localName] = defined;
+      this.#admission.add(defined.path, method);
       handlers[method.localName] = this.#handlerOf(method, methods[method.localName]);
     }
     this.#server.addService(definition, handlers);
@@ -141,6 +148,7 @@ export class GrpcServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isStopping = true;
     for (const stop of [...this.#stops]) stop();
+    for (const door of this.#doors) door.close();
     const graceful = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
     const timer = new AbortController();
     const forced = this.#clock.sleep(STOP_GRACE_MS, timer.signal).then(
@@ -150,16 +158,32 @@ export class GrpcServer implements AsyncDisposable {
     await Promise.race([graceful, forced]);
     timer.abort();
     this.#server.forceShutdown();
+    for (const door of this.#doors) door[Symbol.dispose]();
   }
 
-  #bind(address: string): Promise<number> {
-    const credentials = this.#tls ?? ServerCredentials.createInsecure();
-    return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, credentials, (error, port) => {
+  async #bind(address: string): Promise<number> {
+    const { tls, limits } = this.#tls;
+    if (tls) return await this.#openDoor(address, { tls, ...(limits && { limits }) });
+    return await new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
         if (error) reject(bindError(address, error));
         else resolve(port);
       });
     });
+  }
+
+  async #openDoor(address: string, options: Pick<TlsDoorOptions, "tls" | "limits">): Promise<number> {
+    const place = parseHostPort(address);
+    if (!place) throw new SwarmError("invalid_argument", `listen on ${address}: is not HOST:PORT`);
+    // grpc-js sees no TLS: it is handed connections that have it behind them.
+    const { injectConnection } = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    const door = new TlsDoor({ ...options, logger: this.#logger, clock: this.#clock, enter: injectConnection });
+    this.#doors.push(door);
+    try {
+      return await door.listen(place);
+    } catch (reason) {
+      throw bindError(address, SwarmError.from(reason));
+    }
   }
 
   #handlerOf(method: DescMethod, implementation: unknown): UntypedHandleCall {
@@ -199,10 +223,10 @@ export class GrpcServer implements AsyncDisposable {
   ): Promise<void> {
     const { context, end } = this.#open(call);
     try {
-      const response = await abortable(run(this.#admitted(method, context)), context.signal);
+      const response = await abortable(run(context), context.signal);
       callback(null, response);
     } catch (reason) {
-      callback(this.#statusOf(method, reason));
+      callback(asServerError(this.#statusOf(method, reason)));
     } finally {
       end();
     }
@@ -217,7 +241,7 @@ export class GrpcServer implements AsyncDisposable {
     const { signal } = context;
     let iterator: AsyncIterator<Answer> | undefined;
     try {
-      iterator = run(this.#admitted(method, context))[Symbol.asyncIterator]();
+      iterator = run(context)[Symbol.asyncIterator]();
       while (true) {
         const next = await abortable(iterator.next(), signal);
         if (next.done) break;
@@ -226,7 +250,7 @@ export class GrpcServer implements AsyncDisposable {
       iterator = undefined;
       call.end();
     } catch (reason) {
-      call.emit("error", this.#statusOf(method, reason));
+      call.emit("error", asServerError(this.#statusOf(method, reason)));
     } finally {
       // Whoever produces learns that nobody reads: its `finally` blocks run now or when what it awaits has settled.
       iterator?.return?.()?.catch(() => {});
@@ -251,66 +275,31 @@ export class GrpcServer implements AsyncDisposable {
       this.#stops.delete(stop);
       controller.abort(CALL_ENDED);
     };
-    return { context: { signal: controller.signal, call }, end };
+    return { context: { signal: controller.signal, peer: this.#admission.peerOf(call.metadata) }, end };
   }
 
-  /** The call's context, if its peer may make it. */
-  #admitted(method: DescMethod, { signal, call }: OpenCall): CallContext {
-    const address = call.getPeer();
-    const certificate = this.#identify && certificateOf(call);
-    const identity = certificate ? this.#identify?.(certificate) : this.#identity;
-    const peer: Peer = { address, ...(identity && { identity }) };
-    this.#authorize?.(method, peer);
-    return { signal, peer };
-  }
-
-  #statusOf(method: DescMethod, reason: unknown): ServerErrorResponse {
-    if (reason instanceof SwarmError) return asServerError(reason);
+  #statusOf(method: DescMethod, reason: unknown): WireStatus {
+    if (reason instanceof SwarmError) return statusOf(reason);
     this.#logger.error({ err: reason, method: method.name }, "call failed by a bug");
-    return asServerError(new SwarmError("internal", "internal error; the manager's log has the details"));
+    return statusOf(new SwarmError("internal", "internal error; the manager's log has the details"));
   }
 }
 
-/** What each connection has shown: to read it anew takes 1 ms, more than all the rest of a heartbeat. */
-const certificates = new WeakMap<object, X509Certificate>();
-
-/** The caller's certificate that TLS has verified. */
-function certificateOf(call: ServerCall): X509Certificate | undefined {
-  const connection = connectionOf(call);
-  const known = connection && certificates.get(connection);
-  if (known) return known;
-  const shown = call.getAuthContext().sslPeerCertificate;
-  if (shown === undefined) return undefined;
-  const certificate = new X509Certificate(shown.raw);
-  if (connection) certificates.set(connection, certificate);
-  return certificate;
-}
-
-/** The HTTP/2 session of a call, which grpc-js keeps to itself, below its interceptors; undefined should it keep it elsewhere. */
-function connectionOf(call: object): object | undefined {
-  let layer: unknown = Reflect.get(call, "call");
-  while (typeof layer === "object" && layer !== null) {
-    const stream: unknown = Reflect.get(layer, "stream");
-    if (typeof stream === "object" && stream !== null) {
-      const session: unknown = Reflect.get(stream, "session");
-      return typeof session === "object" && session !== null ? session : undefined;
-    }
-    layer = Reflect.get(layer, "nextCall");
-  }
-  return undefined;
-}
-
-function asServerError(error: SwarmError): ServerErrorResponse {
-  return Object.assign(new Error(error.message), statusOf(error));
+function asServerError(status: WireStatus): ServerErrorResponse {
+  return Object.assign(new Error(status.details), status);
 }
 
 function definitionOf(method: DescMethod) {
   const serialize = (schema: DescMessage) => (message: Answer) => bufferOf(encodeMessage(schema, message));
   const deserialize = (schema: DescMessage) => (bytes: Buffer) => decodeMessage(schema, bytes);
-  const bytesMax = requestBytesMax(method.input);
   // An error that is thrown here would be an internal one for grpc-js: it is handed on, and thrown where calls fail.
-  const requestOf = (bytes: Buffer) =>
-    bytes.length > bytesMax ? tooLarge(bytes.length, bytesMax) : decodeMessage(method.input, bytes);
+  const requestOf = (bytes: Buffer) => {
+    try {
+      return decodeMessage(method.input, bytes);
+    } catch (reason) {
+      return SwarmError.from(reason);
+    }
+  };
   return {
     path: `/${method.parent.typeName}/${method.name}`,
     requestStream: method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming",
@@ -322,7 +311,7 @@ function definitionOf(method: DescMethod) {
   };
 }
 
-/** The request, unless it was too large. */
+/** The request, unless it was none. */
 function accepted(request: Message | SwarmError): Message {
   if (request instanceof SwarmError) throw request;
   return request;

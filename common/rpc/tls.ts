@@ -2,8 +2,7 @@
  * TLS as both ends of this project's wire speak it: 1.3 only (RFC 8446), since both ends are ours, and on the server's side
  * never without a client's certificate, except where hosts come to get their first one.
  */
-import type { ConnectionOptions, SecureContextOptions } from "node:tls";
-import { ServerCredentials } from "@grpc/grpc-js";
+import type { ConnectionOptions, SecureContextOptions, TlsOptions } from "node:tls";
 
 /** One end's proof of identity and whom it trusts, as PEM. */
 export interface TlsPem {
@@ -35,23 +34,40 @@ export function clientTlsOptions({ ca, certificate, key }: ClientTls): SecureCon
   };
 }
 
-/** A server's certificate and whose clients it takes. Unlike grpc-js's own, it can be renewed while the server runs. */
-export class MutualTls extends ServerCredentials {
+/** A server's certificate and whose clients it takes, renewable while the server runs. */
+export class MutualTls {
+  readonly #anonymous: boolean;
+  readonly #listeners = new Set<() => void>();
+  #pem: TlsPem;
+
   /** `anonymous`: callers without a certificate, or with one that nobody vouches for, come through without an identity. */
   constructor(pem: TlsPem, { anonymous = false }: { readonly anonymous?: boolean } = {}) {
-    super({ requestCert: true, rejectUnauthorized: !anonymous }, contextOf(pem));
+    this.#pem = pem;
+    this.#anonymous = anonymous;
+  }
+
+  /** What a `tls.Server` is told now. */
+  get serverOptions(): TlsOptions {
+    const { ca, certificate, key } = this.#pem;
+    return {
+      minVersion: "TLSv1.3",
+      ca,
+      cert: certificate,
+      key,
+      requestCert: true,
+      rejectUnauthorized: !this.#anonymous,
+    };
   }
 
   /** New connections are made with `pem`; open ones stay as they are. */
   renew(pem: TlsPem): void {
-    this.updateSecureContextOptions(contextOf(pem));
+    this.#pem = pem;
+    for (const listener of this.#listeners) listener();
   }
 
-  override _equals(other: ServerCredentials): boolean {
-    return this === other;
+  /** Calls `listener` whenever `serverOptions` has changed; what comes back ends that. */
+  onRenewed(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
-}
-
-function contextOf({ ca, certificate, key }: TlsPem): SecureContextOptions {
-  return { minVersion: "TLSv1.3", ca, cert: certificate, key };
 }
