@@ -177,6 +177,11 @@ export class ContainerController implements TaskController {
     yield* copyInContainer(await this.#target(signal), this.#node, { first, requests }, signal);
   }
 
+  /** The first process as the host numbers it; 0 when it is not known. */
+  get pid(): number {
+    return this.#pid;
+  }
+
   /** The task as it was last given. */
   get assigned(): AssignedTask {
     return this.#assigned;

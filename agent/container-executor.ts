@@ -15,7 +15,7 @@ import { Scope } from "../common/base/scope.ts";
 import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
-import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ProbeResult, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import type { NodeVolume } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
@@ -36,6 +36,7 @@ import { type AttachedTask, NetworkManager, type Underlay, VXLAN_PORT_DEFAULT } 
 import { NftRuleLoader } from "./network/rule-loader.ts";
 import type { Protocol } from "./network/ruleset.ts";
 import { systemSysctls } from "./network/sysctl.ts";
+import { probeFrom, probesOf } from "./network-probe.ts";
 import { clusterNetwork } from "./network-view.ts";
 import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./node-runtime.ts";
 import type { HostFacts } from "./runtime/host-facts.ts";
@@ -259,6 +260,20 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   usage(taskIds: readonly TaskId[], signal: AbortSignal): Promise<readonly TaskUsage[]> {
     const { clock, cgroups, facts } = this.#options;
     return readTaskUsage({ clock, cgroups, memoryBytes: facts.memoryBytes }, taskIds, signal);
+  }
+
+  async probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
+    const { mtu } = (await this.#node.network(signal)).fabric;
+    const results: ProbeResult[] = [];
+    for (const { id } of network.networks) {
+      if (networkId !== "" && networkId !== id) continue;
+      const from = network.own.find(
+        ({ serving, task }) => serving && task.networks.some((each) => each.networkId === id),
+      );
+      const pid = this.#controllers.get(from?.task.id as TaskId)?.pid ?? 0;
+      if (pid > 0) results.push(...(await probeFrom(pid, probesOf(network, id), mtu, signal)));
+    }
+    return results;
   }
 
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {

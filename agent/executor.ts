@@ -10,6 +10,7 @@ import type {
   ExecResponse,
   ExecStart,
   LogMessage,
+  ProbeResult,
   TaskUsage,
 } from "../proto/gen/swarm/v1/control_pb.js";
 import type {
@@ -170,6 +171,8 @@ export interface Executor {
   purgeVolume(name: string, createdMs: number, signal: AbortSignal): Promise<void>;
   /** What the containers of these tasks use now; nothing of a task that has none. */
   usage(taskIds: readonly TaskId[], signal: AbortSignal): Promise<readonly TaskUsage[]>;
+  /** Tries what the node's tasks can reach on a network, or on all of theirs: from one task on each. */
+  probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]>;
   /** Called once, before any step: frees what belongs to tasks other than `live`, and takes up what serves those. */
   collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void>;
 }

@@ -13,6 +13,7 @@ import { GrpcServer } from "../common/rpc/grpc-server.ts";
 import { LocalAgent } from "../proto/gen/swarm/v1/local_pb.js";
 import { AgentHost } from "./agent-host.ts";
 import { createLocalAgent } from "./local-agent.ts";
+import { runProbes } from "./network-probe.ts";
 import { purgeNode, SHIM_PATH } from "./node.ts";
 import { type AgentSettings, agentSettings, describeProgram } from "./options.ts";
 import { type HostFacts, readHostFacts } from "./runtime/host-facts.ts";
@@ -23,6 +24,10 @@ const OOM_SCORE_ADJUST = "-500";
 function main(): Promise<number> {
   return runProgram(describeProgram(projectVersion()), async (values) => {
     const settings = agentSettings(values);
+    if (settings.probe) {
+      await runProbes(process.stdin, (text) => process.stdout.write(text));
+      return;
+    }
     const logger = openLogger("swarm-agent", settings.log);
     dieOfBugs(logger);
     await (settings.purge ? purge(settings, logger) : run(settings, logger));

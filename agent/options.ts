@@ -51,6 +51,9 @@ const OPTIONS = {
   purge: {
     help: "End this node's containers, remove everything it made on this host, the data\ndirectory included, and exit. The agent must not run",
   },
+  probe: {
+    help: "Try what stdin says from this network namespace, say what came of it, and exit: for\nswarmctl network check",
+  },
   "log-level": { value: "LEVEL", help: LOG_LEVELS.join(", "), default: "info" },
   "log-format": { value: "FORMAT", help: "json or pretty (default: pretty on a terminal)" },
 } as const satisfies OptionTable;
@@ -83,6 +86,8 @@ export interface AgentSettings {
   readonly imageRetentionMs: number;
   readonly cgroupParent: string | undefined;
   readonly networkDevice: string;
+  /** Carry out probes, and nothing else. */
+  readonly probe: boolean;
   /** Undo everything instead of running. */
   readonly purge: boolean;
   readonly log: LoggerOptions;
@@ -136,6 +141,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     imageRetentionMs: retentionMs,
     cgroupParent: values["cgroup-parent"],
     networkDevice: values["network-device"],
+    probe: values.probe,
     purge: values.purge,
     log: logOptions(level ?? "info", format),
   };

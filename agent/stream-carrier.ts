@@ -48,7 +48,7 @@ export interface StreamCarrierOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly connect: Connect;
-  readonly worker: Pick<Worker, "controllerOf" | "usage">;
+  readonly worker: Pick<Worker, "controllerOf" | "usage" | "probe">;
   /** Owns the streams: they outlive the session in which they were asked for. */
   readonly scope: Scope;
 }
@@ -170,6 +170,11 @@ export class StreamCarrier {
         return yield* this.#copy(taskId, content.value, incoming, signal);
       case "stats":
         return yield* this.#tellStats(content.value, incoming, signal);
+      case "probe": {
+        const results = [...(await this.#options.worker.probe(content.value.networkId, signal))];
+        yield create(AgentFrameSchema, { content: { case: "probe", value: { results } } });
+        return;
+      }
       case undefined:
         throw new SwarmError("unimplemented", "a stream of a kind that this agent does not know");
     }

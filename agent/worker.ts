@@ -13,7 +13,7 @@ import type { Scope } from "../common/base/scope.ts";
 import { hostAddress } from "../common/model/ports.ts";
 import { ingressAddress } from "../common/model/task-addresses.ts";
 import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
-import type { TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
+import type { ProbeResult, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import {
   type AssignmentChange,
   AssignmentChange_Action,
@@ -129,6 +129,11 @@ export class Worker {
   usage(taskIds: readonly string[], signal: AbortSignal): Promise<readonly TaskUsage[]> {
     const own = taskIds.filter((taskId) => this.#managers.has(taskId as TaskId));
     return this.#options.executor.usage(own as readonly string[] as readonly TaskId[], signal);
+  }
+
+  /** What the node's tasks can reach on a network, or, with an empty id, on all of theirs. */
+  probe(networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
+    return this.#options.executor.probe(this.#network.snapshot(this.#own()), networkId, signal);
   }
 
   /** The tasks on this node that a reader of logs asks for. */

@@ -81,6 +81,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "Outputs the final config file, after doing merges and interpolations",
     load: () => import("./commands/stack-config.ts"),
   },
+  "network check": {
+    summary: "Try from every node whether tasks, services and names are reached",
+    load: () => import("./commands/network-check.ts"),
+  },
   "network connect": {
     summary: "Attach a service to a network: its tasks are replaced, as its update policy says",
     load: () => import("./commands/network-connect.ts"),

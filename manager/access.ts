@@ -63,6 +63,7 @@ const CONTROL: Rights<typeof Control> = {
   listStackRevisions: VIEWER,
   listVolumes: VIEWER,
   listNetworks: VIEWER,
+  checkNetwork: VIEWER,
   listTasks: VIEWER,
   listNodes: VIEWER,
   listImages: VIEWER,

@@ -94,6 +94,10 @@ export class FakeExecutor implements Executor {
   }
 
   /** Every container that runs uses one CPU, whole. */
+  async probe() {
+    return [];
+  }
+
   async usage(taskIds: readonly TaskId[]) {
     this.calls.push(`usage ${taskIds.length}`);
     const monotonicNanos = BigInt(Math.round(systemClock.monotonicMs() * 1e6));

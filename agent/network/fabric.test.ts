@@ -100,6 +100,21 @@ describe("hosts of one cluster", () => {
     expect(answers).toEqual({ t1: 3, t2: 3, t3: 3 });
   });
 
+  rootTest("a task of two networks reaches itself by the virtual address of either", async () => {
+    const [one] = lab.hosts;
+    const both = { ...task("10.0.1.50/24", "10.0.2.50/24"), internal: ["10.0.1.50/24"] };
+    const container = (await one?.serveHttp(both, "both")) as ContainerStarted;
+    await one?.ask({
+      do: "cluster",
+      cluster: clusterOf(1, { virtual: { "10.0.1.3": ["10.0.1.50"], "10.0.2.3": ["10.0.2.50"] } }),
+    });
+    await eventually(() => lab.inContainer(container, ...fetch("10.0.1.50")));
+    for (const address of ["10.0.1.3", "10.0.2.3"])
+      expect(await lab.inContainer(container, ...fetch(address))).toBe("both");
+    await one?.ask({ do: "detach", task: both });
+    await tell();
+  });
+
   rootTest("one without tasks that serve refuses at once", async () => {
     await tell({ virtual: { [VIP]: [] } });
     await expect(lab.inContainer(first(), ...fetch(VIP))).rejects.toThrow("refused");

@@ -448,7 +448,9 @@ export class NetworkManager implements AsyncDisposable {
       ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, leaving, networks, served },
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
       hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
-      local: [...this.#live.values()].flatMap((interfaces) => interfaces.map(({ address }) => address.address)),
+      local: [...this.#live.values()].map((interfaces) =>
+        interfaces.map(({ address, gateway }) => ({ address: address.address, gateway })),
+      ),
     };
   }
 

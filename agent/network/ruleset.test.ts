@@ -74,8 +74,8 @@ describe("the nftables table", () => {
       set peers {
       type ipv4_addr
       }
-      set selves {
-      type ipv4_addr . ipv4_addr
+      map selves {
+      type ipv4_addr . ipv4_addr : ipv4_addr
       }
       set served {
       type ipv4_addr . inet_proto . inet_service
@@ -97,7 +97,7 @@ describe("the nftables table", () => {
       }
       chain postrouting {
       type nat hook postrouting priority srcnat; policy accept;
-      ip saddr . ip daddr @selves masquerade
+      snat to ip saddr . ip daddr map @selves
       ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != 7 oifname != "swarm0" masquerade
       }
       chain guard {

@@ -76,8 +76,8 @@ export interface RulesetState extends RulesetBase {
   readonly leaving: readonly VirtualAddress[];
   readonly networks: readonly HostNetwork[];
   readonly hosts: readonly HostMark[];
-  /** Addresses of this host's tasks. */
-  readonly local: readonly Ipv4[];
+  /** This host's tasks: of each its addresses, with the gateways of their networks. */
+  readonly local: readonly (readonly { readonly address: Ipv4; readonly gateway: Ipv4 }[])[];
   /** What tasks of this host serve to the whole cluster by published ports. */
   readonly served: readonly (Target & { readonly protocol: Protocol })[];
 }
@@ -182,7 +182,7 @@ interface SetContent {
 }
 
 function kindOf(name: string): string {
-  return ["published", "published_at", "virtual", "leaving", "hosts"].includes(name) ? "map" : "set";
+  return ["published", "published_at", "virtual", "leaving", "hosts", "selves"].includes(name) ? "map" : "set";
 }
 
 function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
@@ -230,10 +230,14 @@ function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
       elements: hosts.map(({ mac, mark }) => `${formatMac(mac)} : ${hex(mark)}`),
     },
     peers: { declaration: ["type ipv4_addr"], elements: hosts.map(({ host }) => formatIpv4(host)) },
-    // A task that reaches itself by a translated address.
+    // A task that reaches itself by a translated address, and as whom it then sees itself: it must find the way back.
     selves: {
-      declaration: ["type ipv4_addr . ipv4_addr"],
-      elements: local.map((address) => `${formatIpv4(address)} . ${formatIpv4(address)}`),
+      declaration: ["type ipv4_addr . ipv4_addr : ipv4_addr"],
+      elements: local.flatMap((addresses) =>
+        addresses.flatMap(({ address: to, gateway }) =>
+          addresses.map(({ address: from }) => `${formatIpv4(from)} . ${formatIpv4(to)} : ${formatIpv4(gateway)}`),
+        ),
+      ),
     },
     served: {
       declaration: ["type ipv4_addr . inet_proto . inet_service"],
@@ -287,7 +291,7 @@ function translation({ device, group, pool }: RulesetState): readonly string[] {
     "chain postrouting {",
     "type nat hook postrouting priority srcnat; policy accept;",
     // Nobody takes a packet that comes from himself.
-    "ip saddr . ip daddr @selves masquerade",
+    "snat to ip saddr . ip daddr map @selves",
     `ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != ${group} oifname != "${device}" masquerade`,
     "}",
   ];

@@ -38,6 +38,7 @@ export const CHANGES: Changes = {
   listStackRevisions: undefined,
   listVolumes: undefined,
   listNetworks: undefined,
+  checkNetwork: undefined,
   listTasks: undefined,
   listNodes: undefined,
   listImages: undefined,

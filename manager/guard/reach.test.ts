@@ -404,6 +404,7 @@ const CASES: { readonly [M in MethodName]: Case<M> } = {
     within: [{}, { references: ["shop_front", "ingress"] }],
     outside: [{ references: ["bank_front"] }, { references: [id(BANK.network)] }, { references: ["nope"] }],
   },
+  checkNetwork: { within: [], outside: [{}, { networkId: id(SHOP.network) }] },
   removeVolume: { within: [{ name: "shop_data" }], outside: [{ name: "bank_data" }] },
   listVolumes: { within: [{}, { names: ["shop_data"] }], outside: [{ names: ["shop_data", "bank_data"] }] },
   listTasks: {

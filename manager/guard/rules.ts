@@ -147,6 +147,8 @@ const NETWORKS = {
     about: (view, { references }) => networksReferred(view, references),
     shows: (reach) => (answer) => shownNetworks(reach, answer),
   },
+  // It tells of all nodes.
+  checkNetwork: { about: () => cluster("nodes") },
 } as const satisfies Partial<Rules>;
 
 const TASKS = {

@@ -89,6 +89,7 @@ async function world() {
     worker: {
       controllerOf: (id) => (id === task.id ? controller : undefined),
       usage: (ids) => executor.usage(ids as readonly string[] as readonly TaskId[]),
+      probe: () => executor.probe(),
     },
     scope: agent,
   });

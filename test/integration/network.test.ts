@@ -160,19 +160,26 @@ describe("changes", () => {
 });
 
 describe("what breaks is mended within ten seconds", () => {
-  /** Each of web's tasks answers, over its virtual address and each by its own. */
+  /** What a user would look at: from every node to every node, each service and each name. */
   async function allGreen(): Promise<void> {
-    const tasks = (await inside("onfront", "dig +short tasks.web")).split("\n");
-    expect(tasks).toHaveLength(4);
-    for (const address of ["web", ...tasks]) {
-      expect(await inside("onfront", `${FETCH} http://${address}/`)).toBe("nginx one");
-    }
+    const { stdout, stderr, code } = await cluster.swarmctlAt(0, "network", "check", "front");
+    expect(code, stdout + stderr).toBe(0);
+    expect(await inside("onfront", `${FETCH} http://web/`)).toBe("nginx one");
   }
 
   async function hostOf(service: string): Promise<Host> {
     const [place = ""] = await cluster.tasks(service);
     return cluster.host(place.split(" ")[1] ?? "");
   }
+
+  rootTest("nothing is broken", async () => {
+    const shown = await cluster.swarmctl("network", "check");
+    expect(shown).toMatch(/^NETWORK front +TO node-1 +TO node-2 +TO node-3 +TO node-4 +TO node-5 +SERVICES +NAMES$/m);
+    expect(shown).toMatch(/^node-1 +[\d.]+ ms +[\d.]+ ms +[\d.]+ ms +[\d.]+ ms +[\d.]+ ms +3\/3 +4\/4$/m);
+    expect(shown).not.toContain("FAILED");
+    const unknown = await cluster.swarmctlAt(0, "network", "check", "nope");
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining("nope") });
+  });
 
   rootTest.each([
     ["rules", "nft flush ruleset"],

@@ -119,6 +119,7 @@ export class SimHost {
       purgeVolume: async () => {},
       // Nobody asks what they use.
       usage: async () => [],
+      probe: async () => [],
       collect: (live, signal) =>
         step(async () => {
           await takes(1, 50);

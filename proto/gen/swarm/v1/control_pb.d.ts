@@ -1234,6 +1234,160 @@ export declare type NetworkResponse = Message<"swarm.v1.NetworkResponse"> & {
 export declare const NetworkResponseSchema: GenMessage<NetworkResponse>;
 
 /**
+ * @generated from message swarm.v1.CheckNetworkRequest
+ */
+export declare type CheckNetworkRequest = Message<"swarm.v1.CheckNetworkRequest"> & {
+  /**
+   * Empty: all networks.
+   *
+   * @generated from field: string network_id = 1;
+   */
+  networkId: string;
+};
+
+/**
+ * Describes the message swarm.v1.CheckNetworkRequest.
+ * Use `create(CheckNetworkRequestSchema)` to create a new message.
+ */
+export declare const CheckNetworkRequestSchema: GenMessage<CheckNetworkRequest>;
+
+/**
+ * @generated from message swarm.v1.CheckNetworkResponse
+ */
+export declare type CheckNetworkResponse = Message<"swarm.v1.CheckNetworkResponse"> & {
+  /**
+   * @generated from field: repeated swarm.v1.NodeProbes nodes = 1;
+   */
+  nodes: NodeProbes[];
+
+  /**
+   * @generated from field: repeated swarm.v1.UnreachableNode unreachable = 2;
+   */
+  unreachable: UnreachableNode[];
+};
+
+/**
+ * Describes the message swarm.v1.CheckNetworkResponse.
+ * Use `create(CheckNetworkResponseSchema)` to create a new message.
+ */
+export declare const CheckNetworkResponseSchema: GenMessage<CheckNetworkResponse>;
+
+/**
+ * @generated from message swarm.v1.NodeProbes
+ */
+export declare type NodeProbes = Message<"swarm.v1.NodeProbes"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string hostname = 2;
+   */
+  hostname: string;
+
+  /**
+   * @generated from field: repeated swarm.v1.ProbeResult results = 3;
+   */
+  results: ProbeResult[];
+};
+
+/**
+ * Describes the message swarm.v1.NodeProbes.
+ * Use `create(NodeProbesSchema)` to create a new message.
+ */
+export declare const NodeProbesSchema: GenMessage<NodeProbes>;
+
+/**
+ * One try, from a task of a node.
+ *
+ * @generated from message swarm.v1.ProbeResult
+ */
+export declare type ProbeResult = Message<"swarm.v1.ProbeResult"> & {
+  /**
+   * @generated from field: swarm.v1.ProbeResult.Kind kind = 1;
+   */
+  kind: ProbeResult_Kind;
+
+  /**
+   * @generated from field: string network_id = 2;
+   */
+  networkId: string;
+
+  /**
+   * The task's or service's name.
+   *
+   * @generated from field: string target = 3;
+   */
+  target: string;
+
+  /**
+   * The target task's node.
+   *
+   * @generated from field: string node_id = 4;
+   */
+  nodeId: string;
+
+  /**
+   * Empty: it was reached.
+   *
+   * @generated from field: string problem = 5;
+   */
+  problem: string;
+
+  /**
+   * From the question to the answer.
+   *
+   * @generated from field: uint32 micros = 6;
+   */
+  micros: number;
+};
+
+/**
+ * Describes the message swarm.v1.ProbeResult.
+ * Use `create(ProbeResultSchema)` to create a new message.
+ */
+export declare const ProbeResultSchema: GenMessage<ProbeResult>;
+
+/**
+ * @generated from enum swarm.v1.ProbeResult.Kind
+ */
+export enum ProbeResult_Kind {
+  /**
+   * A connection to a task of another node, or of the same.
+   *
+   * @generated from enum value: KIND_TASK = 0;
+   */
+  TASK = 0,
+
+  /**
+   * A packet as large as the network takes, to such a task.
+   *
+   * @generated from enum value: KIND_MTU = 1;
+   */
+  MTU = 1,
+
+  /**
+   * A connection to a service's virtual address.
+   *
+   * @generated from enum value: KIND_SERVICE = 2;
+   */
+  SERVICE = 2,
+
+  /**
+   * A question for a service's name.
+   *
+   * @generated from enum value: KIND_NAME = 3;
+   */
+  NAME = 3,
+}
+
+/**
+ * Describes the enum swarm.v1.ProbeResult.Kind.
+ */
+export declare const ProbeResult_KindSchema: GenEnum<ProbeResult_Kind>;
+
+/**
  * @generated from message swarm.v1.ListNetworksRequest
  */
 export declare type ListNetworksRequest = Message<"swarm.v1.ListNetworksRequest"> & {
@@ -3717,6 +3871,16 @@ export declare const Control: GenService<{
     methodKind: "unary";
     input: typeof RemoveNetworkRequestSchema;
     output: typeof RemoveNetworkResponseSchema;
+  },
+  /**
+   * Tries from a task of each node on each network whether tasks of the other nodes, services and names are reached.
+   *
+   * @generated from rpc swarm.v1.Control.CheckNetwork
+   */
+  checkNetwork: {
+    methodKind: "unary";
+    input: typeof CheckNetworkRequestSchema;
+    output: typeof CheckNetworkResponseSchema;
   },
   /**
    * @generated from rpc swarm.v1.Control.ListTasks

@@ -9,7 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { ContentPin, EndpointSpec_Affinity, EndpointSpec_Mode, IpamConfig, NodeDescription, NodeSpec_Role, Platform, PortConfig, TaskSpec, TaskStatus, VolumeSpec } from "./types_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { LogSubscription, ManagerInfo, NetworkAddresses, NodeVolume, StreamRequest, Task } from "./objects_pb.js";
-import type { CopyRequest, CopyResponse, ExecRequest, ExecResponse, LogMessage, TaskUsage } from "./control_pb.js";
+import type { CopyRequest, CopyResponse, ExecRequest, ExecResponse, LogMessage, ProbeResult, TaskUsage } from "./control_pb.js";
 
 /**
  * Describes the file swarm/v1/dispatcher.proto.
@@ -1098,6 +1098,12 @@ export declare type AgentFrame = Message<"swarm.v1.AgentFrame"> & {
      */
     value: CopyResponse;
     case: "copy";
+  } | {
+    /**
+     * @generated from field: swarm.v1.ProbeAnswer probe = 6;
+     */
+    value: ProbeAnswer;
+    case: "probe";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1178,6 +1184,14 @@ export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
      */
     value: CopyRequest;
     case: "copy";
+  } | {
+    /**
+     * Answered by one ProbeAnswer.
+     *
+     * @generated from field: swarm.v1.ProbeQuestion probe = 4;
+     */
+    value: ProbeQuestion;
+    case: "probe";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1186,6 +1200,42 @@ export declare type ManagerFrame = Message<"swarm.v1.ManagerFrame"> & {
  * Use `create(ManagerFrameSchema)` to create a new message.
  */
 export declare const ManagerFrameSchema: GenMessage<ManagerFrame>;
+
+/**
+ * What can be reached from the tasks of this node? A stream of such is the node's.
+ *
+ * @generated from message swarm.v1.ProbeQuestion
+ */
+export declare type ProbeQuestion = Message<"swarm.v1.ProbeQuestion"> & {
+  /**
+   * Empty: from every network of its tasks.
+   *
+   * @generated from field: string network_id = 1;
+   */
+  networkId: string;
+};
+
+/**
+ * Describes the message swarm.v1.ProbeQuestion.
+ * Use `create(ProbeQuestionSchema)` to create a new message.
+ */
+export declare const ProbeQuestionSchema: GenMessage<ProbeQuestion>;
+
+/**
+ * @generated from message swarm.v1.ProbeAnswer
+ */
+export declare type ProbeAnswer = Message<"swarm.v1.ProbeAnswer"> & {
+  /**
+   * @generated from field: repeated swarm.v1.ProbeResult results = 1;
+   */
+  results: ProbeResult[];
+};
+
+/**
+ * Describes the message swarm.v1.ProbeAnswer.
+ * Use `create(ProbeAnswerSchema)` to create a new message.
+ */
+export declare const ProbeAnswerSchema: GenMessage<ProbeAnswer>;
 
 /**
  * What do these tasks use now? A stream of such is the node's, not a task's.
