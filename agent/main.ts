@@ -1,6 +1,7 @@
 /** swarm-agent: checks the host, opens its data directory and socket, and runs an AgentHost until a signal comes. */
 import { existsSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { systemClock } from "../common/base/clock.ts";
 import { openDataDirectory } from "../common/base/data-directory.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { NodeId } from "../common/base/id.ts";
@@ -25,7 +26,7 @@ function main(): Promise<number> {
   return runProgram(describeProgram(projectVersion()), async (values) => {
     const settings = agentSettings(values);
     if (settings.probe) {
-      await runProbes(process.stdin, (text) => process.stdout.write(text));
+      await runProbes(systemClock, process.stdin, (text) => process.stdout.write(text));
       return;
     }
     const logger = openLogger("swarm-agent", settings.log);

@@ -1,12 +1,13 @@
 /**
  * Tries what a task of this node can reach, from where the task is: in its network namespace, by a process of the agent's
- * own program. It needs nobody's help there: a port that nobody listens on answers as well as any, by refusing.
+ * own program. It needs nobody's help there: a port that nobody listens on answers as well, by refusing.
  */
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { Resolver } from "node:dns/promises";
 import { connect } from "node:net";
 import { create } from "@bufbuild/protobuf";
+import { abortable, type Clock, withTimeout } from "../common/base/clock.ts";
 import { errnoOf, SwarmError } from "../common/base/error.ts";
 import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
 import { type ProbeResult, ProbeResult_Kind, ProbeResultSchema } from "../proto/gen/swarm/v1/control_pb.js";
@@ -123,73 +124,81 @@ function outcomeOf(outcomes: unknown, index: number): Outcome {
 }
 
 /** The other side of `probeFrom`: reads probes from stdin, writes their outcomes. */
-export async function runProbes(input: AsyncIterable<Buffer | string>, print: (text: string) => void): Promise<void> {
+export async function runProbes(
+  clock: Clock,
+  input: AsyncIterable<Buffer | string>,
+  print: (text: string) => void,
+): Promise<void> {
   let text = "";
   for await (const part of input) text += String(part);
   const { mtu, probes } = JSON.parse(text) as { readonly mtu: number; readonly probes: readonly Probe[] };
   const outcomes: Outcome[] = [];
   for (let begin = 0; begin < probes.length; begin += TRIES_AT_ONCE) {
     const some = probes.slice(begin, begin + TRIES_AT_ONCE);
-    outcomes.push(...(await Promise.all(some.map((probe) => attempt(probe, mtu)))));
+    outcomes.push(...(await Promise.all(some.map((probe) => attempt(clock, probe, mtu)))));
   }
   print(JSON.stringify(outcomes));
 }
 
-async function attempt(probe: Probe, mtu: number): Promise<Outcome> {
-  const beganMs = performance.now();
+async function attempt(clock: Clock, probe: Probe, mtu: number): Promise<Outcome> {
+  const beganMs = clock.monotonicMs();
+  const limits = { clock, timeoutMs: TRY_MS, operation: probe.kind === "mtu" ? `${mtu} bytes` : "it" };
   let problem = "";
   try {
-    if (probe.kind === "name") await askName(probe.to);
-    else if (probe.kind === "mtu") await sendLarge(probe.to, mtu);
-    else await reach(probe.to);
+    await withTimeout(limits, new AbortController().signal, (signal) => {
+      if (probe.kind === "name") return askName(probe.to);
+      return probe.kind === "mtu" ? sendLarge(clock, probe.to, mtu, signal) : reach(probe.to, signal);
+    });
   } catch (reason) {
-    problem = reason instanceof Error ? reason.message : String(reason);
+    problem = SwarmError.from(reason).message;
   }
-  return { micros: Math.round((performance.now() - beganMs) * 1_000), problem };
+  return { micros: Math.round((clock.monotonicMs() - beganMs) * 1_000), problem };
 }
 
 /** A connection that is made, or refused by the other side itself. */
-function reach(host: string): Promise<void> {
+async function reach(host: string, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const socket = connect({ host, port: DISCARD_PORT, timeout: TRY_MS });
+  const socket = connect({ host, port: DISCARD_PORT });
   socket.once("connect", () => resolve());
-  socket.once("timeout", () => reject(new Error("no answer")));
   socket.once("error", (reason) => {
     if (errnoOf(reason) === "ECONNREFUSED") resolve();
-    else reject(new Error(errnoOf(reason) ?? reason.message));
+    else reject(new SwarmError("unavailable", errnoOf(reason) ?? reason.message));
   });
-  return promise.finally(() => socket.destroy());
+  try {
+    await abortable(promise, signal);
+  } finally {
+    socket.destroy();
+  }
 }
 
-/** A packet that fills the network's MTU; the other side says that nobody takes it, or takes it in silence. */
-async function sendLarge(host: string, mtu: number): Promise<void> {
+/** A packet that fills the network's MTU: the other side says that nobody takes it. */
+async function sendLarge(clock: Clock, host: string, mtu: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const over = new AbortController();
   const socket = createSocket("udp4");
-  const timer = setTimeout(() => reject(new Error(`no answer to ${mtu} bytes`)), TRY_MS);
-  socket.once("error", (reason) => {
+  socket.on("error", (reason) => {
     if (errnoOf(reason) === "ECONNREFUSED") resolve();
-    else reject(new Error(errnoOf(reason) ?? reason.message));
+    else reject(new SwarmError("unavailable", errnoOf(reason) ?? reason.message));
   });
-  // Twice: the kernel tells a refusal by ICMP, of which it sends few at a time.
-  const send = () => socket.send(Buffer.alloc(mtu - UDP_OVERHEAD));
+  const send = () => socket.send(Buffer.alloc(mtu - UDP_OVERHEAD), () => {});
   socket.connect(DISCARD_PORT, host, send);
-  const again = setTimeout(send, TRY_MS / 2);
+  // Again: the kernel tells of refusals by ICMP, of which it sends few at a time.
+  clock.sleep(TRY_MS / 2, AbortSignal.any([signal, over.signal])).then(send, () => {});
   try {
-    await promise;
+    await abortable(promise, signal);
   } finally {
-    clearTimeout(timer);
-    clearTimeout(again);
+    over.abort();
     socket.close();
   }
 }
 
-/** Any answer but "no such name": a service may have no address at the moment. */
+/** Whatever is answered but "no such name": a service may have no address at the moment. */
 async function askName(name: string): Promise<void> {
   const resolver = new Resolver({ timeout: TRY_MS / 2, tries: 2 });
   resolver.setServers([formatIpv4(RESOLVER_ADDRESS)]);
   try {
     await resolver.resolve4(name);
   } catch (reason) {
-    if (errnoOf(reason) !== "ENODATA") throw new Error(errnoOf(reason) ?? "no answer");
+    if (errnoOf(reason) !== "ENODATA") throw new SwarmError("unavailable", errnoOf(reason) ?? "no answer");
   }
 }

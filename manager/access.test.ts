@@ -29,7 +29,7 @@ const CALLERS: Readonly<Record<string, PeerIdentity | undefined>> = {
 
 const SERVICES: readonly DescService[] = [NodeCa, ManagerPeers, Dispatcher, LogBroker, StreamBroker, Content, Control];
 /** What a viewer may call of Control: all that changes nothing and tells no secret. */
-const READS = /^(get(Info|Ca)|list|watch|planStack|resolveImages|serviceLogs)/;
+const READS = /^(get(Info|Ca)|list|watch|planStack|resolveImages|serviceLogs|checkNetwork)/;
 const ADMINISTERS = ["updateNode", "removeNode", "updateCluster", "getJoinTokens", "getUnlockKey", "rotateCa"];
 const USERS = /^(create|list|remove)Users?$|^listAudit$/;
 

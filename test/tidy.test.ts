@@ -110,7 +110,7 @@ describe("layers", () => {
     [
       "child_process",
       /^node:child_process/,
-      /^(manager\/store\/embedded-etcd|agent\/runtime\/(runner|session-process)|agent\/image\/|agent\/network\/rule-loader|cli\/terminal|cli\/check\/trial|deploy\/)/,
+      /^(manager\/store\/embedded-etcd|agent\/runtime\/(runner|session-process)|agent\/image\/|agent\/network\/rule-loader|agent\/network-probe|cli\/terminal|cli\/check\/trial|deploy\/)/,
     ],
   ])("%s has one door", (_, specifier, door) => {
     const wrong = product.filter(

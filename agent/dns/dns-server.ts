@@ -28,7 +28,7 @@ export interface DnsServerOptions extends UpstreamOptions {
   readonly logger: Logger;
   /** Where it listens, over UDP and TCP. */
   readonly address: string;
-  /** 0: any that is free. */
+  /** 0: whichever is free. */
   readonly listenPort: number;
   /** The host's own servers, asked anew each time. */
   readonly servers: () => readonly string[];
@@ -115,13 +115,14 @@ export class DnsServer implements AsyncDisposable {
     }
     this.#connections.add(address, 1);
     this.#sockets.add(socket);
-    socket.setTimeout(IDLE_MS, () => socket.destroy());
+    const idle = this.#endWhenIdle(socket);
     socket.once("close", () => {
       this.#connections.add(address, -1);
       this.#sockets.delete(socket);
     });
     try {
       for await (const message of readFrames(socket)) {
+        idle.heard();
         this.#take(message, { address, tcp: true }, (answer) => {
           if (!socket.destroyed) writeFrame(socket, answer);
         });
@@ -129,6 +130,28 @@ export class DnsServer implements AsyncDisposable {
     } catch {
       // The client went away in the middle.
     }
+  }
+
+  /** Ends a connection on which nothing is asked for a while. */
+  #endWhenIdle(socket: Socket): { heard(): void } {
+    const { clock } = this.#options;
+    const closed = new AbortController();
+    let heardMs = clock.monotonicMs();
+    const watch = async () => {
+      for (;;) {
+        const leftMs = heardMs + IDLE_MS - clock.monotonicMs();
+        if (leftMs <= 0) break;
+        await clock.sleep(leftMs, closed.signal);
+      }
+      socket.destroy();
+    };
+    watch().catch(() => {});
+    socket.once("close", () => closed.abort());
+    return {
+      heard() {
+        heardMs = clock.monotonicMs();
+      },
+    };
   }
 
   #take(message: Uint8Array, from: { readonly address: string; readonly tcp: boolean }, reply: Reply): void {

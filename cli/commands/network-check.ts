@@ -31,8 +31,7 @@ export const command: Command = {
     const { networks } = await client.listNetworks({});
     const names = new Map(networks.map(({ network }) => [network?.id ?? "", network?.name ?? ""]));
     if (!flags.on("quiet")) {
-      for (const networkId of networksOf(answer))
-        io.out(`${matrix(answer, networkId, names.get(networkId) ?? networkId)}\n`);
+      for (const [networkId, name] of networksOf(answer, names)) io.out(`${matrix(answer, networkId, name)}\n`);
     }
     const failures = failuresOf(answer, names);
     for (const failure of failures) io.out(`${failure}\n`);
@@ -41,8 +40,15 @@ export const command: Command = {
   },
 };
 
-function networksOf({ nodes }: CheckNetworkResponse): readonly string[] {
-  return [...new Set(nodes.flatMap(({ results }) => results.map(({ networkId }) => networkId)))];
+/** The networks that were tried, sorted by name. */
+function networksOf(
+  { nodes }: CheckNetworkResponse,
+  names: ReadonlyMap<string, string>,
+): readonly (readonly [string, string])[] {
+  const ids = new Set(nodes.flatMap(({ results }) => results.map(({ networkId }) => networkId)));
+  return [...ids]
+    .map((id) => [id, names.get(id) ?? id] as const)
+    .sort(([, left], [, right]) => (left < right ? -1 : 1));
 }
 
 /** From each node to each: how long a connection took; then how many of the services and names are reached. */
