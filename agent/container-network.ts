@@ -27,3 +27,22 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
   if (interfaces.length === 0) throw new SwarmError("failed_precondition", "the task was given no address");
   return { kind: "routed", interfaces };
 }
+
+/**
+ * Throws `failed_precondition` for networks that promise what this agent cannot keep: better no task than one whose traffic
+ * is in clear, or that lacks addresses which others were told.
+ */
+export function checkNetworks({ task, networks }: AssignedTask): void {
+  for (const { networkId } of task.networks) {
+    const { name = "", encrypted = false, ipam = [] } = networks.network(networkId) ?? {};
+    if (encrypted) {
+      throw new SwarmError("failed_precondition", `network ${name} is encrypted, which this node cannot do yet`);
+    }
+    if (ipam.some(({ subnet }) => !isIpv4(subnet))) {
+      throw new SwarmError(
+        "failed_precondition",
+        `network ${name} has IPv6, which this node cannot give its tasks yet`,
+      );
+    }
+  }
+}

@@ -174,8 +174,8 @@ describe("what breaks is mended within ten seconds", () => {
 
   rootTest("nothing is broken", async () => {
     const shown = await cluster.swarmctl("network", "check");
-    expect(shown).toMatch(/^NETWORK front( +TO node-\d){4,5} +SERVICES +NAMES$/m);
-    expect(shown).toMatch(/^node-\d( +[\d.]+ ms){4,5} +3\/3 +4\/4$/m);
+    expect(shown).toMatch(/^NETWORK front( +TO node-\d){2,5} +SERVICES +NAMES$/m);
+    expect(shown).toMatch(/^node-\d( +[\d.]+ ms){2,5} +3\/3 +4\/4$/m);
     expect(shown).not.toContain("FAILED");
     const unknown = await cluster.swarmctlAt(0, "network", "check", "nope");
     expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining("nope") });
