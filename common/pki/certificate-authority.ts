@@ -26,11 +26,9 @@ import {
 import { alternativeNames, type Subject, subjectProblems } from "./identity.ts";
 import { exportPrivateKey, generateKeyPair, importSigningKey, type SigningKey } from "./key-pair.ts";
 import { pathLengthOf, roomBelow } from "./path-length.ts";
-import { BACKDATE_MS, LIFETIME_MS_DEFAULT, LIFETIME_MS_MIN } from "./validity.ts";
+import { BACKDATE_MS, LIFETIME_MS_DEFAULT, LIFETIME_MS_MAX, LIFETIME_MS_MIN } from "./validity.ts";
 import { loadX509, type Name } from "./x509.ts";
 
-/** SwarmKit's 20 years. */
-const ROOT_LIFETIME_MS = 20 * 365 * 24 * 3_600_000;
 const ROOT_NAME = "swarm-ca";
 /** Certificates between the root and a node: a cross-signed one, and somebody's intermediate below the root that it stands for. */
 const ROOT_PATH_LENGTH = 2;
@@ -88,7 +86,7 @@ export async function createRoot(options: {
     serialNumber: newSerial(entropy),
     name: [{ CN: [ROOT_NAME] }],
     notBefore: new Date(nowMs - BACKDATE_MS),
-    notAfter: new Date(nowMs + ROOT_LIFETIME_MS),
+    notAfter: new Date(nowMs + LIFETIME_MS_MAX),
     signingAlgorithm: { name: "ECDSA", hash: "SHA-256" },
     extensions: [
       new x509.BasicConstraintsExtension(true, ROOT_PATH_LENGTH, true),
@@ -177,7 +175,7 @@ export async function crossSign(
   const reader = new x509.X509Certificate(root.raw);
   const subjectKeyId = reader.getExtension(x509.SubjectKeyIdentifierExtension);
   const pathLength = Math.min(room - 1, (await pathLengthOf(root)) ?? ROOT_PATH_LENGTH);
-  const endMs = Math.min(root.validToDate.getTime(), nowMs + ROOT_LIFETIME_MS);
+  const endMs = Math.min(root.validToDate.getTime(), nowMs + LIFETIME_MS_MAX);
   const certificate = await sign(authority, {
     serialNumber: newSerial(entropy),
     subject: reader.subjectName,

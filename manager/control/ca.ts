@@ -3,7 +3,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type FieldProblem, invalidFields } from "../../common/base/error.ts";
 import { durationMs } from "../../common/model/duration.ts";
 import { toCertificatesPem } from "../../common/pki/certificates.ts";
-import { LIFETIME_MS_MIN } from "../../common/pki/validity.ts";
+import { lifetimeProblem } from "../../common/pki/validity.ts";
 import type { GetCaResponseSchema, RotateCaRequest } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { ClusterSpec } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { rotationGoal } from "../ca/cluster-ca.ts";
@@ -68,8 +68,8 @@ export async function rotateCa(
 /** What is wrong with how long certificates are to live; nothing with what is not said. */
 export function lifetimeProblems(lifetime: ClusterSpec["certificateLifetime"]): readonly FieldProblem[] {
   const lifetimeMs = durationMs(lifetime);
-  if (lifetimeMs === undefined || lifetimeMs >= LIFETIME_MS_MIN) return [];
-  return [{ field: "certificate_lifetime", problem: "must be at least 1h" }];
+  const problem = lifetimeMs === undefined ? undefined : lifetimeProblem(lifetimeMs);
+  return problem === undefined ? [] : [{ field: "certificate_lifetime", problem }];
 }
 
 interface Host {

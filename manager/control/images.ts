@@ -141,9 +141,12 @@ function find(view: View): (reference: string) => Image {
     const named = canonical === undefined ? undefined : view.imageByName(canonical);
     if (named !== undefined) return named;
     const prefix = ID_PREFIX.exec(reference)?.[1];
+    if (canonical === undefined && prefix === undefined) {
+      throw new SwarmError("invalid_argument", `${quoted(reference)} is not an image's name or id`);
+    }
     const found = prefix === undefined ? [] : [...view.images.values()].filter(({ id }) => id.startsWith(prefix));
     const [first, second] = found;
-    if (first === undefined) throw new SwarmError("not_found", `no such image: ${quoted(reference).slice(1, -1)}`);
+    if (first === undefined) throw new SwarmError("not_found", `no such image: ${reference}`);
     if (second === undefined) return first;
     const ids = found.map(({ id }) => id.slice(0, 12)).join(", ");
     throw new SwarmError("invalid_argument", `image ${reference} is ambiguous: multiple matches: ${ids}`);

@@ -40,7 +40,7 @@ import {
 import { type ServiceSpec, ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { FILE_KINDS, type FileContext, type FileKind, filesOfStack, removeFile } from "../stacks/files.ts";
 import { networksOfStack } from "../stacks/networks.ts";
-import { type PlannedStack, planStack, staleness } from "../stacks/plan.ts";
+import { type PlannedStack, planStack, stackNameProblem, staleness } from "../stacks/plan.ts";
 import { applied } from "../stacks/stack-keeper.ts";
 import { newestRevision, packContent, servicesOfStack, stackNameOf, unpackContent } from "../stacks/stack-view.ts";
 import { allSteps, remainingSteps, removeService } from "../stacks/steps.ts";
@@ -147,6 +147,7 @@ export async function removeStack(
   const content = revision && newestRevision(view, revision);
   const keptVolumes = content ? unpackContent(content).volumes.map((volume) => volume.name) : [];
   if (!revision && servicesOfStack(view, name).length + networksOfStack(view, name).length === 0) {
+    requireStackName(name);
     throw new SwarmError("not_found", `nothing found in stack: ${name}`);
   }
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -349,7 +350,13 @@ function requireFresh(name: string, stale: readonly string[]): void {
   throw new SwarmError("aborted", `the plan for stack ${name} is out of date: ${stale.join(", ")}; plan again`);
 }
 
+function requireStackName(name: string): void {
+  const problem = stackNameProblem(name);
+  if (problem !== undefined) throw invalidFields([{ field: "name", problem }]);
+}
+
 function requireNamed({ store }: ControlDependencies, name: string): Stack {
+  requireStackName(name);
   const stack = store.view.byName("stack", name);
   if (stack === undefined) throw new SwarmError("not_found", `no such stack: ${name}`);
   return stack;

@@ -7,7 +7,7 @@ import { type FieldProblem, invalidFields, SwarmError } from "../../common/base/
 import { type Branded, newId } from "../../common/base/id.ts";
 import { durationMs, toTimestamp } from "../../common/model/duration.ts";
 import { subjectProblems, type UserRole, type UserSubject } from "../../common/pki/identity.ts";
-import { LIFETIME_MS_MIN } from "../../common/pki/validity.ts";
+import { lifetimeProblem } from "../../common/pki/validity.ts";
 import type { ServiceImplementation } from "../../common/rpc/service.ts";
 import {
   type Control,
@@ -119,9 +119,8 @@ function subjectOf(
     problems.push({ field: "stack prefixes", problem: "are for viewers and deployers: an admin may do everything" });
   }
   const lifetimeMs = durationMs(lifetime);
-  if (lifetimeMs !== undefined && !(lifetimeMs >= LIFETIME_MS_MIN)) {
-    problems.push({ field: "lifetime", problem: "must be one hour or more" });
-  }
+  const lifetimeFault = lifetimeMs === undefined ? undefined : lifetimeProblem(lifetimeMs);
+  if (lifetimeFault !== undefined) problems.push({ field: "lifetime", problem: lifetimeFault });
   if (problems.length > 0) throw invalidFields(problems);
   return subject;
 }

@@ -66,16 +66,19 @@ export interface PlannedStack {
   readonly changes: boolean;
 }
 
+/** What is wrong with a stack's name; undefined for one that it may have. */
+export function stackNameProblem(name: string): string | undefined {
+  if (STACK_NAME.test(name)) return undefined;
+  return `${quoted(name)} is not a stack's name: 1 to 63 letters, digits, "_", "." and "-"`;
+}
+
 /** Compares a request with the cluster. With problems nothing may be applied. */
 export function planStack(view: View, request: StackRequest, context: FileContext): PlannedStack {
   const spec = request.spec;
   const name = spec?.name ?? "";
   const problems: FieldProblem[] = [];
-  if (!STACK_NAME.test(name))
-    problems.push({
-      field: "name",
-      problem: `${quoted(name)} is not a stack's name: 1 to 63 letters, digits, "_", "." and "-"`,
-    });
+  const misnamed = stackNameProblem(name);
+  if (misnamed !== undefined) problems.push({ field: "name", problem: misnamed });
   const given = spec?.services ?? [];
   if (given.length > SERVICES_MAX) {
     problems.push({ field: "services", problem: `${given.length} services, at most ${SERVICES_MAX} in one stack` });

@@ -140,7 +140,7 @@ test.each<[string, string[], number, string | RegExp]>([
   ["bad name", ["../x", "--role", "viewer"], 1, /^name: must be 1 to 63 letters/],
   ["admin of stacks", ["x", "--role", "admin", "--stack", "a"], 1, /^stack prefixes: are for viewers and deployers/],
   ["bad prefix", ["x", "--role", "viewer", "--stack", "a/b"], 1, /^stack prefixes: must be beginnings of stack names/],
-  ["short", ["x", "--role", "viewer", "--expiry", "59m"], 1, "lifetime: must be one hour or more"],
+  ["short", ["x", "--role", "viewer", "--expiry", "59m"], 1, "lifetime: must be at least 1h"],
 ])("refused: %s", async (_, argv, code, message) => {
   const result = await host("user", "create", "--out", join(folder, "refused.invite"), ...argv);
   expect(result).toMatchObject({ code, out: "" });
