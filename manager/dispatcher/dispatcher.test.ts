@@ -345,6 +345,16 @@ describe("sessions", () => {
     expect(view.sessions.has(one.nodeId)).toBe(false);
   });
 
+  test("a manager that stood still lets beats in that have waited, before it judges", async () => {
+    const { agent, clock, within } = await world();
+    const one = agent();
+    const { sessionId } = await one.register();
+    await clock.advance(3_050);
+    await within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    await clock.advance(2_900);
+    await expect(within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }))).resolves.toBeDefined();
+  });
+
   test("a session that another manager took over ends here", async () => {
     const { agent, within, view, commit } = await world();
     const one = agent();

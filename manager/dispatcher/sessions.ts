@@ -11,6 +11,8 @@ const REGISTRATIONS_MAX = 3;
 const REGISTRATION_WINDOW_MS = 8_000;
 /** Beats that may be missed before the session ends. Fewer would end it for one lost packet. */
 export const BEATS_MISSED_MAX = 3;
+/** After this process stood still timers come before the beats that have arrived meanwhile: those are let in first. */
+const SECOND_LOOK_MS = 100;
 
 /** One agent's session with this manager. */
 export interface AgentSession {
@@ -123,11 +125,11 @@ export class Sessions {
   async #watch(entry: Entry, signal: AbortSignal): Promise<void> {
     const { clock, heartbeatPeriodMs, expired } = this.#options;
     const either = AbortSignal.any([signal, entry.signal]);
-    while (true) {
+    for (let seenBeatMs: number | undefined; seenBeatMs !== entry.lastBeatMs; ) {
       const leftMs = entry.lastBeatMs + BEATS_MISSED_MAX * heartbeatPeriodMs() - clock.monotonicMs();
-      if (leftMs <= 0) break;
+      if (leftMs <= 0) seenBeatMs = entry.lastBeatMs;
       try {
-        await clock.sleep(leftMs, either);
+        await clock.sleep(leftMs > 0 ? leftMs : SECOND_LOOK_MS, either);
       } catch {
         return;
       }
