@@ -25,7 +25,7 @@ const task = JSON.parse(await text(process.stdin)) as {
   readonly only?: "connections";
 };
 /** Joins at once: a process waits for the manager most of the time. */
-const JOINING_MAX = 2;
+const JOINING_MAX = 4;
 const { signal } = new AbortController();
 
 class NamedExecutor extends FakeExecutor {
@@ -52,8 +52,7 @@ function joinAs(name: string): Promise<NodeIdentity> {
   return eventually(join, { timeoutMs: 120_000, intervalMs: 1_000 });
 }
 
-async function runAgent(name: string): Promise<void> {
-  const identity = await joinAs(name);
+function runAgent(name: string, identity: NodeIdentity): void {
   const agent = new Agent({
     ...{ clock: systemClock, random: systemRandom, logger: silentLogger, bootId: "boot" },
     nodeId: identity.nodeId,
@@ -82,11 +81,12 @@ async function connectOften(): Promise<void> {
 
 if (task.only === "connections") await connectOften();
 else {
-  const names = Array.from({ length: task.count }, (_, index) => `bench-${task.number}-${index}`);
-  const work = names.values();
+  const names = Array.from({ length: task.count }, (_, index) => `bench-${task.number}-${index}`).values();
+  const identities = new Map<string, NodeIdentity>();
   await Promise.all(
     Array.from({ length: JOINING_MAX }, async () => {
-      for (const name of work) await runAgent(name);
+      for (const name of names) identities.set(name, await joinAs(name));
     }),
   );
+  for (const [name, identity] of identities) runAgent(name, identity);
 }
