@@ -9,6 +9,7 @@ import type { Logger } from "../common/base/logger.ts";
 import { Scope } from "../common/base/scope.ts";
 import { Wakeup } from "../common/base/wakeup.ts";
 import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
+import { caCertificates } from "./ca/cluster-ca.ts";
 import type { ManagerIdentity } from "./ca/manager-identity.ts";
 import { ETCD_TURN_KEY } from "./store/keys.ts";
 import type { Kv } from "./store/kv.ts";
@@ -48,7 +49,7 @@ export async function followRoots(options: FollowRootsOptions, signal: AbortSign
     for await (const batch of view.changes(inner)) if (batch.some(({ kind }) => kind === "cluster")) changed.wake();
   });
   for (let { trusted } = options; ; await changed.wait(scope.signal)) {
-    if (wanted === trusted || !isTime(view.cluster?.ca)) continue;
+    if (wanted === trusted || !isTime(view.cluster?.ca, wanted)) continue;
     await using _ = await turn(options, signal);
     trusted = wanted;
     logger.info("starting etcd again: it is to trust other roots");
@@ -57,9 +58,13 @@ export async function followRoots(options: FollowRootsOptions, signal: AbortSign
   }
 }
 
-/** While the old root vouches for the new one there is time: one start is enough, when it is over. */
-function isTime(ca: ClusterCa | undefined): boolean {
-  return ca !== undefined && (ca.rotation === undefined || ca.rotation.next !== "");
+/**
+ * While the old root vouches for the new one there is time: one start is enough, when it is over. And when the roots that are
+ * `wanted` are the newest: this manager's certificate comes a moment after the store's word.
+ */
+function isTime(ca: ClusterCa | undefined, wanted: string): boolean {
+  if (ca === undefined || caCertificates(ca).trust !== wanted) return false;
+  return ca.rotation === undefined || ca.rotation.next !== "";
 }
 
 /** Resolves when no other manager's etcd is being started; undefined when the store that would tell is away. */

@@ -84,7 +84,8 @@ export async function runMember(
   await using etcd = await startEtcd(options, until);
   void etcd?.failed.then((reason) => failed.abort(reason));
   const external = membership.etcd.kind === "external" ? membership.etcd.endpoints : [];
-  using kv = new EtcdKv({ ...parts, logger, endpoints: etcd ? [etcd.endpoint] : external });
+  const isRestarting = () => etcd?.isRestarting ?? false;
+  using kv = new EtcdKv({ ...parts, logger, endpoints: etcd ? [etcd.endpoint] : external, isRestarting });
   const blobs = await BlobStore.open({ directory: join(dataDirectory, "content"), clock: systemClock });
   using registry = new RegistryClient(systemClock, systemRandom, { insecureRegistries });
   await using doors = new AsyncDisposableStack();

@@ -28,6 +28,8 @@ export interface EtcdKvOptions {
   readonly tls?: EtcdTls;
   /** Deadline of each call. Default 4,000 ms: above an etcd election (1-2 s), below what a user takes for a hang. */
   readonly timeoutMs?: number;
+  /** Whether etcd is away for a moment only: calls that could not be sent wait for it, up to the deadline of one. Default: never. */
+  readonly isRestarting?: () => boolean;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -45,6 +47,10 @@ const CHANNEL_OPTIONS = {
   "grpc.initial_reconnect_backoff_ms": 100,
   "grpc.max_reconnect_backoff_ms": 1_000,
 } as const;
+
+/** grpc-js's word for a call that never left. */
+const NOT_SENT = "No connection established";
+const RESTART_POLL_MS = 50;
 
 type FaultHandling = NonNullable<IOptions["faultHandling"]>;
 type Policy = NonNullable<FaultHandling["global"]>;
@@ -214,12 +220,18 @@ export class EtcdKv implements Kv, Disposable {
     toError: (operation: string, reason: unknown) => SwarmError,
     send: (options: CallOptions) => Promise<T>,
   ): Promise<T> {
-    if (signal.aborted) throw abortReason(signal);
-    const deadline = this.#options.clock.nowMs() + this.#timeoutMs;
-    try {
-      return await abortable(send({ ...streamOptions(), deadline }), signal);
-    } catch (reason) {
-      throw toError(operation, reason);
+    const { clock, isRestarting } = this.#options;
+    const waitsUntilMs = clock.monotonicMs() + this.#timeoutMs;
+    while (true) {
+      if (signal.aborted) throw abortReason(signal);
+      try {
+        return await abortable(send({ ...streamOptions(), deadline: clock.nowMs() + this.#timeoutMs }), signal);
+      } catch (reason) {
+        const error = toError(operation, reason);
+        const waits = isRestarting?.() === true && error.message.includes(NOT_SENT);
+        if (!waits || clock.monotonicMs() >= waitsUntilMs) throw error;
+      }
+      await clock.sleep(RESTART_POLL_MS, signal);
     }
   }
 
