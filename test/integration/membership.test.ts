@@ -224,6 +224,8 @@ rootTest("F40: the CA rotates three times, with a node away; the managers' own s
 rootTest("with autolock a manager that starts again waits for its key, and the key lies nowhere", async () => {
   const said = await swarmctl("m2", "swarm", "update", "--autolock");
   const [key = ""] = /SWMKEY-1-\S+/.exec(said) ?? [];
+  // Not the last one, of which not every bit counts.
+  const wrong = key.replace(/^(SWMKEY-1-)(.)/, (_, prefix, first) => `${prefix}${first === "A" ? "B" : "A"}`);
   const data = `${cluster.directory}/m1/manager`;
   await eventually(() => {
     expect(readFileSync(`${data}/cluster.key`, "utf8")).toMatch(/^SWARM-CLUSTER-KEY-SEALED-1-/);
@@ -234,9 +236,7 @@ rootTest("with autolock a manager that starts again waits for its key, and the k
   expect(readdirSync(`${cluster.directory}/m1`).filter((name) => name.startsWith("identity-"))).toEqual([]);
   cluster.restartManager("m1");
   await eventually(async () => await expect(swarmctl("m1", "node", "ls")).rejects.toThrow("the swarm is locked"));
-  await expect(cluster.pipeTo("m1", `${key.slice(0, -1)}A\n`, "swarm", "unlock")).rejects.toThrow(
-    /invalid (unlock )?key/,
-  );
+  await expect(cluster.pipeTo("m1", `${wrong}\n`, "swarm", "unlock")).rejects.toThrow(/invalid (unlock )?key/);
   await cluster.pipeTo("m1", `${key}\n`, "swarm", "unlock");
   await eventually(
     async () => expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(3),
