@@ -340,8 +340,20 @@ export class TestCluster implements AsyncDisposable {
   async swarmctl(...args: readonly string[]): Promise<string> {
     const alive = this.managers.findIndex(({ process }) => process.exitCode === null && process.signalCode === null);
     const { stdout, stderr, code } = await this.swarmctlAt(Math.max(0, alive), ...args);
-    if (code !== 0) throw new Error(`swarmctl ${args.join(" ")}: exit ${code}: ${stderr}${stdout}`);
+    if (code !== 0)
+      throw new Error(`swarmctl ${args.join(" ")}: exit ${code}: ${stderr}${stdout}${this.#deadManagers()}`);
     return stdout;
+  }
+
+  /** The last words of managers that ended: one that nobody ended is what a test fails of. */
+  #deadManagers(): string {
+    const dead = this.managers.filter(({ process }) => process.exitCode !== null || process.signalCode !== null);
+    return dead
+      .map((manager) => {
+        const { exitCode, signalCode } = manager.process;
+        return `\n${manager.name} ended with ${exitCode ?? signalCode}: ${this.log(manager).slice(-2_000)}`;
+      })
+      .join("");
   }
 
   /** Runs a program in the fabric, where the clients are. */
