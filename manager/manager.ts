@@ -157,9 +157,9 @@ export class Manager {
     const { clock, random, logger, managerId } = this.#options;
     const common = { ...on, clock, random, logger, managerId };
     const dispatcher = new Dispatcher(common);
-    const isSession = (nodeId: string, sessionId: string) => dispatcher.hasSession(nodeId, sessionId);
-    const hub = new LogHub({ ...common, isSession });
-    const streams = new StreamHub({ ...common, isSession });
+    const sessionSignal = (nodeId: string, sessionId: string) => dispatcher.sessionSignal(nodeId, sessionId);
+    const hub = new LogHub({ ...common, sessionSignal });
+    const streams = new StreamHub({ ...common, sessionSignal });
     this.#present = { dispatcher, hub, streams };
     try {
       await using scope = new Scope(signal);

@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type JoinRequest, NodeIdentity } from "../agent/node-identity.ts";
 import { systemClock } from "../common/base/clock.ts";
+import { SwarmError } from "../common/base/error.ts";
 import { silentLogger } from "../common/base/logger.ts";
 import { systemRandom } from "../common/base/random.ts";
 import { openGrpcTransport } from "../common/rpc/grpc-transport.ts";
@@ -17,7 +18,7 @@ import { createClient } from "../common/rpc/service.ts";
 import type { ClientTls } from "../common/rpc/tls.ts";
 import { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Control } from "../proto/gen/swarm/v1/control_pb.js";
-import { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import { Dispatcher, LogBroker, StreamBroker } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { LocalManager } from "../proto/gen/swarm/v1/local_pb.js";
 import { NodeSpec_Availability, NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
@@ -223,6 +224,34 @@ test("a node that was removed is refused at once, and gets no new certificate", 
   await using transport = openGrpcTransport({ address: manager.address, tls: node.client });
   const renewal = createClient(NodeCa, transport).issueCertificate({ certificateRequest: "x" });
   await expect(renewal).rejects.toMatchObject({ code: "permission_denied" });
+});
+
+test("a node that was removed hears no more: its streams are closed, whatever they were for", async () => {
+  const node = await joinCluster({ token: (await tokens(manager)).worker });
+  await using transport = openGrpcTransport({ address: manager.address, tls: node.client });
+  const { nodeId } = node;
+  const dispatcher = createClient(Dispatcher, transport);
+  const session = dispatcher.openSession({ nodeId, description: { hostname: "h" } })[Symbol.asyncIterator]();
+  const { sessionId } = (await session.next()).value ?? {};
+  const streams = {
+    session: { [Symbol.asyncIterator]: () => session },
+    assignments: dispatcher.watchAssignments({ nodeId, sessionId }),
+    subscriptions: createClient(LogBroker, transport).listenSubscriptions({ nodeId, sessionId }),
+    offers: createClient(StreamBroker, transport).listenStreams({ nodeId, sessionId }),
+  };
+  const ends: Record<string, string> = {};
+  const reading = Object.entries(streams).map(async ([name, stream]) => {
+    try {
+      for await (const _ of stream);
+      ends[name] = "ended";
+    } catch (reason) {
+      ends[name] = SwarmError.from(reason).code;
+    }
+  });
+  await local((control) => control.removeNode({ nodeId, force: true }));
+  await eventually(() => expect(Object.keys(ends).sort()).toEqual(Object.keys(streams).sort()));
+  await Promise.all(reading);
+  expect(ends.session).toBe("failed_precondition");
 });
 
 test("the CA and the tokens survive the manager", async () => {

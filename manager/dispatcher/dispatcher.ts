@@ -139,9 +139,9 @@ export class Dispatcher {
     await this.#scope.join();
   }
 
-  /** Whether the node has that session with this manager now: for other services that agents call. */
-  hasSession(nodeId: string, sessionId: string): boolean {
-    return this.#sessions.get(nodeId)?.id === sessionId;
+  /** Aborts when the node's session with this manager ends: for other services that agents call. Throws `failed_precondition` without it. */
+  sessionSignal(nodeId: string, sessionId: string): AbortSignal {
+    return this.#sessions.require(nodeId, sessionId).signal;
   }
 
   get #heartbeatPeriodMs(): number {

@@ -22,6 +22,7 @@ import {
 import { NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../../test/eventually.ts";
 import { aTask, testId } from "../../test/objects.ts";
+import { oneSession } from "../../test/one-session.ts";
 import type { Kv } from "../store/kv.ts";
 import { MemoryKv } from "../store/memory-kv.ts";
 import { openStore } from "../store/open-store.ts";
@@ -59,8 +60,7 @@ async function world() {
     const managerId = testId();
     const info = create(ManagerInfoSchema, { id: managerId, address: name, hostname: name });
     await store.commit([{ type: "create", kind: "manager", object: info, lease }], { signal });
-    const isSession = (_nodeId: string, sessionId: string) => sessionId === SESSION;
-    const hub = new LogHub({ ...options, store, managerId, lease, isSession });
+    const hub = new LogHub({ ...options, store, managerId, lease, sessionSignal: oneSession(SESSION) });
     network.serve(name).addService(LogBroker, hub.implementation);
     scope.spawn("hub", (until) => hub.run(until));
     return { store, hub };

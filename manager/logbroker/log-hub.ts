@@ -27,8 +27,8 @@ export interface LogHubOptions {
   readonly managerId: string;
   /** This manager's: its subscriptions vanish with it. */
   readonly lease: LeaseId;
-  /** Whether the node has that session with this manager now. */
-  readonly isSession: (nodeId: string, sessionId: string) => boolean;
+  /** Aborts when the node's session with this manager ends. Throws `failed_precondition` when it has no such session. */
+  readonly sessionSignal: (nodeId: string, sessionId: string) => AbortSignal;
 }
 
 /** Readers at once. An agent serves as many at most, from all managers together. */
@@ -98,15 +98,8 @@ export class LogHub {
 
   async *#listen(nodeId: string, sessionId: string, { signal, peer }: CallContext) {
     requireNode(peer, nodeId);
-    const requireSession = () => {
-      if (this.#options.isSession(nodeId, sessionId)) return;
-      throw new SwarmError("failed_precondition", "session invalid");
-    };
-    requireSession();
-    for await (const message of this.#router.listen(nodeId, signal)) {
-      requireSession();
-      yield message;
-    }
+    const session = this.#options.sessionSignal(nodeId, sessionId);
+    yield* this.#router.listen(nodeId, AbortSignal.any([signal, session]));
   }
 
   async #publish(requests: AsyncIterable<PublishLogsRequest>, peer: Peer, signal: AbortSignal) {

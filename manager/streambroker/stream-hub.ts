@@ -26,8 +26,8 @@ export interface StreamHubOptions {
   readonly managerId: string;
   /** This manager's: its requests vanish with it. */
   readonly lease: LeaseId;
-  /** Whether the node has that session with this manager now. */
-  readonly isSession: (nodeId: string, sessionId: string) => boolean;
+  /** Aborts when the node's session with this manager ends. Throws `failed_precondition` when it has no such session. */
+  readonly sessionSignal: (nodeId: string, sessionId: string) => AbortSignal;
 }
 
 /**
@@ -156,15 +156,8 @@ export class StreamHub {
 
   async *#listen(nodeId: string, sessionId: string, { signal, peer }: CallContext) {
     requireNode(peer, nodeId);
-    const requireSession = () => {
-      if (this.#options.isSession(nodeId, sessionId)) return;
-      throw new SwarmError("failed_precondition", "session invalid");
-    };
-    requireSession();
-    for await (const offer of this.#offers.listen(nodeId, signal)) {
-      requireSession();
-      yield offer;
-    }
+    const session = this.#options.sessionSignal(nodeId, sessionId);
+    yield* this.#offers.listen(nodeId, AbortSignal.any([signal, session]));
   }
 
   /** The agent's end: its frames go to whoever wanted them, whose frames go to it. */

@@ -32,6 +32,7 @@ import {
 import { eventually } from "../eventually.ts";
 import { FakeExecutor } from "../fake-executor.ts";
 import { aTask, testId } from "../objects.ts";
+import { oneSession } from "../one-session.ts";
 
 const clock = systemClock;
 const logger = silentLogger;
@@ -61,7 +62,7 @@ async function world() {
   const start = async () => {
     const managerId = testId();
     const random = seededRandom(managerId.charCodeAt(0));
-    const hub = new LogHub({ store, clock, random, logger, managerId, lease, isSession: (_, id) => id === SESSION });
+    const hub = new LogHub({ store, clock, random, logger, managerId, lease, sessionSignal: oneSession(SESSION) });
     const server = new GrpcServer({ clock, logger });
     server.addService(LogBroker, hub.implementation);
     const address = await server.listen("127.0.0.1:0");

@@ -40,6 +40,7 @@ import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../eventually.ts";
 import { FakeExecutor } from "../fake-executor.ts";
 import { aTask, testId } from "../objects.ts";
+import { oneSession } from "../one-session.ts";
 
 const clock = systemClock;
 const logger = silentLogger;
@@ -56,7 +57,7 @@ async function world() {
   const start = async () => {
     const managerId = testId();
     const random = seededRandom(managerId.charCodeAt(0));
-    const hub = new StreamHub({ store, clock, random, logger, managerId, lease, isSession: (_, id) => id === SESSION });
+    const hub = new StreamHub({ store, clock, random, logger, managerId, lease, sessionSignal: oneSession(SESSION) });
     const server = new GrpcServer({ clock, logger });
     server.addService(StreamBroker, hub.implementation);
     const address = await server.listen("127.0.0.1:0");
