@@ -22,6 +22,30 @@ test.each([
   expect(advertisedAddress(said, listen, interfaces)).toBe(expected);
 });
 
+test("122 a loopback address is for a manager that listens on one", () => {
+  const here = { host: "127.0.0.1", port: 2377 };
+  expect(advertisedAddress("127.0.0.1", here, ONE)).toBe("127.0.0.1:2377");
+  expect(advertisedAddress("::1", { ...here, host: "::1" }, ONE)).toBe("[::1]:2377");
+});
+
+test.each([
+  ["0.0.0.0", "is no address that others could reach"],
+  ["0.0.0.0:2377", "is no address that others could reach"],
+  ["[::]:2377", "is no address that others could reach"],
+  ["127.0.0.1", "is a loopback address"],
+  ["[::1]:2377", "is a loopback address"],
+  ["lo", "is a loopback address"],
+  ["192.0.2.7", "is not an address of this host"],
+  ["[2001:db8::7]:2377", "is not an address of this host"],
+])("122 %s cannot be advertised", (said, problem) => {
+  expect(() => advertisedAddress(said, anywhere, TWO)).toThrow(
+    expect.objectContaining({
+      code: "invalid_argument",
+      message: expect.stringMatching(`^--advertise-addr: .* ${problem}`),
+    }),
+  );
+});
+
 test("a host with several addresses must say which", () => {
   expect(() => advertisedAddress("", anywhere, TWO)).toThrow(
     "could not choose an IP address to advertise since this system has multiple addresses: 10.0.0.5 on eth0, 192.168.0.5 on eth1: specify one with --advertise-addr",

@@ -1,7 +1,8 @@
 /** The address by which others reach this host: said, or the only one there is. Pure but for the list of interfaces. */
+import { isIP } from "node:net";
 import type { NetworkInterfaceInfo } from "node:os";
 import { SwarmError } from "../common/base/error.ts";
-import { parseHostPort, printHostPort } from "../common/base/host-port.ts";
+import { isLoopback, parseHostPort, printHostPort } from "../common/base/host-port.ts";
 
 /** As os.networkInterfaces() has them. */
 export type Interfaces = Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
@@ -18,7 +19,8 @@ export const PEER_PORT_OFFSET = 1;
 /**
  * "host:port" that others reach, from what an operator said (an address, a name, an interface; with a port or without) or,
  * when that is empty, from where the manager listens.
- * @throws invalid_argument: it is not said, and this host has several addresses; or an interface without one.
+ * @throws invalid_argument: it is not said, and this host has several addresses; an interface without one; an address by which
+ * others would not reach this host.
  */
 export function advertisedAddress(
   said: string,
@@ -26,7 +28,11 @@ export function advertisedAddress(
   interfaces: Interfaces,
 ): string {
   const parsed = parseHostPort(said) ?? { host: said, port: listen.port };
-  if (said !== "") return printHostPort({ ...parsed, host: addressOf(parsed.host, interfaces) });
+  if (said !== "") {
+    const host = addressOf(parsed.host, interfaces);
+    requireReachable(host, listen.host, interfaces);
+    return printHostPort({ ...parsed, host });
+  }
   if (!isAny(listen.host)) return printHostPort(listen);
   const found = Object.entries(interfaces).flatMap(([name, addresses]) =>
     (addresses ?? [])
@@ -50,6 +56,20 @@ function addressOf(host: string, interfaces: Interfaces): string {
   const address = named.find(({ family }) => family === "IPv4") ?? named[0];
   if (address) return address.address;
   throw new SwarmError("invalid_argument", `interface ${host} has no address to advertise`);
+}
+
+/** Behind an address translator a host is known by a name: an address that it has not, others would be sent to in vain. */
+function requireReachable(host: string, listenHost: string, interfaces: Interfaces): void {
+  const refuse = (problem: string) => new SwarmError("invalid_argument", `--advertise-addr: ${host} ${problem}`);
+  if (isAny(host)) throw refuse("is no address that others could reach this host by");
+  if (isIP(host) === 0) return;
+  if (isLoopback(host)) {
+    if (isLoopback(listenHost)) return;
+    throw refuse("is a loopback address, by which no other host reaches this one");
+  }
+  const own = Object.values(interfaces).flatMap((addresses) => (addresses ?? []).map(({ address }) => address));
+  if (own.includes(host)) return;
+  throw refuse("is not an address of this host; if it stands for it elsewhere, give a name that resolves to it");
 }
 
 function isAny(host: string): boolean {

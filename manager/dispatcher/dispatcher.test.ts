@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { FakeClock } from "../../common/base/fake-clock.ts";
 import { type ClusterId, type NodeId, newId } from "../../common/base/id.ts";
-import { silentLogger } from "../../common/base/logger.ts";
+import type { Logger } from "../../common/base/logger.ts";
 import { seededRandom, systemEntropy } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { createRoot } from "../../common/pki/certificate-authority.ts";
@@ -46,7 +46,10 @@ async function world() {
   const kv = new MemoryKv(clock);
   const random = seededRandom(5);
   const scope = new Scope();
-  const logger = silentLogger;
+  const warnings: unknown[] = [];
+  const silent = () => {};
+  const warn = (fields: unknown) => void warnings.push(fields);
+  const logger: Logger = { debug: silent, info: silent, warn, error: silent, child: () => logger };
   const store = await openStore({ kv, clock, random, logger }, scope);
   const { lease } = await kv.leaseGrant(3_600_000, signal);
   const managerId = testId();
@@ -126,7 +129,21 @@ async function world() {
     if (!found) throw new Error("no such task");
     return found;
   };
-  return { clock, kv, store, view: store.view, dispatcher, within, commit, agent, service, taskOf, current, managerId };
+  return {
+    clock,
+    kv,
+    store,
+    view: store.view,
+    dispatcher,
+    within,
+    commit,
+    agent,
+    service,
+    taskOf,
+    current,
+    managerId,
+    warnings,
+  };
 }
 
 /** Another cluster's. */
@@ -488,7 +505,7 @@ describe("assignments", () => {
 
 describe("statuses", () => {
   test("only the owner's moves that the table has are stored; the rest is refused with a reason", async () => {
-    const { agent, service, within, view, clock } = await world();
+    const { agent, service, within, view, clock, warnings } = await world();
     const one = agent();
     const { tasks } = await service(one.nodeId, 2);
     const { tasks: foreign } = await service(testId(), 1);
@@ -512,6 +529,8 @@ describe("statuses", () => {
       "no such task",
       "no such state",
     ]);
+    expect(view.tasks.get(other.id)?.status?.state).toBe(TaskState.ASSIGNED);
+    expect(warnings).toEqual([{ nodeId: one.nodeId, tasks: [other.id], count: 1 }]);
     expect(view.tasks.get(first.id)?.status?.state).toBe(TaskState.RUNNING);
     expect(view.tasks.get(second.id)?.status?.state).toBe(TaskState.ASSIGNED);
     expect((await send(say(first.id, TaskState.STARTING))).refused).toHaveLength(1);

@@ -43,7 +43,7 @@ import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
 import { forgetSession, refuseSuperseded, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
-import { StatusWriter } from "./status-writer.ts";
+import { NOT_ITS_OWN, StatusWriter } from "./status-writer.ts";
 import { TouchedSet } from "./touched-set.ts";
 import { hasOptions } from "./volume-assignments.ts";
 
@@ -67,6 +67,8 @@ const HEARTBEAT_PERIOD_MS_MIN = 100;
 const FORGET_RETRY_MS = 1_000;
 /** Reports in one call; agents send at most 500. */
 const UPDATES_MAX = 2_000;
+/** Of other nodes' tasks in one report: a hostile agent must not fill the log. */
+const FOREIGN_TASKS_LOGGED_MAX = 3;
 
 interface Stream {
   readonly nodeId: string;
@@ -264,6 +266,11 @@ export class Dispatcher {
       { nodeId, tasks: updates.map(({ taskId, status }) => `${taskId} ${stateWord(status?.state)}`), refused },
       "task statuses",
     );
+    const foreign = refused.filter(({ reason }) => reason === NOT_ITS_OWN).map(({ taskId }) => taskId);
+    if (foreign.length > 0) {
+      const tasks = foreign.slice(0, FOREIGN_TASKS_LOGGED_MAX);
+      this.#options.logger.warn({ nodeId, tasks, count: foreign.length }, "agent reported tasks of other nodes");
+    }
     return { refused };
   }
 

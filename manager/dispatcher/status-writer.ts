@@ -23,6 +23,9 @@ const ATTEMPTS_MAX = 5;
 /** Words of an error that are kept: it is shown in a table, and must not fill the store. */
 const WORDS_LENGTH_MAX = 2_000;
 
+/** Of an honest agent's: nothing. */
+export const NOT_ITS_OWN = "not a task of this node";
+
 /** Why a report was refused; undefined when it was written. */
 export type Refusal = string | undefined;
 
@@ -148,7 +151,7 @@ type Verdict =
 /** Whether `nodeId` may say this of the task: the task must be its own and the move in the table. */
 function judge(task: Task | undefined, nodeId: string, status: TaskStatus | undefined): Verdict {
   if (!task) return { type: "refused", reason: "no such task" };
-  if (task.nodeId !== nodeId) return { type: "refused", reason: "not a task of this node" };
+  if (task.nodeId !== nodeId) return { type: "refused", reason: NOT_ITS_OWN };
   // Open enums: a number that no state has is in no table.
   if (!status || TaskState[status.state] === undefined) return { type: "refused", reason: "no such state" };
   const from = task.status?.state ?? TaskState.NEW;
