@@ -4,7 +4,8 @@
  * meanwhile, which is updated all the while, notices nothing. Method: six hosts as network namespaces, both programs on each, and nothing
  * but swarmctl.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { writeDemoImage } from "../../deploy/demo/image.ts";
 import { eventually } from "../eventually.ts";
@@ -70,10 +71,13 @@ rootTest("init, join as workers and managers", async () => {
   await expect(swarmctl("m1", "swarm", "init")).rejects.toThrow("this node is already part of a cluster");
 
   const joinedMs = performance.now();
-  for (const name of ["w1", "w2"]) {
-    expect(await swarmctl(name, "swarm", "join", "--token", worker, address)).toBe(
-      "This node joined a swarm as a worker.\n",
-    );
+  const tokenFile = join(cluster.folder("tokens"), "worker");
+  writeFileSync(tokenFile, `${worker}\n`, { mode: 0o600 });
+  for (const [name, ...token] of [
+    ["w1", "--token", worker],
+    ["w2", "--token-file", tokenFile],
+  ] as const) {
+    expect(await swarmctl(name, "swarm", "join", ...token, address)).toBe("This node joined a swarm as a worker.\n");
   }
   console.log(`swarm join of a worker: ${((performance.now() - joinedMs) / 2000).toFixed(1)} s`);
   const manager = (await swarmctl("m1", "swarm", "join-token", "-q", "manager")).trim();
