@@ -3,6 +3,7 @@
  * For strangers that is little, and few at a time.
  */
 import { X509Certificate } from "node:crypto";
+import type { ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import type { DescMethod } from "@bufbuild/protobuf";
 import {
   type Metadata,
@@ -16,6 +17,7 @@ import {
 import type { Clock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { requestBytesMax } from "./codec.ts";
+import type { ConnectionAge } from "./connection-age.ts";
 import { sourceOf } from "./door-book.ts";
 import { boundRequests } from "./request-decoder.ts";
 import type { Peer, PeerIdentity } from "./service.ts";
@@ -34,6 +36,8 @@ export interface AdmissionOptions {
   readonly identify: ((certificate: X509Certificate) => PeerIdentity) | undefined;
   readonly identity: PeerIdentity | undefined;
   readonly authorize: ((method: DescMethod, peer: Peer) => void) | undefined;
+  /** Absent: connections may become as old as they like. */
+  readonly age: ConnectionAge | undefined;
   /** What a refused caller is told. */
   readonly statusOf: (method: DescMethod, reason: unknown) => WireStatus;
 }
@@ -79,10 +83,12 @@ export class Admission {
 
   /** Refuses the call, or says who calls. */
   #admitted(method: DescMethod, call: ServerInterceptingCallInterface): Admitted | undefined {
-    const { clock, authorize, identify } = this.#options;
+    const { clock, authorize, identify, age } = this.#options;
+    const connection = connectionOf(call);
+    if (connection) age?.follow(connection);
     try {
       if (Number(call.getDeadline()) <= clock.nowMs()) throw new SwarmError("deadline_exceeded", "deadline passed");
-      const identity = this.#identityOf(call);
+      const identity = this.#identityOf(call, connection);
       const peer: Peer = { address: call.getPeer(), ...(identity && { identity }) };
       authorize?.(method, peer);
       const isStranger = identify !== undefined && identity === undefined;
@@ -121,9 +127,12 @@ export class Admission {
     call.sendStatus(this.#options.statusOf(method, reason));
   }
 
-  #identityOf(call: ServerInterceptingCallInterface): PeerIdentity | undefined {
+  #identityOf(
+    call: ServerInterceptingCallInterface,
+    connection: ServerHttp2Session | undefined,
+  ): PeerIdentity | undefined {
     const { identify, identity } = this.#options;
-    const certificate = identify && certificateOf(call);
+    const certificate = identify && certificateOf(call, connection);
     return certificate ? identify(certificate) : identity;
   }
 }
@@ -158,8 +167,10 @@ class StrangerCalls {
 const certificates = new WeakMap<object, X509Certificate>();
 
 /** The caller's certificate that TLS has verified. */
-function certificateOf(call: ServerInterceptingCallInterface): X509Certificate | undefined {
-  const connection = connectionOf(call);
+function certificateOf(
+  call: ServerInterceptingCallInterface,
+  connection: ServerHttp2Session | undefined,
+): X509Certificate | undefined {
   const known = connection && certificates.get(connection);
   if (known) return known;
   const shown = call.getAuthContext().sslPeerCertificate;
@@ -170,8 +181,7 @@ function certificateOf(call: ServerInterceptingCallInterface): X509Certificate |
 }
 
 /** The HTTP/2 session of a call, which grpc-js keeps to itself; undefined should it keep it elsewhere. */
-function connectionOf(call: object): object | undefined {
-  const stream: unknown = Reflect.get(call, "stream");
-  const session: unknown = typeof stream === "object" && stream !== null ? Reflect.get(stream, "session") : undefined;
-  return typeof session === "object" && session !== null ? session : undefined;
+function connectionOf(call: object): ServerHttp2Session | undefined {
+  const stream = Reflect.get(call, "stream") as ServerHttp2Stream | undefined;
+  return stream?.session as ServerHttp2Session | undefined;
 }

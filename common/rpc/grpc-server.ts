@@ -21,8 +21,10 @@ import { abortable, abortReason, type Clock, systemClock } from "../base/clock.t
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
 import type { Logger } from "../base/logger.ts";
+import { type Random, systemRandom } from "../base/random.ts";
 import { Admission } from "./admission.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_STACK } from "./codec.ts";
+import { ConnectionAge } from "./connection-age.ts";
 import type { DoorLimits } from "./door-book.ts";
 import { bufferOf } from "./grpc-transport.ts";
 import type { CallContext, Peer, PeerIdentity, ServiceImplementation } from "./service.ts";
@@ -35,6 +37,7 @@ import { claimUnixSocket } from "./unix-socket.ts";
 export interface GrpcServerOptions {
   readonly logger: Logger;
   readonly clock?: Clock;
+  readonly random?: Random;
   /** Absent: plaintext, for unix sockets. */
   readonly tls?: MutualTls;
   /** How many connections may come over TLS. Default `DOOR_LIMITS`. */
@@ -99,7 +102,9 @@ export class GrpcServer implements AsyncDisposable {
     const { tls, limits, identify, identity, authorize } = options;
     this.#tls = { ...(tls && { tls }), ...(limits && { limits }) };
     const statusOf = (method: DescMethod, reason: unknown) => this.#statusOf(method, reason);
-    this.#admission = new Admission({ clock: this.#clock, identify, identity, authorize, statusOf });
+    const { connectionAgeMsMax: ageMsMax, random = systemRandom } = options;
+    const age = ageMsMax === undefined ? undefined : new ConnectionAge({ clock: this.#clock, random, ageMsMax });
+    this.#admission = new Admission({ clock: this.#clock, identify, identity, authorize, age, statusOf });
     this.#server = new Server({
       interceptors: [this.#admission.interceptor],
       "grpc.max_receive_message_length": RECEIVE_BYTES_MAX_STACK,
@@ -108,9 +113,6 @@ export class GrpcServer implements AsyncDisposable {
       "grpc.keepalive_time_ms": 10_000,
       "grpc.keepalive_timeout_ms": 5_000,
       "grpc.enable_channelz": 0,
-      ...(options.connectionAgeMsMax === undefined
-        ? {}
-        : { "grpc.max_connection_age_ms": options.connectionAgeMsMax, "grpc.max_connection_age_grace_ms": 30_000 }),
     });
   }
 

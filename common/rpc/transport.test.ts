@@ -619,6 +619,38 @@ describe("mutual TLS", () => {
     expect(new Set(shown).size).toBe(2);
   });
 
+  test("a connection that has become old takes no more calls, and lets go of those that it has later", async () => {
+    const addresses: string[] = [];
+    await using server = new GrpcServer({
+      logger: silentLogger,
+      tls: new MutualTls(identities.server),
+      connectionAgeMsMax: 200,
+    });
+    const open = Promise.withResolvers<void>();
+    server.addService(Content, {
+      async resolveImage(_, { peer }) {
+        addresses.push(peer.address);
+        return {};
+      },
+      async *getBlob() {
+        await open.promise;
+        yield {};
+      },
+    });
+    await using transport = openGrpcTransport({
+      address: await server.listen("127.0.0.1:0"),
+      tls: identities.client,
+    });
+    const client = createClient(Content, transport);
+    const stream = Array.fromAsync(client.getBlob({}));
+    await eventually(async () => {
+      await client.resolveImage({});
+      expect(new Set(addresses).size).toBeGreaterThan(2);
+    });
+    open.resolve();
+    expect(await stream).toHaveLength(1);
+  });
+
   test("a server that lets strangers in knows them as nobody, whatever certificate they show", async () => {
     const called: unknown[] = [];
     await using server = new GrpcServer({
