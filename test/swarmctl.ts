@@ -18,11 +18,17 @@ export interface SwarmctlOptions {
   /** Plays SIGINT. */
   readonly signal?: AbortSignal;
   readonly terminal?: boolean;
-  readonly stdin?: string | Uint8Array;
+  /** A stream may stay open, as a terminal or a slow program would. */
+  readonly stdin?: string | Uint8Array | Readable;
   /** How bytes of stdout become text. Default UTF-8. */
   readonly encoding?: "latin1";
   /** Told all of stdout so far each time something was written: for commands that end when they are told to. */
   readonly onOut?: (out: string) => void;
+}
+
+function stdinOf(stdin: SwarmctlOptions["stdin"]): Readable {
+  if (stdin instanceof Readable) return stdin;
+  return Readable.from(stdin === undefined ? [] : [Buffer.from(stdin)]);
 }
 
 export async function runSwarmctl(argv: readonly string[], options: SwarmctlOptions = {}): Promise<SwarmctlResult> {
@@ -51,7 +57,7 @@ export async function runSwarmctl(argv: readonly string[], options: SwarmctlOpti
       onResize: () => () => {},
       setRaw: () => {},
     },
-    stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),
+    stdin: stdinOf(options.stdin),
   };
   const code = await run(argv, {
     io,

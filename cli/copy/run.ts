@@ -7,6 +7,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { abortable } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
+import { untilAborted } from "../../common/base/until-aborted.ts";
 import type { Parsed } from "../../common/model/parsed.ts";
 import { inChunks } from "../../common/rpc/chunks.ts";
 import { Pipe } from "../../common/rpc/pipe.ts";
@@ -95,7 +96,8 @@ async function copyIn(invocation: Invocation, from: CopyEnd, to: TaskEnd): Promi
     // An archive on standard input says itself whose its files are, as docker cp has it.
     const keepOwners = flags.on("archive") || !source;
     await requests.write({ case: "target", value: { directory, keepOwners } }, until);
-    const tar = source ? packer.pack({ path: source.path, name }) : io.stdin;
+    // Who writes to standard input may be silent for ever: the copy's end is not to wait for a byte.
+    const tar = source ? packer.pack({ path: source.path, name }) : untilAborted(io.stdin, until);
     for await (const value of inChunks(tar, DATA_BYTES_MAX)) {
       await requests.write({ case: "data", value }, until);
       progress.add(value.length);

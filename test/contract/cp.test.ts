@@ -17,9 +17,12 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { SwarmError } from "../../common/base/error.ts";
 import { TarParser } from "../../common/model/tar.ts";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
+import { eventually } from "../eventually.ts";
 import { runSwarmctl, type SwarmctlOptions } from "../swarmctl.ts";
 import { directory, file, writeTar } from "../tar.ts";
 
@@ -87,6 +90,18 @@ function tree(root: string, below = ""): string[] {
     })
     .sort();
 }
+
+test("Ctrl-C ends a copy whose producer has gone silent in the middle", async () => {
+  const interrupt = new AbortController();
+  const stdin = new PassThrough();
+  const ending = swarmctl(["task", "cp", "-", "web.1:/t"], { stdin, signal: interrupt.signal });
+  // The archive's first file is on its way into the task: the copy is under way, and waits for what never comes.
+  const archive = writeTar([file("early", "x".repeat(400_000)), file("late", "never whole")]);
+  stdin.write(archive.subarray(0, 400_000));
+  await eventually(() => expect(existsSync(there("t/early"))).toBe(true));
+  interrupt.abort(new SwarmError("canceled", "interrupted"));
+  expect((await ending).code).toBe(130);
+});
 
 describe("out of a task", () => {
   test.each<[string, string, string[]]>([
