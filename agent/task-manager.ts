@@ -38,8 +38,8 @@ const TRANSIENT: ReadonlySet<ErrorCode> = new Set(["unavailable", "deadline_exce
 /** Tries of a step that fails transiently, about 30 s in all; more would hide a broken registry from `service ps`. */
 const ATTEMPTS_MAX = 6;
 const RETRY: BackoffOptions = { delayMsMin: 1_000, delayMsMax: 60_000 };
-/** A process that is not overwhelmed takes a connection from its queue within this time. */
-const ACCEPT_MS = 100;
+/** A process takes a connection from its queue within this time, even on a busy host. */
+const ACCEPT_MS = 500;
 /** Stopping and removing are retried for ever: giving up would leave a container behind. */
 const CLEANUP_RETRY: BackoffOptions = { delayMsMin: 200, delayMsMax: 10_000 };
 

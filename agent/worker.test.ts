@@ -124,7 +124,7 @@ test("a shutdown withdraws the port first, a removal frees the task", async () =
   await apply([taskChange(A, { desiredState: TaskState.SHUTDOWN })]);
   // What was let in a moment ago is accepted first, since others serve in its place.
   expect(executor.calls).toEqual(["publish 8080→10.0.0.2"]);
-  await clock.advance(100);
+  await clock.advance(500);
   expect(executor.calls).toEqual(["publish 8080→10.0.0.2", `shutdown ${A}`]);
   expect(reporter.last.get(A)).toMatchObject({ state: TaskState.SHUTDOWN, container: { exitCode: 143 } });
   await apply([removal(A)]);
