@@ -121,7 +121,7 @@ async function measurePublished(lab: Lab, containers: readonly ContainerStarted[
   const settings = join(lab.directory, "nginx.conf");
   await writeFile(
     settings,
-    `daemon off; worker_processes 1; pid /dev/null; error_log /dev/null;
+    `daemon off; master_process off; pid /dev/null; error_log /dev/null;
 events { worker_connections 1024; }
 http { access_log off; keepalive_requests 1000000; server { listen 80; location / { return 200 "hello"; } } }`,
   );
