@@ -130,6 +130,32 @@ describe("hosts of one cluster", () => {
     await tell();
   });
 
+  rootTest("with affinity clients outside are spread, and each meets the same task by whichever host", async () => {
+    const targets = Object.values(ADDRESSES).map((address) => ({ address, port: 80 }));
+    await tell({ published: [{ protocol: "tcp", port: 8080, targets, affinity: "client-ip" }] });
+    const clients = Array.from({ length: 20 }, (_, index) => `192.0.2.${100 + index}`);
+    for (const client of clients) await lab.inClient("ip", "addr", "add", `${client}/32`, "dev", "wire");
+    const met = new Map<string, string>();
+    for (const host of lab.hosts) {
+      for (const client of clients) {
+        const name = await lab.inClient(
+          "curl",
+          "-sS",
+          "-m",
+          "5",
+          "--interface",
+          client,
+          `http://${host.address}:8080/`,
+        );
+        expect(`${client} ${name}`).toBe(`${client} ${met.get(client) ?? name}`);
+        met.set(client, name);
+      }
+    }
+    expect(new Set(met.values())).toEqual(new Set(["t1", "t2", "t3"]));
+    for (const client of clients) await lab.inClient("ip", "addr", "del", `${client}/32`, "dev", "wire");
+    await tell();
+  });
+
   rootTest("tasks of different networks do not reach each other, by address or virtual address", async () => {
     for (const address of [...Object.values(ADDRESSES), VIP]) {
       await expect(lab.inContainer(other, ...fetch(address))).rejects.toThrow();

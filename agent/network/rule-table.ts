@@ -1,7 +1,7 @@
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import { decodeGeneration, getGeneration } from "./nfnetlink.ts";
 import type { RuleLoader } from "./rule-loader.ts";
-import { type RulesetBase, type RulesetState, ruleset, rulesetChange, rulesetRemoval } from "./ruleset.ts";
+import { type RulesetBase, type RulesetState, ruleset, rulesetChange, rulesetRemoval, settled } from "./ruleset.ts";
 
 /** What is known to be in the kernel: `state`, as long as the rules' generation is still `generation`. */
 interface Loaded {
@@ -32,8 +32,9 @@ export class RuleTable {
     const loaded = this.#loaded;
     if (loaded !== undefined && loaded.generation !== undefined && sameBase(loaded.state, state)) {
       if ((await this.#generation(signal)) === loaded.generation) {
-        const change = rulesetChange(loaded.state, state);
-        if (change !== "") await this.#load(change, state, signal);
+        const next = settled(loaded.state, state);
+        const change = rulesetChange(loaded.state, next);
+        if (change !== "") await this.#load(change, next, signal);
         return { repaired: false };
       }
     }

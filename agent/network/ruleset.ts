@@ -1,11 +1,12 @@
 /**
  * The host's nftables rules as text for `nft -f -`, computed from the whole wanted state. Ours is one table; nothing
  * else of the host's rules is read or touched. Each published port and each virtual address has a chain of its own,
- * found through a map, so a packet's cost does not grow with their number and a change of targets touches one chain.
+ * found through a map, so a packet's cost does not grow with their number; its targets are elements of one more map.
  */
 import { formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix, networkOf } from "./address.ts";
 import { RESOLVER_ADDRESS } from "./attach.ts";
 import { MARK_BASE, MARK_MASK } from "./forwarding.ts";
+import { type Balancer, balancerChange, balancerLines, inPlace } from "./load-balancing.ts";
 
 /** A transport whose ports can be published. */
 export type Protocol = "tcp" | "udp" | "sctp";
@@ -91,9 +92,8 @@ export const RESOLVER_PORT = 10_053;
  * connections that are tracked go on as they were.
  */
 export function ruleset(state: RulesetState): string {
-  const chains = [...chainsOf(state)];
   const lines = [`table ip ${state.table}`, `delete table ip ${state.table}`, `table ip ${state.table} {`];
-  for (const [name, rule] of chains) lines.push(`chain ${name} {`, rule, "}");
+  for (const [name, balancer] of balancersOf(state)) lines.push(...balancerLines(name, balancer));
   for (const [name, { declaration, elements }] of Object.entries(setsOf(state))) {
     const filled = elements.length === 0 ? [] : [`elements = { ${elements.join(", ")} }`];
     lines.push(`${kindOf(name)} ${name} {`, ...declaration, ...filled, "}");
@@ -104,19 +104,17 @@ export function ruleset(state: RulesetState): string {
 
 /**
  * The transaction that leads from one state to another of the same base; empty when they are the same. It fails, and
- * changes nothing, when the table is not as it was left: then load `ruleset`.
+ * changes nothing, when the table is not as it was left: then load `ruleset`. It is short when `next` is `settled`.
  */
 export function rulesetChange(previous: RulesetState, next: RulesetState): string {
-  const [before, after] = [chainsOf(previous), chainsOf(next)];
+  const [before, after] = [balancersOf(previous), balancersOf(next)];
   const table = `ip ${next.table}`;
   const [removed, added, dropped]: [string[], string[], string[]] = [[], [], []];
-  for (const name of before.keys()) {
-    if (!after.has(name)) dropped.push(`flush chain ${table} ${name}`, `delete chain ${table} ${name}`);
-  }
-  for (const [name, rule] of after) {
-    const old = before.get(name);
-    if (old === rule) continue;
-    added.push(`${old === undefined ? "add" : "flush"} chain ${table} ${name}`, `add rule ${table} ${name} ${rule}`);
+  for (const name of new Set([...before.keys(), ...after.keys()])) {
+    const change = balancerChange(table, name, { before: before.get(name), after: after.get(name) });
+    removed.push(...change.removed);
+    added.push(...change.added);
+    dropped.push(...change.dropped);
   }
   const sets = setsOf(next);
   for (const [name, { elements: old }] of Object.entries(setsOf(previous))) {
@@ -131,18 +129,43 @@ export function rulesetChange(previous: RulesetState, next: RulesetState): strin
   return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
 }
 
+/**
+ * `next` with all targets that stay in the places that they have in `previous`, so that a change is as small as what
+ * changed. With affinity the order is left: it says which client meets whom, and is the same on all hosts.
+ */
+export function settled(previous: RulesetState, next: RulesetState): RulesetState {
+  const settle = <T extends PublishedPort | VirtualAddress>(
+    name: (each: T) => string,
+    from: readonly T[],
+    to: readonly T[],
+  ) => {
+    const before = new Map(from.map((each) => [name(each), each]));
+    return to.map((each): T => {
+      const old = before.get(name(each));
+      if (old === undefined || each.affinity === "client-ip") return each;
+      return { ...each, targets: inPlace<Target | Ipv4>(old.targets, each.targets) };
+    });
+  };
+  return {
+    ...next,
+    published: settle(portChain, previous.published, next.published),
+    virtual: settle(virtualChain, previous.virtual, next.virtual),
+    leaving: settle(leavingChain, previous.leaving, next.leaving),
+  };
+}
+
 /** Removes the table; harmless where there is none. */
 export function rulesetRemoval(table: string): string {
   return `table ip ${table}\ndelete table ip ${table}\n`;
 }
 
-/** The chain of each port and address that has targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`, `leaving-…`. */
-function chainsOf({ published, virtual, leaving }: RulesetState): ReadonlyMap<string, string> {
-  const chains = new Map<string, string>();
-  for (const port of published) if (port.targets.length > 0) chains.set(portChain(port), portRule(port));
-  for (const each of virtual) if (each.targets.length > 0) chains.set(virtualChain(each), virtualRule(each));
-  for (const each of leaving) if (each.targets.length > 0) chains.set(leavingChain(each), virtualRule(each));
-  return chains;
+/** Those of ports and addresses that have targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`, `leaving-…`. */
+function balancersOf({ published, virtual, leaving }: RulesetState): ReadonlyMap<string, Balancer> {
+  const balancers = new Map<string, Balancer>();
+  for (const port of published) if (port.targets.length > 0) balancers.set(portChain(port), port);
+  for (const each of virtual) if (each.targets.length > 0) balancers.set(virtualChain(each), each);
+  for (const each of leaving) if (each.targets.length > 0) balancers.set(leavingChain(each), each);
+  return balancers;
 }
 
 function portChain(port: PublishedPort): string {
@@ -159,21 +182,6 @@ function leavingChain({ address }: VirtualAddress): string {
 
 function underscored(address: Ipv4): string {
   return formatIpv4(address).replaceAll(".", "_");
-}
-
-function portRule({ protocol, targets, affinity }: PublishedPort): string {
-  const places = targets.map((target, index) => `${index} : ${formatIpv4(target.address)} . ${target.port}`);
-  return `meta l4proto ${protocol} dnat ip to ${turn(targets.length, affinity)} map { ${places.join(", ")} }`;
-}
-
-function virtualRule({ targets, affinity }: VirtualAddress): string {
-  const places = targets.map((target, index) => `${index} : ${formatIpv4(target)}`);
-  return `dnat to ${turn(targets.length, affinity)} map { ${places.join(", ")} }`;
-}
-
-/** `numgen inc` counts connections, so that n targets get exactly one in n each. */
-function turn(count: number, affinity: Affinity = "none"): string {
-  return affinity === "client-ip" ? `jhash ip saddr mod ${count} seed 0x53575257` : `numgen inc mod ${count}`;
 }
 
 interface SetContent {

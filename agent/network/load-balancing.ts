@@ -1,0 +1,109 @@
+/**
+ * How connections are dealt to targets, as nftables text: for each port and virtual address a chain that counts or hashes to
+ * a number, and a map of the same name from numbers to targets. One target more or less is one element of its map and the
+ * chain's one rule, however many there are. (One map for all would be walked whole by the kernel for each rule that names it,
+ * and an anonymous one is made anew for each change.)
+ */
+import { formatIpv4, type Ipv4 } from "./address.ts";
+import type { Affinity, Protocol, Target } from "./ruleset.ts";
+
+/** One chain and its map. */
+export interface Balancer {
+  /** At least one; its number is its place. */
+  readonly targets: readonly (Target | Ipv4)[];
+  /** Of targets that have ports: what the packet is. */
+  readonly protocol?: Protocol;
+  readonly affinity?: Affinity | undefined;
+}
+
+/** The maps and chains, as parts of a table; `name` is of both. */
+export function balancerLines(name: string, balancer: Balancer): readonly string[] {
+  const elements = balancer.targets.map(element).join(", ");
+  return [
+    `map ${name} {`,
+    kindOf(balancer),
+    `elements = { ${elements} }`,
+    "}",
+    `chain ${name} {`,
+    rule(name, balancer),
+    "}",
+  ];
+}
+
+/** Parts of a transaction, in the order in which they can be carried out. */
+export interface BalancerChange {
+  readonly removed: readonly string[];
+  readonly added: readonly string[];
+  /** To be done once nothing jumps to it any more. */
+  readonly dropped: readonly string[];
+}
+
+/** Leads from one balancer of that name to another in the table `table` ("ip swarm0"); undefined stands for none. */
+export function balancerChange(
+  table: string,
+  name: string,
+  { before, after }: { readonly before: Balancer | undefined; readonly after: Balancer | undefined },
+): BalancerChange {
+  const place = `${table} ${name}`;
+  if (after === undefined) {
+    return {
+      removed: [],
+      added: [],
+      dropped: [`flush chain ${place}`, `delete chain ${place}`, `delete map ${place}`],
+    };
+  }
+  const setRule = `add rule ${place} ${rule(name, after)}`;
+  if (before === undefined) {
+    const elements = after.targets.map(element).join(", ");
+    const map = [`add map ${place} { ${kindOf(after)}; }`, `add element ${place} { ${elements} }`];
+    return { removed: [], added: [...map, `add chain ${place}`, setRule], dropped: [] };
+  }
+  const gone = before.targets.flatMap((target, index) => (isSame(target, after.targets[index]) ? [] : index));
+  const come = after.targets.flatMap((target, index) =>
+    isSame(target, before.targets[index]) ? [] : element(target, index),
+  );
+  return {
+    removed: gone.length === 0 ? [] : [`delete element ${place} { ${gone.join(", ")} }`],
+    added: [
+      ...(come.length === 0 ? [] : [`add element ${place} { ${come.join(", ")} }`]),
+      ...(rule(name, before) === rule(name, after) ? [] : [`flush chain ${place}`, setRule]),
+    ],
+    dropped: [],
+  };
+}
+
+/**
+ * The targets of `after` in an order that keeps those of `before` where they are, as far as their number allows: the last
+ * ones and the new ones fill the gaps.
+ */
+export function inPlace<T extends Target | Ipv4>(before: readonly T[], after: readonly T[]): readonly T[] {
+  const left = new Map(after.map((target) => [keyOf(target), target]));
+  const count = left.size;
+  const kept = before.slice(0, count).map((target) => (left.delete(keyOf(target)) ? target : undefined));
+  const others = [...left.values()].reverse();
+  return Array.from({ length: count }, (_, index) => kept[index] ?? others.pop()).filter((each) => each !== undefined);
+}
+
+/** `numgen inc` counts connections, so that n targets get exactly one in n each. */
+function rule(name: string, { targets: { length }, protocol, affinity = "none" }: Balancer): string {
+  const number = affinity === "client-ip" ? `jhash ip saddr mod ${length} seed 0x53575257` : `numgen inc mod ${length}`;
+  return `${protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ip to`} ${number} map @${name}`;
+}
+
+/** A number's type has no name in nft: it is said by an example. */
+function kindOf({ protocol }: Balancer): string {
+  return `typeof numgen inc mod 2 : ip daddr${protocol === undefined ? "" : ` . ${protocol} dport`}`;
+}
+
+function element(target: Target | Ipv4, index: number): string {
+  const place = typeof target === "number" ? formatIpv4(target) : `${formatIpv4(target.address)} . ${target.port}`;
+  return `${index} : ${place}`;
+}
+
+function isSame(one: Target | Ipv4, other: Target | Ipv4 | undefined): boolean {
+  return one === other || (other !== undefined && keyOf(one) === keyOf(other));
+}
+
+function keyOf(target: Target | Ipv4): number {
+  return typeof target === "number" ? target : target.address * 65_536 + target.port;
+}
