@@ -2,7 +2,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { hostAddress } from "../common/model/ports.ts";
 import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
-import type { ServiceEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
+import type { ServiceEndpoint, TaskEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import {
   EndpointSpec_Affinity,
   PortConfig_Protocol,
@@ -32,14 +32,15 @@ export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetw
     const parsed = parseIpv4(address);
     if (parsed !== undefined) hosts.set(nodeId, parsed);
   }
+  const serving = servingTasks(network);
   return {
     networks: network.networks.flatMap(({ ipam, internal }): HostNetwork[] =>
       ipam.filter(({ subnet }) => isIpv4(subnet)).map(({ subnet }) => ({ subnet: parsePrefix(subnet), internal })),
     ),
     hosts: [...new Set(hosts.values())].sort((left, right) => left - right),
     remote: remoteAddresses(network, hosts),
-    virtual: network.services.flatMap((service) => virtualAddresses(service, network)),
-    leaving: leavingAddresses(network, nowMs),
+    virtual: network.services.flatMap((service) => virtualAddresses(service, serving.get(service.serviceId) ?? [])),
+    leaving: leavingAddresses(network.own, serving, nowMs),
     published: network.endpoints.map(publishedPort),
     served: servedTargets(network),
   };
@@ -59,17 +60,31 @@ function remoteAddresses({ tasks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4
   return [...remote.values()];
 }
 
+/** A task that serves, and where. */
+type Serving = Pick<TaskEndpoint, "networks" | "ingressAddress">;
+
+/** Those of all nodes, by service. */
+function servingTasks({ own, tasks }: NodeNetwork): ReadonlyMap<string, readonly Serving[]> {
+  const byService = new Map<string, Serving[]>();
+  const add = (serviceId: string, task: Serving) => {
+    const ofService = byService.get(serviceId);
+    if (ofService) ofService.push(task);
+    else byService.set(serviceId, [task]);
+  };
+  for (const { task, serving, ingressAddress } of own) {
+    if (serving) add(task.serviceId, { networks: task.networks, ingressAddress });
+  }
+  for (const task of tasks) if (task.serving) add(task.serviceId, task);
+  return byService;
+}
+
 function virtualAddresses(
-  { serviceId, networks, affinity }: ServiceEndpoint,
-  { own, tasks }: NodeNetwork,
+  { networks, affinity }: ServiceEndpoint,
+  serving: readonly Serving[],
 ): readonly VirtualAddress[] {
   return networks.flatMap(({ networkId, addresses }) => {
     const address = parseIpv4(withoutLength(addresses.find(isIpv4) ?? ""));
     if (address === undefined) return [];
-    const serving = [
-      ...own.filter((each) => each.serving && each.task.serviceId === serviceId).map(({ task }) => task),
-      ...tasks.filter((each) => each.serving && each.serviceId === serviceId),
-    ];
     const targets = serving
       .flatMap((task) => addressesOf(task).filter(([id]) => id === networkId))
       .flatMap(([, text]) => parseIpv4(text) ?? [])
@@ -79,14 +94,15 @@ function virtualAddresses(
 }
 
 /** For each address of a task of this node that has served and does so no more: those of its service's that do. */
-function leavingAddresses({ own, tasks }: NodeNetwork, nowMs: number): readonly VirtualAddress[] {
+function leavingAddresses(
+  own: readonly OwnTask[],
+  byService: ReadonlyMap<string, readonly Serving[]>,
+  nowMs: number,
+): readonly VirtualAddress[] {
   return own
     .filter((each) => isLeaving(each, nowMs))
     .flatMap(({ task, ingressAddress }) => {
-      const serving = [
-        ...own.filter((each) => each.serving).map((each) => ({ ...each.task, ingressAddress: each.ingressAddress })),
-        ...tasks.filter((each) => each.serving),
-      ].filter(({ serviceId }) => serviceId === task.serviceId);
+      const serving = byService.get(task.serviceId) ?? [];
       const places = new Map(addressesOf(task).map(([networkId, address]) => [address, networkId]));
       return [...new Set([ingressAddress, ...places.keys()])].flatMap((text) => {
         const address = parseIpv4(text);

@@ -24,6 +24,8 @@ export class Forwarder {
   readonly #netlink: Netlink;
   readonly #options: { readonly group: number; readonly gateway: Ipv4 };
   #kernel: KernelForwarding | undefined;
+  /** What led to that. */
+  #applied: FabricContent | undefined;
   #marks: ReadonlyMap<Ipv4, number> = new Map();
 
   constructor(netlink: Netlink, options: { readonly group: number; readonly gateway: Ipv4 }) {
@@ -48,6 +50,7 @@ export class Forwarder {
     signal: AbortSignal,
   ): Promise<number> {
     const known = this.#kernel;
+    if (known !== undefined && this.#applied !== undefined && isSame(this.#applied, content)) return 0;
     this.#kernel = undefined;
     const kernel = known ?? (await readForwarding(this.#netlink, content.index, signal));
     // What joins a task to the host comes with its links; only what was lost since needs to be made here. Links are
@@ -58,6 +61,7 @@ export class Forwarder {
     const changed = await applyForwarding(this.#netlink, wanted, kernel, signal);
     this.#marks = marks;
     this.#kernel = kernelAfter({ ...wanted, local: [] }, marks);
+    this.#applied = content;
     return changed;
   }
 
@@ -71,4 +75,19 @@ export class Forwarder {
       return { address: spec.address.address, index: link.index, mac: macOf(spec.address.address) };
     });
   }
+}
+
+/** Whether two contents say the same in the same order: most changes of a cluster are of who serves, not of who is where. */
+function isSame(one: FabricContent, other: FabricContent): boolean {
+  return (
+    one.index === other.index &&
+    one.source === other.source &&
+    one.hosts.length === other.hosts.length &&
+    one.hosts.every((host, index) => host === other.hosts[index]) &&
+    one.remote.length === other.remote.length &&
+    one.remote.every(({ address, host }, index) => {
+      const found = other.remote[index];
+      return found?.address === address && found.host === host;
+    })
+  );
 }
