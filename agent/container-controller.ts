@@ -30,10 +30,12 @@ import { releaseContainer } from "./container-release.ts";
 import { recordedSeccomp } from "./container-seccomp.ts";
 import type { AssignedTask, ExitStatus, TaskController } from "./executor.ts";
 import { type CheckResult, HEALTH_BEGIN, type HealthPolicy, type HealthState, monitorHealth } from "./health.ts";
+import type { TaskNetlink } from "./network/link-mender.ts";
 import { containerDirectory, logPath, type NodeRuntime } from "./node-runtime.ts";
 import type { ContainerOp, HostPath } from "./runtime/op.ts";
 import { planExec } from "./runtime/spec-plan.ts";
 import { type Ended, readExitRecord, Supervisor } from "./runtime/supervisor.ts";
+import { enterTaskNetwork } from "./task-network.ts";
 
 const SIGTERM = 15;
 const SIGKILL = 9;
@@ -177,9 +179,19 @@ export class ContainerController implements TaskController {
     yield* copyInContainer(await this.#target(signal), this.#node, { first, requests }, signal);
   }
 
-  /** The first process as the host numbers it; 0 when it is not known. */
-  get pid(): number {
-    return this.#pid;
+  /** The running container's first process as the host numbers it; undefined when it does not run. */
+  async runningPid(signal: AbortSignal): Promise<number | undefined> {
+    const supervisor = this.#supervisor;
+    if (!supervisor) return undefined;
+    const { status, pid } = await this.#ask((inner) => supervisor.state(inner), signal);
+    return status === "running" ? pid : undefined;
+  }
+
+  /** Netlink in the container's own network namespace; undefined when it does not run. */
+  async enterNetwork(signal: AbortSignal): Promise<TaskNetlink | undefined> {
+    const supervisor = this.#supervisor;
+    if (!supervisor) return undefined;
+    return await this.#ask((inner) => enterTaskNetwork(supervisor, this.#node.shimPath, inner), signal);
   }
 
   /** The task as it was last given. */

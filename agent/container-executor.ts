@@ -32,7 +32,13 @@ import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
 import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { readHostRoutes } from "./network/host-routes.ts";
-import { type AttachedTask, NetworkManager, type Underlay, VXLAN_PORT_DEFAULT } from "./network/network-manager.ts";
+import {
+  type AttachedTask,
+  type NetworkDependencies,
+  NetworkManager,
+  type Underlay,
+  VXLAN_PORT_DEFAULT,
+} from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
 import type { Protocol } from "./network/ruleset.ts";
 import { systemSysctls } from "./network/sysctl.ts";
@@ -270,8 +276,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
       const from = network.own.find(
         ({ serving, task }) => serving && task.networks.some((each) => each.networkId === id),
       );
-      const pid = this.#controllers.get(from?.task.id as TaskId)?.pid ?? 0;
-      if (pid > 0) results.push(...(await probeFrom(pid, probesOf(network, id), mtu, signal)));
+      const pid = await this.#controllers.get(from?.task.id as TaskId)?.runningPid(signal);
+      if (pid !== undefined) results.push(...(await probeFrom(pid, probesOf(network, id), mtu, signal)));
     }
     return results;
   }
@@ -320,7 +326,9 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     const { clock, networkDevice: device } = this.#options;
     const logger = this.#options.logger.child({ part: "network" });
     const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
-    return new NetworkManager(world, { pool, device });
+    const enter: NetworkDependencies["enter"] = async (taskId, signal) =>
+      this.#controllers.get(taskId)?.enterNetwork(signal);
+    return new NetworkManager({ ...world, enter }, { pool, device });
   }
 
   /** Lets go of everything; containers, links and rules stay. */

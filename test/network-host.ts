@@ -12,6 +12,7 @@ import type { Netlink } from "../agent/network/netlink.ts";
 import {
   type AttachedTask,
   type ClusterNetwork,
+  type NetworkDependencies,
   NetworkManager,
   type Underlay,
   VXLAN_PORT_DEFAULT,
@@ -20,30 +21,22 @@ import { NftRuleLoader } from "../agent/network/rule-loader.ts";
 import { systemSysctls } from "../agent/network/sysctl.ts";
 import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
+import type { TaskId } from "../common/base/id.ts";
 import { openLogger } from "../common/base/logger.ts";
 import { Scope } from "../common/base/scope.ts";
 import type { ContainerStarted, HostRequest, TestCluster, TestTask } from "./network-lab.ts";
 
 const [helper = ""] = process.argv.slice(2);
 const containers = new Set<ChildProcessByStdio<Writable, Readable, null>>();
+/** The first process of each task's container. */
+const pids = new Map<TaskId, number>();
 const scope = new Scope();
 const { signal } = scope;
 const logger = openLogger("test-host", { level: "info", format: "json" });
-const serving = spawn(helper, ["serve"], { stdio: ["pipe", "pipe", "inherit"] });
-const answers = readAnswers();
-/** Sends through the helper's `serve`, and answers as the shim's runner does. */
-const helperNetlink: Netlink = {
-  async netlink(protocol, message) {
-    const head = Buffer.alloc(8);
-    head.writeUInt32LE(protocol, 0);
-    head.writeUInt32LE(message.length, 4);
-    serving.stdin.write(Buffer.concat([head, message]));
-    const { value } = await answers.next();
-    if (!value) throw new SwarmError("unavailable", "the helper ended");
-    return value;
-  },
-};
+const helperNetlink = serveNetlink([helper, "serve"]);
 let manager: NetworkManager | undefined;
+/** Since `open`. */
+let steps = 0;
 let underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -54,7 +47,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
 }
 for (const container of containers) container.kill("SIGKILL");
-serving.stdin.end();
+await helperNetlink[Symbol.asyncDispose]();
 scope.cancel();
 await manager?.[Symbol.asyncDispose]();
 // What a container started may hold its output open: that is not waited for.
@@ -63,8 +56,8 @@ process.exit();
 async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
     await manager?.[Symbol.asyncDispose]();
-    const world = { clock: systemClock, logger, rules: new NftRuleLoader(), sysctls: systemSysctls };
-    manager = new NetworkManager({ ...world, netlink: helperNetlink }, { pool: parsePrefix(request.pool) });
+    const world = { clock: systemClock, logger, enter, ...stepping(request.dieAt ?? Number.POSITIVE_INFINITY) };
+    manager = new NetworkManager(world, { pool: parsePrefix(request.pool) });
     underlay = { port: VXLAN_PORT_DEFAULT, ...(request.local !== undefined && { local: ipv4(request.local) }) };
     return manager.start(underlay, signal);
   }
@@ -75,10 +68,15 @@ async function obey(request: HostRequest): Promise<unknown> {
       return scope.spawn("network", (ending) => network.run(ending));
     case "start":
       return network.start(underlay, signal);
+    case "move":
+      underlay = { ...underlay, local: ipv4(request.local) };
+      return network.start(underlay, signal);
     case "attach": {
       const { taskId, attachment } = attached(request.task);
       const plan = network.attach(taskId, attachment, { hostname: "test" });
-      return runContainer(plan.ops, request.command);
+      const started = await runContainer(plan.ops, request.command);
+      pids.set(taskId, started.pid);
+      return started;
     }
     case "publish":
       return network.setCluster(clusterOf({ published: request.ports }), signal);
@@ -94,9 +92,42 @@ async function obey(request: HostRequest): Promise<unknown> {
       return network.adopt(request.live.map(attached), signal);
     case "removeAll":
       return network.removeAll(signal);
+    case "steps":
+      return steps;
     case "routes":
       return readHostRoutes(helperNetlink, "swarm0", signal);
   }
+}
+
+/** All ways by which the network manager changes its host; the process dies in place of the step of a number. */
+function stepping(dieAt: number): Pick<NetworkDependencies, "netlink" | "rules" | "sysctls"> {
+  const nft = new NftRuleLoader();
+  steps = 0;
+  const step = () => {
+    if (++steps === dieAt) process.kill(process.pid, "SIGKILL");
+  };
+  return {
+    netlink: {
+      netlink(protocol, message, inner) {
+        step();
+        return helperNetlink.netlink(protocol, message, inner);
+      },
+    },
+    rules: {
+      load(script, inner) {
+        step();
+        return nft.load(script, inner);
+      },
+      baseChains: (inner) => nft.baseChains(inner),
+    },
+    sysctls: {
+      read: (name) => systemSysctls.read(name),
+      write(name, value) {
+        step();
+        return systemSysctls.write(name, value);
+      },
+    },
+  };
 }
 
 function attached({ taskId, addresses, internal = [] }: TestTask): AttachedTask {
@@ -146,9 +177,35 @@ function ipv4(text: string): Ipv4 {
   return address;
 }
 
-async function* readAnswers(): AsyncGenerator<Uint8Array, void> {
+/** Sends through the helper's `serve`, run by `command`, and answers as the shim's runner does. */
+function serveNetlink(command: readonly [string, ...string[]]): Netlink & AsyncDisposable {
+  const [program, ...args] = command;
+  const serving = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const answers = readAnswers(serving.stdout);
+  return {
+    async netlink(protocol, message) {
+      const head = Buffer.alloc(8);
+      head.writeUInt32LE(protocol, 0);
+      head.writeUInt32LE(message.length, 4);
+      serving.stdin.write(Buffer.concat([head, message]));
+      const { value } = await answers.next();
+      if (!value) throw new SwarmError("unavailable", "the helper ended");
+      return value;
+    },
+    async [Symbol.asyncDispose]() {
+      serving.stdin.end();
+    },
+  };
+}
+
+async function enter(taskId: TaskId): Promise<(Netlink & AsyncDisposable) | undefined> {
+  const pid = pids.get(taskId);
+  return pid === undefined ? undefined : serveNetlink(["nsenter", `--net=/proc/${pid}/ns/net`, helper, "serve"]);
+}
+
+async function* readAnswers(output: Readable): AsyncGenerator<Uint8Array, void> {
   let data = Buffer.alloc(0);
-  for await (const chunk of serving.stdout) {
+  for await (const chunk of output) {
     data = Buffer.concat([data, chunk]);
     while (data.length >= 4 && data.length >= 4 + data.readUInt32LE(0)) {
       const end = 4 + data.readUInt32LE(0);

@@ -1,6 +1,7 @@
 /** Network namespaces for tests: hosts with a real NetworkManager in each, and an outside client on their wire. */
 import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,13 +19,22 @@ const ENTER = "nsenter";
 
 /** What a host can be asked to do; see `network-host.ts`. */
 export type HostRequest =
-  | { readonly do: "open"; readonly pool: string; readonly local?: string }
-  | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" }
+  | OpenRequest
+  | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" | "steps" }
+  | { readonly do: "move"; readonly local: string }
   | { readonly do: "attach"; readonly task: TestTask; readonly command: readonly string[] }
   | { readonly do: "publish"; readonly ports: readonly TestPort[] }
   | { readonly do: "cluster"; readonly cluster: TestCluster }
   | { readonly do: "detach"; readonly task: TestTask }
   | { readonly do: "adopt"; readonly live: readonly TestTask[] };
+
+/** Opens the host's network; the process kills itself in place of its `dieAt`-th step after that, counted from one. */
+export interface OpenRequest {
+  readonly do: "open";
+  readonly pool: string;
+  readonly local?: string;
+  readonly dieAt?: number;
+}
 
 /** A task and its addresses, "10.224.0.7/12", one for each network; the internal ones are named. */
 export interface TestTask {
@@ -107,6 +117,11 @@ export class LabHost {
     return within(`/run/netns/${this.namespace}`, command);
   }
 
+  /** Resolves once the process is gone. */
+  async gone(): Promise<void> {
+    if (this.#process.exitCode === null && this.#process.signalCode === null) await once(this.#process, "exit");
+  }
+
   /** Ends the host's process, and with it its containers. It knows nothing of signals: the end of its input is its end. */
   end(): void {
     this.#process.stdin.end();
@@ -123,6 +138,7 @@ export class Lab implements AsyncDisposable {
   readonly hosts: LabHost[] = [];
   readonly #suffix = randomBytes(4).toString("hex");
   readonly #children = new Set<Child>();
+  readonly #again: LabHost[] = [];
 
   private constructor(directory: string) {
     this.directory = directory;
@@ -169,6 +185,13 @@ export class Lab implements AsyncDisposable {
     return within(`/proc/${container.pid}/ns/net`, command);
   }
 
+  /** One more process that owns the network of a host: an agent of another life. */
+  again({ namespace, address }: LabHost): LabHost {
+    const host = new LabHost(this, { namespace, address });
+    this.#again.push(host);
+    return host;
+  }
+
   /** Starts a command in a namespace that runs until the lab is gone. */
   start(namespace: string, ...command: readonly string[]): Child {
     return this.#spawn(`/run/netns/${namespace}`, command);
@@ -183,7 +206,7 @@ export class Lab implements AsyncDisposable {
     await Promise.all(
       [...this.#children].map(async (child) => {
         const ended = new Promise((resolve) => child.once("exit", resolve));
-        const host = this.hosts.find((each) => each.owns(child));
+        const host = [...this.hosts, ...this.#again].find((each) => each.owns(child));
         if (host) host.end();
         else child.kill("SIGKILL");
         await ended;

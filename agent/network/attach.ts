@@ -11,7 +11,7 @@ import type { TaskId } from "../../common/base/id.ts";
 import { HOST_NETNS_FD, type NetlinkOp, type SetSysctlOp } from "../runtime/op.ts";
 import { formatIpv4, formatPrefix, type Ipv4, type Ipv4Prefix, macOf, networkOf, parseIpv4 } from "./address.ts";
 import { replaceNeighbor, replaceRoute, TABLE } from "./routing-messages.ts";
-import { addAddress, createVeth, LOOPBACK_INDEX, setLink } from "./rtnetlink.ts";
+import { addAddress, createVeth, LOOPBACK_INDEX, type NetnsReference, setLink } from "./rtnetlink.ts";
 
 /** One network that a task is on. */
 export interface InterfaceSpec {
@@ -40,6 +40,8 @@ export interface AttachPoint {
   readonly mtu: number;
   /** Where the host's own packets to a task come from. */
   readonly hostAddress: Ipv4;
+  /** A process in the host's namespace. Default: the descriptor that the shim holds open for a container it makes. */
+  readonly hostPid?: number | undefined;
   /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then it is turned off on the links. */
   readonly ipv6: boolean;
 }
@@ -83,6 +85,11 @@ export function vethName(taskId: TaskId, which = 0): string {
   return `v${taskId.slice(0, 10)}${which.toString(INTERFACES_MAX)}`;
 }
 
+/** The container's end of it. */
+export function linkName(which: number): string {
+  return `eth${which}`;
+}
+
 /** Whether a name has the form of `vethName`. */
 export function isVethName(name: string): boolean {
   return /^v[a-z0-9]{11}$/.test(name);
@@ -117,14 +124,14 @@ export function loopbackOps(): readonly AttachOp[] {
 
 function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, which: number): readonly AttachOp[] {
   const { address, gateway } = spec;
-  const name = `eth${which}`;
+  const name = linkName(which);
   const index = ETH0_INDEX + which;
   const veth = vethName(taskId, which);
   const hostIndex = point.hostIndexes[which] ?? 0;
   const host: Ipv4Prefix = { address: address.address, length: 32 };
   const pair = createVeth({
     ...{ index, name, mac: macOf(address.address), mtu: point.mtu },
-    peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netnsFd: HOST_NETNS_FD },
+    peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netns: hostNetns(point) },
   });
   return [
     netlinkOp("container", `create veth ${name}, ${veth}`, pair),
@@ -151,6 +158,10 @@ function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, w
       replaceRoute({ destination: networkOf(address), index, via: gateway, source: address.address }),
     ),
   ];
+}
+
+function hostNetns({ hostPid }: AttachPoint): NetnsReference {
+  return hostPid === undefined ? { fd: HOST_NETNS_FD } : { pid: hostPid };
 }
 
 /** The default route, and the resolver's: 127.0.0.11 leaves the container, and its answers may come in. */

@@ -34,6 +34,8 @@ import {
 import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
 import { LinkIndexes } from "./link-indexes.ts";
+import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
+import { LiveTasks } from "./live-tasks.ts";
 import type { Netlink } from "./netlink.ts";
 import { PortPublisher, type PublishProblem } from "./port-publisher.ts";
 import {
@@ -66,6 +68,8 @@ export interface NetworkDependencies {
   readonly logger: Logger;
   /** The shim's runner. */
   readonly netlink: Netlink;
+  /** The way into a running task's own network namespace; undefined while it has no process. */
+  readonly enter: LinkMenderOptions["enter"];
   readonly rules: RuleLoader;
   readonly sysctls: Sysctls;
 }
@@ -152,8 +156,9 @@ export class NetworkManager implements AsyncDisposable {
   readonly #sweeper: ConnectionSweeper;
   readonly #forwarder: Forwarder;
   readonly #indexes: LinkIndexes;
-  /** The interfaces of live tasks: attached here, or adopted. */
-  readonly #live = new Map<TaskId, readonly InterfaceSpec[]>();
+  /** Attached here, or adopted. */
+  readonly #live = new LiveTasks();
+  readonly #mender: LinkMender;
   /** The link group of this fabric's veths. */
   readonly #group: number;
   #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
@@ -178,6 +183,8 @@ export class NetworkManager implements AsyncDisposable {
     this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
     this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
     this.#indexes = new LinkIndexes(world.netlink, this.#group);
+    const opsOf: LinkMenderOptions["opsOf"] = (taskId, specs) => this.#opsOf(taskId, specs, process.pid);
+    this.#mender = new LinkMender({ ...world, group: this.#group, opsOf });
   }
 
   /**
@@ -217,7 +224,7 @@ export class NetworkManager implements AsyncDisposable {
   /**
    * Computes what joins a task to the network; nothing is sent. From now on the task's links are held to be alive,
    * until `detach` (call that first when an earlier attempt at the same task may have left its links). Throws
-   * `failed_precondition` for a routed task before `start` has succeeded.
+   * `failed_precondition` for a routed task before `start` has succeeded, and when another has one of its addresses.
    */
   attach(taskId: TaskId, attachment: Attachment, names: ContainerNames): NetworkPlan {
     const gateway = gatewayOf(this.#options.pool);
@@ -237,13 +244,11 @@ export class NetworkManager implements AsyncDisposable {
         if (interfaces.length > INTERFACES_MAX) {
           throw new SwarmError("invalid_argument", `a task cannot be on more than ${INTERFACES_MAX} networks`);
         }
-        const { mtu } = this.fabric;
-        this.#live.set(taskId, interfaces);
-        const hostIndexes = interfaces.map(() => this.#indexes.next());
-        const point = { hostIndexes, group: this.#group, mtu, hostAddress: gateway, ipv6: this.#ipv6 };
+        const ops = this.#opsOf(taskId, interfaces);
+        this.#live.add(taskId, interfaces);
         const addresses = interfaces.map(({ address: { address } }) => address);
         return {
-          ops: routedOps(taskId, interfaces, point),
+          ops,
           resolvConf: names.resolver
             ? resolverResolvConf(this.#host.reachable, RESOLVER_ADDRESS, dns)
             : containerResolvConf(this.#host.reachable, dns),
@@ -294,6 +299,7 @@ export class NetworkManager implements AsyncDisposable {
       await this.#ensureForwarding();
       await this.#ensureFabric(signal);
       this.#host = await readHostFiles();
+      await this.#mender.mend(this.#live.entries(), signal);
       this.#forwarder.distrust();
       if (this.#cluster !== undefined) {
         await this.#apply(signal);
@@ -306,9 +312,9 @@ export class NetworkManager implements AsyncDisposable {
   /** Takes up live tasks of an earlier run, and deletes the links of all others but those attached since; says which. */
   async adopt(tasks: Iterable<AttachedTask>, signal: AbortSignal): Promise<readonly string[]> {
     for (const { taskId, attachment } of tasks) {
-      if (attachment.kind === "routed" && !this.#live.has(taskId)) this.#live.set(taskId, attachment.interfaces);
+      if (attachment.kind === "routed" && !this.#live.has(taskId)) this.#live.adopt(taskId, attachment.interfaces);
     }
-    const live = this.#liveLinks();
+    const live = this.#live.links();
     const options = { group: this.#group, live: (name: string) => live.has(name) };
     const deleted = await deleteVeths(this.#world.netlink, options, signal);
     if (deleted.length > 0) this.#logger.info({ links: deleted }, "deleted the links of dead tasks");
@@ -356,7 +362,7 @@ export class NetworkManager implements AsyncDisposable {
   async #apply(signal: AbortSignal): Promise<void> {
     const { hosts, remote } = this.#cluster ?? NOTHING;
     const wanted = { index: this.fabric.index, hosts, remote, source: this.#underlay.local };
-    const changed = await this.#forwarder.apply(wanted, () => this.#liveLinks(), signal);
+    const changed = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
     if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
     await this.#publish(signal);
   }
@@ -390,7 +396,7 @@ export class NetworkManager implements AsyncDisposable {
     const { device: name, pool, mtu } = this.#options;
     const { local, port } = this.#underlay;
     const fabric = await ensureFabric(netlink, { name, pool, mtu, local, port }, signal);
-    const anew = this.#fabric?.index !== fabric.index || fabric.anew;
+    const anew = this.#fabric?.index !== fabric.index || fabric.anew || this.#fabric.mtu !== fabric.mtu;
     this.#fabric = fabric;
     if (!anew) return;
     this.#forwarder.distrust();
@@ -431,13 +437,12 @@ export class NetworkManager implements AsyncDisposable {
     }
   }
 
-  /** The links that live tasks have, by name. */
-  #liveLinks(): ReadonlyMap<string, InterfaceSpec> {
-    const links = new Map<string, InterfaceSpec>();
-    for (const [taskId, interfaces] of this.#live) {
-      for (const [which, spec] of interfaces.entries()) links.set(vethName(taskId, which), spec);
-    }
-    return links;
+  #opsOf(taskId: TaskId, interfaces: readonly InterfaceSpec[], hostPid?: number): readonly AttachOp[] {
+    const hostIndexes = interfaces.map(() => this.#indexes.next());
+    const hostAddress = gatewayOf(this.#options.pool);
+    const { mtu } = this.fabric;
+    const ipv6 = this.#ipv6;
+    return routedOps(taskId, interfaces, { hostIndexes, group: this.#group, mtu, hostAddress, hostPid, ipv6 });
   }
 
   #rulesetState(): RulesetState {
@@ -448,7 +453,7 @@ export class NetworkManager implements AsyncDisposable {
       ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, leaving, networks, served },
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
       hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
-      local: [...this.#live.values()].map((interfaces) =>
+      local: [...this.#live.interfaces()].map((interfaces) =>
         interfaces.map(({ address, gateway }) => ({ address: address.address, gateway })),
       ),
     };

@@ -27,6 +27,7 @@ const IFLA = {
   IFNAME: 3,
   MTU: 4,
   LINKINFO: 18,
+  NET_NS_PID: 19,
   AF_SPEC: 26,
   GROUP: 27,
   NET_NS_FD: 28,
@@ -58,6 +59,9 @@ const CREATE = DO | NLM_F.CREATE | NLM_F.EXCL;
 
 /** The loopback interface is the first of every network namespace (net/core/dev.c). */
 export const LOOPBACK_INDEX = 1;
+
+/** A network namespace, by a descriptor or a process of whoever sends the request. */
+export type NetnsReference = { readonly fd: number } | { readonly pid: number };
 
 /** Which link a request means: its index, or its name. */
 export type LinkSelector = { readonly index: number } | { readonly name: string };
@@ -111,7 +115,7 @@ export function createVxlan(options: {
 
 /**
  * RTM_NEWLINK of a veth pair, sent from the namespace that gets `name`, which comes up; the peer is born, up as well,
- * in the namespace that the descriptor names. Both indexes are chosen here so that the messages which follow can name
+ * in the namespace that `netns` names. Both indexes are chosen here so that the messages which follow can name
  * them without an answer having been read.
  */
 export function createVeth(options: {
@@ -124,9 +128,10 @@ export function createVeth(options: {
     readonly name: string;
     readonly mac: Uint8Array;
     readonly group: number;
-    readonly netnsFd: number;
+    readonly netns: NetnsReference;
   };
 }): Uint8Array {
+  const { netns } = options.peer;
   const peer = concatenate([
     interfaceHeader({ index: options.peer.index }, undefined),
     ...[
@@ -134,7 +139,7 @@ export function createVeth(options: {
       bytes(IFLA.ADDRESS, options.peer.mac),
       u32(IFLA.MTU, options.mtu),
       u32(IFLA.GROUP, options.peer.group),
-      u32(IFLA.NET_NS_FD, options.peer.netnsFd),
+      "fd" in netns ? u32(IFLA.NET_NS_FD, netns.fd) : u32(IFLA.NET_NS_PID, netns.pid),
     ].map(encodeAttribute),
   ]);
   const attributes = [

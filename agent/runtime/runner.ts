@@ -40,14 +40,18 @@ export interface Created {
 }
 
 export class Runner implements AsyncDisposable {
-  readonly #shimPath: string;
+  readonly #command: readonly [string, ...string[]];
   #process: ChildProcess | undefined;
   #channel: Channel | undefined;
   #disposed = false;
 
-  /** `shimPath` is the built `swarm-shim`; the process starts with the first request and again whenever it is gone. */
-  constructor(shimPath: string) {
-    this.#shimPath = shimPath;
+  /**
+   * `shimPath` is the built `swarm-shim`; the process starts with the first request and again whenever it is gone. With
+   * `networkPath`, the file of a network namespace, it works in that one.
+   */
+  constructor(shimPath: string, networkPath?: string) {
+    const command = [shimPath, "runner"] as const;
+    this.#command = networkPath === undefined ? command : ["nsenter", `--net=${networkPath}`, ...command];
   }
 
   /** The runner's process id while it runs. */
@@ -165,7 +169,8 @@ export class Runner implements AsyncDisposable {
   #connect(): Channel {
     if (this.#disposed) throw new SwarmError("canceled", "runner is closed");
     if (this.#channel?.open) return this.#channel;
-    const child = spawn(this.#shimPath, ["runner"], { stdio: ["pipe", "pipe", "inherit"], env: {}, cwd: "/" });
+    const [program, ...args] = this.#command;
+    const child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"], env: {}, cwd: "/" });
     const channel = new Channel({ name: "runner", readable: child.stdout, writable: child.stdin });
     child.on("error", (reason) => channel.fail(SwarmError.wrap("start the shim", reason, "failed_precondition")));
     this.#process = child;

@@ -135,7 +135,7 @@ async function startOne(
 function openNetwork(containers: TestContainers): Promise<NetworkManager> {
   const world = { clock: systemClock, logger: silentLogger, netlink: containers.runner };
   const network = new NetworkManager(
-    { ...world, rules: new NftRuleLoader(), sysctls: systemSysctls },
+    { ...world, rules: new NftRuleLoader(), sysctls: systemSysctls, enter: async () => undefined },
     { pool: parsePrefix(POOL) },
   );
   return network.start({ port: VXLAN_PORT_DEFAULT }, NEVER).then(() => network);
