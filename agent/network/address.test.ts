@@ -17,12 +17,21 @@ describe("IPv4 addresses", () => {
     fc.assert(fc.property(fc.nat(0xffffffff), (address) => parseIpv4(formatIpv4(address)) === address));
   });
 
-  test.each(["", "1.2.3", "1.2.3.4.5", "256.0.0.1", "01.2.3.4", "1.2.3.-4", "a.b.c.d", " 1.2.3.4"])(
-    "%j is none",
-    (text) => {
-      expect(parseIpv4(text)).toBeUndefined();
-    },
-  );
+  test.each([
+    "",
+    "1.2.3",
+    "1.2.3.4.5",
+    "256.0.0.1",
+    "01.2.3.4",
+    "1.2.3.-4",
+    "a.b.c.d",
+    " 1.2.3.4",
+    "1.2.3.4.",
+    "1..3.4",
+    "00.2.3.4",
+  ])("%j is none", (text) => {
+    expect(parseIpv4(text)).toBeUndefined();
+  });
 
   test.each(["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/8/8", "x/8"])("%j is no prefix", (text) => {
     expect(() => parsePrefix(text)).toThrow("is not an IPv4 prefix");

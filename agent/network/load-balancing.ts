@@ -77,6 +77,7 @@ export function balancerChange(
  * ones and the new ones fill the gaps.
  */
 export function inPlace<T extends Target | Ipv4>(before: readonly T[], after: readonly T[]): readonly T[] {
+  if (before.length === after.length && before.every((target, index) => isSame(target, after[index]))) return before;
   const left = new Map(after.map((target) => [keyOf(target), target]));
   const count = left.size;
   const kept = before.slice(0, count).map((target) => (left.delete(keyOf(target)) ? target : undefined));
