@@ -33,7 +33,15 @@ const SESSION_MS_MAX = 60_000;
 /** The manager beside us may be away, or the others' etcd not ready for one more. */
 const PROMOTE_RETRY = { delayMsMin: 500, delayMsMax: 15_000 };
 /** What is the cluster's in the data directory; images and volumes are the host's. */
-const CLUSTERS_PARTS = ["identity", "tasks", "containers", "endpoints.pb", "network.json", "managers.json"];
+const CLUSTERS_PARTS = [
+  "identity",
+  "tasks",
+  "containers",
+  "endpoints.pb",
+  "network.json",
+  "rules.bin",
+  "managers.json",
+];
 
 /** What a host is made of. */
 export interface AgentHostOptions {

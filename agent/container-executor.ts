@@ -328,7 +328,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
     const enter: NetworkDependencies["enter"] = async (taskId, signal) =>
       this.#controllers.get(taskId)?.enterNetwork(signal);
-    return new NetworkManager({ ...world, enter }, { pool, device });
+    return new NetworkManager({ ...world, enter }, { pool, device, record: this.#options.directories.rules });
   }
 
   /** Lets go of everything; containers, links and rules stay. */

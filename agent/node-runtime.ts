@@ -20,7 +20,7 @@ import type { Volumes } from "./volumes.ts";
 /**
  * The agent's data directory, every part of it 0700:
  *
- *   node-id  lock  network.json  endpoints.pb
+ *   node-id  lock  network.json  rules.bin  endpoints.pb
  *   tasks/<task id>.pb
  *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
  *   root/                   empty: where every container mounts its root, in its own mount namespace
@@ -32,6 +32,8 @@ export interface AgentDirectories {
   readonly endpoints: string;
   /** File: the cluster's address pool as a manager last told it. */
   readonly network: string;
+  /** File: the nftables table as it was loaded last. */
+  readonly rules: string;
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
@@ -48,6 +50,7 @@ export function agentDirectories(dataDirectory: string, contents: string | undef
     tasks: `${dataDirectory}/tasks`,
     endpoints: `${dataDirectory}/endpoints.pb`,
     network: `${dataDirectory}/network.json`,
+    rules: `${dataDirectory}/rules.bin`,
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,

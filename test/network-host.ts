@@ -57,7 +57,8 @@ async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, enter, ...stepping(request.dieAt ?? Number.POSITIVE_INFINITY) };
-    manager = new NetworkManager(world, { pool: parsePrefix(request.pool) });
+    const { pool, record } = request;
+    manager = new NetworkManager(world, { pool: parsePrefix(pool), ...(record !== undefined && { record }) });
     underlay = { port: VXLAN_PORT_DEFAULT, ...(request.local !== undefined && { local: ipv4(request.local) }) };
     return manager.start(underlay, signal);
   }

@@ -33,6 +33,8 @@ export interface OpenRequest {
   readonly do: "open";
   readonly pool: string;
   readonly local?: string;
+  /** File that remembers the rules for the next one. */
+  readonly record?: string;
   readonly dieAt?: number;
 }
 

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
@@ -199,6 +200,30 @@ describe("the network of a host", () => {
     expect(await tally(4, () => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toEqual({ a: 2, b: 2 });
     expect(await lab.ask({ do: "publish", ports: [web(8080, A, B)] })).toEqual([]);
     expect(await tally(4, () => lab.inHost(...fetch("127.0.0.1", 8080)))).toEqual({ a: 2, b: 2 });
+  });
+
+  rootTest("one that finds the rules as the last one left them touches none; else it loads them again", async () => {
+    const again = () => lab.ask({ do: "open", pool: POOL, record: join(lab.directory, "rules.bin") });
+    // Handles: whoever loads a table again gives its parts new ones.
+    const look = () => lab.inHost("nft", "-a", "list", "table", "ip", "swarm0");
+    const handle = async () => /chain prerouting \{ # handle (\d+)/.exec(await look())?.[1];
+    await again();
+    await lab.ask({ do: "publish", ports: [web(8080, A, B), web(8081, A)] });
+    await lab.ask({ do: "publish", ports: [web(8080, B), web(8081, A)] });
+    const before = await look();
+    await again();
+    await lab.ask({ do: "publish", ports: [web(8080, B), web(8081, A)] });
+    expect(await look()).toBe(before);
+    const first = await handle();
+    await again();
+    await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
+    expect(await handle()).toBe(first);
+    expect(await tally(4, () => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toEqual({ a: 2, b: 2 });
+    await lab.inHost("nft", "flush", "chain", "ip", "swarm0", "publish");
+    await again();
+    await lab.ask({ do: "publish", ports: [web(8080, A, B)] });
+    expect(await handle()).not.toBe(first);
+    expect(await tally(4, () => lab.inClient(...fetch(HOST_ADDRESS, 8080)))).toEqual({ a: 2, b: 2 });
   });
 
   rootTest("links of dead tasks go, those of live ones stay", async () => {

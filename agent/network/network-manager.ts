@@ -50,6 +50,7 @@ import {
   resolverResolvConf,
 } from "./resolver.ts";
 import type { RuleLoader } from "./rule-loader.ts";
+import { RuleRecord } from "./rule-record.ts";
 import { RuleTable } from "./rule-table.ts";
 import {
   type HostNetwork,
@@ -84,6 +85,8 @@ export interface NetworkOptions {
   readonly mtu?: number;
   /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server. Default false. */
   readonly linkLocal?: boolean;
+  /** File that remembers the rules for the next agent, so that it leaves right ones alone. Default: it loads its own. */
+  readonly record?: string;
 }
 
 /** Where packets to and from other hosts pass. */
@@ -178,7 +181,8 @@ export class NetworkManager implements AsyncDisposable {
     this.#options = { device: "swarm0", linkLocal: false, ...options };
     this.#group = vethGroup(this.#options.device);
     assert(Buffer.byteLength(this.#options.device) <= 15, "a link's name has at most 15 bytes");
-    this.#table = new RuleTable(world.rules, world.netlink);
+    const record = options.record === undefined ? undefined : new RuleRecord(options.record);
+    this.#table = new RuleTable(world.rules, world.netlink, record);
     this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
     this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
     this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
@@ -214,6 +218,7 @@ export class NetworkManager implements AsyncDisposable {
       await this.#world.clock.sleep(RECONCILE_INTERVAL_MS, signal);
       try {
         await this.reconcile(signal);
+        this.#table.remember();
       } catch (reason) {
         if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
         this.#logger.warn({ err: reason }, "network could not be mended");
@@ -340,6 +345,11 @@ export class NetworkManager implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sweeper[Symbol.asyncDispose]();
     await this.#inTurn(() => this.#publisher[Symbol.asyncDispose]());
+    try {
+      this.#table.remember();
+    } catch (reason) {
+      this.#logger.warn({ err: reason }, "rules not recorded");
+    }
   }
 
   /** The host's own nameservers. */

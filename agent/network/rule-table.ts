@@ -1,6 +1,7 @@
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import { decodeGeneration, getGeneration } from "./nfnetlink.ts";
 import type { RuleLoader } from "./rule-loader.ts";
+import type { RuleRecord } from "./rule-record.ts";
 import { type RulesetBase, type RulesetState, ruleset, rulesetChange, rulesetRemoval, settled } from "./ruleset.ts";
 
 /** What is known to be in the kernel: `state`, as long as the rules' generation is still `generation`. */
@@ -17,11 +18,18 @@ interface Loaded {
 export class RuleTable {
   readonly #loader: RuleLoader;
   readonly #netlink: Netlink;
+  readonly #record: RuleRecord | undefined;
   #loaded: Loaded | undefined;
+  /** The state that the record says. */
+  #recorded: RulesetState | undefined;
 
-  constructor(loader: RuleLoader, netlink: Netlink) {
+  /** With a record, what an earlier agent loaded counts as loaded. */
+  constructor(loader: RuleLoader, netlink: Netlink, record: RuleRecord | undefined) {
     this.#loader = loader;
     this.#netlink = netlink;
+    this.#record = record;
+    this.#loaded = record?.read();
+    this.#recorded = this.#loaded?.state;
   }
 
   /**
@@ -49,6 +57,14 @@ export class RuleTable {
   async exists(table: string, signal: AbortSignal): Promise<boolean> {
     const chains = await this.#loader.baseChains(signal);
     return chains.some((chain) => chain.family === "ip" && chain.table === table);
+  }
+
+  /** Records what is loaded, if it has changed since. Throws `resource_exhausted` when it cannot be written. */
+  remember(): void {
+    const loaded = this.#loaded;
+    if (this.#record === undefined || loaded?.generation === undefined || loaded.state === this.#recorded) return;
+    this.#record.write({ state: loaded.state, generation: loaded.generation });
+    this.#recorded = loaded.state;
   }
 
   async remove(table: string, signal: AbortSignal): Promise<void> {
