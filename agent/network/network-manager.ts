@@ -3,9 +3,8 @@
  * task ids; it does not know services, images or managers. It decides with the pure files beside it and acts through
  * what is handed to it.
  */
-import { readFile } from "node:fs/promises";
 import type { Clock } from "../../common/base/clock.ts";
-import { assert, errnoOf, SwarmError } from "../../common/base/error.ts";
+import { assert, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { Wakeup } from "../../common/base/wakeup.ts";
@@ -33,6 +32,7 @@ import {
 } from "./fabric.ts";
 import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
+import { type HostFiles, readHostFiles } from "./host-files.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
 import { LiveTasks } from "./live-tasks.ts";
@@ -43,9 +43,6 @@ import {
   containerResolvConf,
   type DnsOptions,
   extendHosts,
-  isStubResolver,
-  RESOLV_CONF,
-  RESOLVED_CONF,
   reachableNameservers,
   resolverResolvConf,
 } from "./resolver.ts";
@@ -474,29 +471,5 @@ export class NetworkManager implements AsyncDisposable {
     // The caller has the failure; the next in the queue only waits for the end.
     this.#tail = turn.catch(() => {});
     return turn;
-  }
-}
-
-/** The host's files, kept in memory so that `attach` waits for no disk; `reconcile` reads them again. */
-interface HostFiles {
-  readonly resolvConf: string;
-  /** The resolv.conf that names real servers: another one where systemd-resolved's stub stands in the first. */
-  readonly reachable: string;
-  readonly hosts: string;
-}
-
-async function readHostFiles(): Promise<HostFiles> {
-  const resolvConf = await readText(RESOLV_CONF);
-  const reachable = isStubResolver(resolvConf) ? (await readText(RESOLVED_CONF)) || resolvConf : resolvConf;
-  return { resolvConf, reachable, hosts: await readText("/etc/hosts") };
-}
-
-/** A file's text, empty when there is none. */
-async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (reason) {
-    if (errnoOf(reason) === "ENOENT") return "";
-    throw SwarmError.wrap(`read ${path}`, reason, "permission_denied");
   }
 }
