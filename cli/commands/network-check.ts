@@ -27,7 +27,9 @@ export const command: Command = {
   words: { min: 0, max: 1 },
   async run({ flags, words, io, connect }) {
     const client = await connect();
-    const answer = await client.checkNetwork({ networkId: words[0] ?? "" }, { timeoutMs: ANSWER_MS_MAX });
+    const answer = await client.checkNetwork(words[0] === undefined ? {} : { networkId: words[0] }, {
+      timeoutMs: ANSWER_MS_MAX,
+    });
     const { networks } = await client.listNetworks({});
     const names = new Map(networks.map(({ network }) => [network?.id ?? "", network?.name ?? ""]));
     if (!flags.on("quiet")) {

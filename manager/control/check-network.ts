@@ -29,7 +29,7 @@ export async function checkNetwork(
   signal: AbortSignal,
 ): Promise<CheckNetworkResponse> {
   const { view } = dependencies.store;
-  const networkId = reference === "" ? "" : resolveReference(networkLookup(view), reference).id;
+  const networkId = reference === undefined ? "" : resolveReference(networkLookup(view), reference).id;
   const nodeIds = new Set(
     (networkId === "" ? [...view.networks.keys()] : [networkId]).flatMap((id) => [...view.nodesOnNetwork(id)]),
   );

@@ -1238,11 +1238,11 @@ export declare const NetworkResponseSchema: GenMessage<NetworkResponse>;
  */
 export declare type CheckNetworkRequest = Message<"swarm.v1.CheckNetworkRequest"> & {
   /**
-   * Empty: all networks.
+   * Absent: all networks.
    *
-   * @generated from field: string network_id = 1;
+   * @generated from field: optional string network_id = 1;
    */
-  networkId: string;
+  networkId?: string | undefined;
 };
 
 /**
