@@ -221,10 +221,11 @@ export class Volumes {
       case "directory":
         return await this.#makeDirectoryVolume(volume, image, signal);
       case "mount": {
-        await mkdir(root, { recursive: true, mode: 0o700 });
-        if (!(await isMounted(root))) await this.#mount(origin.filesystem, root, signal);
+        // All looks at it are the runner's: one at a server that is away would hold one of the few threads of this process.
+        await makeMountPoint(root);
+        await this.#mount(origin.filesystem, root, signal);
         // Not beside its place: a file system of its own has no other.
-        if (volume.copyOf !== undefined && (await isEmpty(root))) {
+        if (volume.copyOf !== undefined) {
           await this.#options.runner.copyUp({ ...image, path: volume.copyOf }, root, signal);
         }
       }
@@ -279,8 +280,13 @@ async function isEmpty(path: string): Promise<boolean> {
   return (await folder.read()) === null;
 }
 
-async function isMounted(path: string): Promise<boolean> {
-  return (await lstat(path)).dev !== (await lstat(dirname(path))).dev;
+/** Not recursive: that would look at what is mounted there. */
+async function makeMountPoint(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (reason) {
+    if (errnoOf(reason) !== "EEXIST") throw SwarmError.wrap(`make directory ${path}`, reason, "resource_exhausted");
+  }
 }
 
 async function checkSource(path: string): Promise<void> {

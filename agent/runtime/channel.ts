@@ -62,6 +62,12 @@ export type Answer =
   | { readonly kind: "exited"; readonly payload: Buffer }
   | { readonly kind: "error"; readonly failure: Failure };
 
+/** A request on its way. */
+export interface Sent {
+  readonly id: number;
+  readonly answer: Promise<Answer>;
+}
+
 interface Pending {
   readonly resolve: (answer: Answer) => void;
   readonly reject: (reason: SwarmError) => void;
@@ -109,14 +115,19 @@ export class Channel {
 
   /** Sends a request; its answer, an `unavailable` when the stream ends first. `output` is told parts that come before. */
   request(kind: number, write?: (writer: Writer) => void, output?: (payload: Buffer) => void): Promise<Answer> {
-    if (this.#ended) return Promise.reject(this.#unavailable());
+    return this.send(kind, write, output).answer;
+  }
+
+  /** `request`, for whom has to name it later. */
+  send(kind: number, write?: (writer: Writer) => void, output?: (payload: Buffer) => void): Sent {
+    if (this.#ended) return { id: 0, answer: Promise.reject(this.#unavailable()) };
     this.#lastId = this.#lastId >= 0x7fffffff ? 1 : this.#lastId + 1;
     const id = this.#lastId;
     const frame = encodeFrame(id, kind, write);
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     this.#pending.set(id, { resolve, reject, output });
     this.#writable.write(frame);
-    return promise;
+    return { id, answer: promise };
   }
 
   #take(chunk: Buffer): void {

@@ -21,6 +21,7 @@ const REQUEST = {
   bindBelow: 6,
   unmount: 7,
   copyUp: 8,
+  cancel: 9,
 } as const;
 
 /** A file system to mount on the host. */
@@ -112,7 +113,10 @@ export class Runner implements AsyncDisposable {
     await this.#request(REQUEST.removeTree, (writer) => writer.string(path), `remove ${path}`, signal);
   }
 
-  /** Mounts a file system at an existing directory, in the host's mount namespace. Throws with mount(2)'s errno. */
+  /**
+   * Mounts a file system at an existing directory, in the host's mount namespace, if none is mounted there, and sees that
+   * it answers. Throws with mount(2)'s errno.
+   */
   async mount(filesystem: HostFilesystem, target: HostPath, signal: AbortSignal): Promise<void> {
     const { type, source, options, attributes } = filesystem;
     const write = (writer: Writer) =>
@@ -135,8 +139,9 @@ export class Runner implements AsyncDisposable {
   }
 
   /**
-   * Copies what an image, given its layers (uppermost first), has in directory `path` into the empty directory `target`:
-   * owners, modes, extended attributes and times too, of `target` itself as well. An image without that directory is fine.
+   * Copies what an image, given its layers (uppermost first), has in directory `path` into the directory `target`, if that
+   * is empty: owners, modes, extended attributes and times too, of `target` itself as well. An image without that directory
+   * is fine.
    */
   async copyUp(
     image: { readonly layers: readonly HostPath[]; readonly path: ContainerPath },
@@ -159,11 +164,22 @@ export class Runner implements AsyncDisposable {
     await this.#channel?.closed;
   }
 
+  /** After an abort the process that serves the request is killed: it may wait for a file server that is gone. */
   async #request(kind: number, write: (writer: Writer) => void, label: string, signal: AbortSignal): Promise<Buffer> {
     if (signal.aborted) throw abortReason(signal);
-    const answer = await abortable(this.#connect().request(kind, write), signal);
-    if (answer.kind === "error") throw errnoError(label, answer.failure.errno);
-    return answer.payload;
+    const channel = this.#connect();
+    const { id, answer } = channel.send(kind, write);
+    const cancel = () => {
+      channel.request(REQUEST.cancel, (writer) => writer.u32(id)).catch(() => undefined);
+    };
+    signal.addEventListener("abort", cancel, { once: true });
+    try {
+      const ended = await abortable(answer, signal);
+      if (ended.kind === "error") throw errnoError(label, ended.failure.errno);
+      return ended.payload;
+    } finally {
+      signal.removeEventListener("abort", cancel);
+    }
   }
 
   #connect(): Channel {

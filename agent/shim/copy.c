@@ -159,14 +159,6 @@ static bool is_pseudo(int directory) {
 
 static int send_tree(int at, const char *name, int flags, uint64_t how, dev_t above, int depth);
 
-struct entry {
-  uint64_t inode;
-  int64_t offset;
-  uint16_t length;
-  uint8_t type;
-  char name[];
-};
-
 static int send_children(int directory, dev_t device, int depth) {
   uint8_t buffer[4096] __attribute__((aligned(8)));
   size_t length = strlen(path);

@@ -17,6 +17,7 @@
 
 enum runner_request { REQUEST_CREATE = 1, REQUEST_NETLINK, REQUEST_READ_FILE, REQUEST_REMOVE_TREE };
 enum volume_request { REQUEST_MOUNT = 5, REQUEST_BIND_BELOW, REQUEST_UNMOUNT, REQUEST_COPY_UP };
+enum { REQUEST_CANCEL = 9 }; /* not forked for: it ends the child of another request, which may wait for a dead server */
 enum { NETLINK_ANSWER_MAX = 4 << 20, READ_FILE_MAX = 16 << 20, DEPTH_MAX = 32 };
 /* Requests at work and containers of this runner; more than a host holds. A further request is refused with EAGAIN. */
 enum { CHILDREN_MAX = 8192 };
@@ -73,14 +74,6 @@ static int do_read_file(struct reader *request, uint8_t **payload) {
     if ((uint32_t)(used + count) > limit) return -EFBIG;
   return used;
 }
-
-struct entry {
-  uint64_t inode;
-  int64_t offset;
-  uint16_t length;
-  uint8_t type;
-  char name[];
-};
 
 /* Moves a directory that lies too deep up to `top`, under the first name that is free there. */
 static int move_up(int directory, const char *name, int top) {
@@ -174,6 +167,11 @@ static void wake(int number) {
   (void)number;
 }
 
+static void cancel(uint32_t id) {
+  for (size_t at = 0; at < child_count; at++)
+    if (children[at].id == id) kill(children[at].pid, SIGKILL);
+}
+
 int runner_main(void) {
   setsid(); /* a terminal's Ctrl-C is the agent's business */
   for (int number = 1; number < 32; number++) signal(number, SIG_DFL); /* whatever the agent ignores */
@@ -204,6 +202,12 @@ int runner_main(void) {
     TRY(read_all(input, frame, length));
     struct reader request = {frame, frame + length, false};
     uint32_t id = get_u32(&request), kind = get_u32(&request);
+    if (kind == REQUEST_CANCEL) {
+      cancel(get_u32(&request));
+      answer(output, lock, id, ANSWER_OK, NULL, 0);
+      munmap(frame, length);
+      continue;
+    }
     errno = EAGAIN;
     pid_t pid = child_count < CHILDREN_MAX ? fork() : -1;
     if (pid == 0) {

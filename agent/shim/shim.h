@@ -121,6 +121,14 @@ void control_unlink(void);
 void control_loop(struct process *container) __attribute__((noreturn));
 int runner_main(void);
 int enter_image(const char *directory, struct reader overlay);
+/* What getdents64(2) fills a buffer with. */
+struct entry {
+  uint64_t inode;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+};
 int do_mount(struct reader *), do_bind_below(struct reader *), do_unmount(struct reader *), do_copy_up(struct reader *);
 int answer(int fd, int lock_fd, uint32_t id, uint32_t kind, const void *payload, size_t length);
 int unpack_main(int argc, char **argv);

@@ -23,13 +23,24 @@ static int attach_at(int tree, const char *target) {
   return CHECK(syscall(SYS_move_mount, tree, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
-/* A new file system at an existing directory of the host. */
+/* Without asking the file system, whose server may be away. */
+static int is_mounted(const char *target) {
+  struct statx status;
+  TRY(CHECK(statx(AT_FDCWD, target, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &status)));
+  return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+/* A file system at an existing directory of the host, if there is none yet. It is asked for its root: it may be dead. */
 int do_mount(struct reader *request) {
   const char *type = get_string(request), *source = get_string(request), *target = get_string(request);
   uint32_t attributes = get_u32(request);
+  struct statx status;
   if (request->bad) return -EBADMSG;
-  cleanup_close int tree = TRY(new_filesystem(type, source, request, attributes));
-  return attach_at(tree, target);
+  if (!TRY(is_mounted(target))) {
+    cleanup_close int tree = TRY(new_filesystem(type, source, request, attributes));
+    TRY(attach_at(tree, target));
+  }
+  return CHECK(statx(AT_FDCWD, target, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status));
 }
 
 /* Binds what `path` names below `directory` at `target`. Containers wrote what is there: no link of it leads out. */
@@ -136,12 +147,25 @@ static int copy_tree(int from, int to, int depth) {
   return copy_metadata(from, to, &status);
 }
 
-/* Copies what the image has at `path` into an empty directory; an image without a directory there is fine. */
+static int is_empty(int directory) {
+  uint8_t buffer[4096] __attribute__((aligned(8)));
+  for (int length; (length = TRY(CHECK(syscall(SYS_getdents64, directory, buffer, sizeof buffer)))) > 0;) {
+    struct entry *entry;
+    for (int at = 0; at < length; at += entry->length) {
+      entry = (struct entry *)(buffer + at);
+      if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0) return false;
+    }
+  }
+  return true;
+}
+
+/* Copies what the image has at `path` into a directory if that is empty; an image without a directory there is fine. */
 int do_copy_up(struct reader *request) {
   const char *directory = get_string(request), *path = get_string(request), *target = get_string(request);
   struct reader overlay = get_reader(request);
   if (request->bad) return -EBADMSG;
   cleanup_close int copy = TRY(open_directory(target));
+  if (!TRY(is_empty(copy))) return 0;
   TRY(enter_image(directory, overlay));
   int opened = open_in_root(path, O_RDONLY | O_DIRECTORY);
   if (opened == -ENOENT || opened == -ENOTDIR) return 0;

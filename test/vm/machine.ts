@@ -3,7 +3,7 @@
  * emulates the processor (no KVM needed); the kernel's package is unpacked, not installed. The machine's disk holds the
  * checkout, Node and busybox, and its init runs one command, whose output comes back through a second serial port.
  */
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import {
   chmodSync,
   copyFileSync,
@@ -11,14 +11,13 @@ import {
   existsSync,
   globSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import { execute, unpackPackage } from "./debian.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -26,8 +25,12 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 const LEFT_OUT =
   /node_modules\/(@biomejs|@bufbuild\/buf|@bufbuild\/buf-|typescript|@typescript|@oxlint|oxlint|knip|@oxc-|oxc-|node-linux-)/;
 
-/** Kernel modules, in the order in which they are loaded. */
-const MODULES = ["virtio_pci", "virtio_blk", "overlay", "veth", "bridge"];
+/** What the disk needs; all others are on it, and the kernel asks for them. */
+const DISK_MODULES = ["virtio_pci", "virtio_blk"];
+
+/** A real file server for the machine, with the libraries that few hosts have. */
+const NFS_PACKAGES = ["nfs-kernel-server", "libtirpc3", "libwrap0"];
+const NFS_PROGRAMS = ["rpc.nfsd", "rpc.mountd", "exportfs"];
 
 export interface MachineResult {
   /** What the command wrote to stdout and stderr. */
@@ -35,37 +38,14 @@ export interface MachineResult {
   readonly exitCode: number;
 }
 
-function execute(program: string, args: readonly string[], cwd = "/"): string {
-  return execFileSync(program, args, {
-    encoding: "utf8",
-    cwd,
-    maxBuffer: 64 * 1024 * 1024,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-}
-
-/** Debian's cloud kernel, unpacked; downloaded once per version. */
-function unpackKernel(): { readonly image: string; readonly modules: string; readonly version: string } {
+/** Debian's cloud kernel. */
+function unpackKernel(): { readonly image: string; readonly modules: string } {
   const depends = execute("apt-cache", ["depends", "linux-image-cloud-amd64"]);
   const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
   if (!name) throw new Error("no linux-image-cloud-amd64 in Debian's lists: run apt-get update");
-  const directory = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "swarm-test", name);
   const version = name.replace("linux-image-", "");
-  if (!existsSync(join(directory, "done"))) {
-    rmSync(directory, { recursive: true, force: true });
-    mkdirSync(directory, { recursive: true });
-    execute("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", name], directory);
-    const file = readdirSync(directory).find((each) => each.endsWith(".deb")) ?? "";
-    execute("dpkg", ["-x", file, "."], directory);
-    execute("depmod", ["-b", directory, version]);
-    rmSync(join(directory, file));
-    writeFileSync(join(directory, "done"), "");
-  }
-  return {
-    image: join(directory, "boot", `vmlinuz-${version}`),
-    modules: join(directory, "lib/modules", version),
-    version,
-  };
+  const directory = unpackPackage(name, (made) => execute("depmod", ["-b", made, version]));
+  return { image: join(directory, "boot", `vmlinuz-${version}`), modules: join(directory, "lib/modules", version) };
 }
 
 /** The files of `modules` and of what they depend on, dependencies first. */
@@ -94,6 +74,20 @@ function copyInto(tree: string, path: string): void {
 /** The libraries that a program is linked to. */
 function copyLibraries(tree: string, program: string): void {
   for (const [library] of execute("ldd", [program]).matchAll(/\/\S+\.so\S*/g)) copyInto(tree, library);
+}
+
+/** The programs of an NFS server, and what they are linked to. */
+function copyFileServer(tree: string): void {
+  const roots = NFS_PACKAGES.map((name) => unpackPackage(name));
+  const folders = roots.flatMap((root) => ["lib", "usr/lib"].map((folder) => join(root, folder, "x86_64-linux-gnu")));
+  const env = { ...process.env, LD_LIBRARY_PATH: folders.filter((folder) => existsSync(folder)).join(":") };
+  for (const program of NFS_PROGRAMS) {
+    const path = join(roots[0] ?? "", "usr/sbin", program);
+    copyFileSync(path, join(tree, "usr/sbin", program));
+    for (const [, name, file] of execute("ldd", [path], "/", env).matchAll(/^\s*(\S+) => (\/\S+)/gm)) {
+      if (name && file) copyFileSync(file, join(tree, "usr/lib", name));
+    }
+  }
 }
 
 const INITRAMFS_INIT = (files: readonly string[]) => `#!/bin/busybox sh
@@ -126,7 +120,7 @@ reboot -f
 `;
 
 /** The machine's disk: busybox, Node and the checkout, as one ext4 image. */
-function makeDisk(directory: string, command: string): string {
+function makeDisk(directory: string, modules: string, command: string): string {
   const tree = join(directory, "tree");
   for (const each of [
     "proc",
@@ -139,8 +133,9 @@ function makeDisk(directory: string, command: string): string {
     "sbin",
     "usr/bin",
     "usr/sbin",
+    "usr/lib",
     "etc",
-    "var/lib",
+    "var/lib/nfs",
   ]) {
     mkdirSync(join(tree, each), { recursive: true });
   }
@@ -153,10 +148,15 @@ function makeDisk(directory: string, command: string): string {
   for (const addon of globSync("node_modules/{@rolldown/binding,lightningcss}-linux-*/*.node", { cwd: ROOT })) {
     copyLibraries(tree, join(ROOT, addon));
   }
-  for (const program of ["/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare"]) {
+  copyInto(tree, "/etc/services");
+  copyInto(tree, "/etc/protocols");
+  for (const program of ["/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare", "/bin/kmod"]) {
     copyInto(tree, program);
     copyLibraries(tree, program);
   }
+  copyFileServer(tree);
+  symlinkSync("/bin/kmod", join(tree, "sbin/modprobe"));
+  cpSync(modules, join(tree, "lib/modules", basename(modules)), { recursive: true });
   // The shim comes built: make has nothing to do.
   writeFileSync(join(tree, "usr/bin/make"), "#!/bin/sh\nexit 0\n", { mode: 0o755 });
   // Addons read it to learn which libc this is.
@@ -175,6 +175,7 @@ function makeDisk(directory: string, command: string): string {
   writeFileSync(join(tree, "etc/group"), "root:x:0:\nnogroup:x:65534:\n");
   writeFileSync(join(tree, "etc/hosts"), "127.0.0.1 localhost machine\n");
   writeFileSync(join(tree, "etc/resolv.conf"), "");
+  writeFileSync(join(tree, "etc/netconfig"), "tcp tpi_cots_ord v inet tcp - -\nudp tpi_clts v inet udp - -\n");
   writeFileSync(join(tree, "init"), INIT(command), { mode: 0o755 });
   const disk = join(directory, "disk.img");
   execute("mke2fs", ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, disk, "1200M"]);
@@ -186,7 +187,7 @@ function makeInitramfs(directory: string, modules: string): string {
   const tree = join(directory, "initramfs");
   mkdirSync(join(tree, "modules"), { recursive: true });
   copyInto(tree, "/bin/busybox");
-  const files = moduleFiles(modules, MODULES);
+  const files = moduleFiles(modules, DISK_MODULES);
   for (const file of files) copyFileSync(join(modules, file), join(tree, "modules", file.split("/").at(-1) ?? ""));
   writeFileSync(join(tree, "init"), INITRAMFS_INIT(files), { mode: 0o755 });
   const image = join(directory, "initramfs.cpio");
@@ -197,7 +198,7 @@ function makeInitramfs(directory: string, modules: string): string {
 /** Boots a machine in \`directory\` (which the caller removes), runs \`command\` in the checkout there, and waits for its end. */
 export async function runInMachine(directory: string, command: string, timeoutMs: number): Promise<MachineResult> {
   const kernel = unpackKernel();
-  const disk = makeDisk(directory, command);
+  const disk = makeDisk(directory, kernel.modules, command);
   const initramfs = makeInitramfs(directory, kernel.modules);
   const resultPath = join(directory, "result");
   const consolePath = join(directory, "console");
