@@ -3,6 +3,7 @@
  * the managers' absence, and through its record the agent's restart.
  */
 import { create } from "@bufbuild/protobuf";
+import { type IpPrefix, overlaps, parseIpPrefix } from "../common/model/ip-prefix.ts";
 import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
 import { type EndpointsRecord, EndpointsRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
 import {
@@ -19,6 +20,8 @@ import type { NodeNetwork, OwnTask, PublishedEndpoint } from "./executor.ts";
 export class ClusterNetworkState {
   readonly #services = new Map<string, ServiceEndpoint>();
   readonly #networks = new Map<string, NetworkAssignment>();
+  /** Networks that were removed: tasks of this node may still be on their way out of them. */
+  readonly #removed = new Map<string, NetworkAssignment>();
   readonly #peers = new Map<string, Peer>();
   readonly #tasks = new Map<string, TaskEndpoint>();
 
@@ -30,6 +33,8 @@ export class ClusterNetworkState {
         replace(this.#services, item.value.serviceId, item.value, removed);
         return true;
       case "network":
+        if (removed) this.#keep(item.value.id);
+        else this.#removed.delete(item.value.id);
         replace(this.#networks, item.value.id, item.value, removed);
         return true;
       case "peer":
@@ -45,11 +50,17 @@ export class ClusterNetworkState {
 
   /** A complete set follows. */
   clear(): void {
+    for (const id of this.#networks.keys()) this.#keep(id);
     for (const each of [this.#services, this.#networks, this.#peers, this.#tasks]) each.clear();
   }
 
   network(networkId: string): NetworkAssignment | undefined {
-    return this.#networks.get(networkId);
+    return this.#networks.get(networkId) ?? this.#removed.get(networkId);
+  }
+
+  #keep(networkId: string): void {
+    const network = this.#networks.get(networkId);
+    if (network) this.#removed.set(networkId, network);
   }
 
   service(serviceId: string): ServiceEndpoint | undefined {
@@ -72,14 +83,23 @@ export class ClusterNetworkState {
   snapshot(own: readonly OwnTask[]): NodeNetwork {
     const services = [...this.#services.values()];
     const tasks = [...this.#tasks.values()];
+    this.#forgetEmpty(own);
+    const present = [...this.#networks.values()];
     return {
-      networks: [...this.#networks.values()],
+      // A new network that took the place of a removed one has its addresses now.
+      networks: [...present, ...[...this.#removed.values()].filter((network) => !present.some(overlapping(network)))],
       peers: [...this.#peers.values()],
       services,
       tasks,
       own,
       endpoints: publishedEndpoints(services, own, tasks),
     };
+  }
+
+  /** Until the last task is gone, those on a removed network reach each other as before, and nobody else. */
+  #forgetEmpty(own: readonly OwnTask[]): void {
+    const used = new Set(own.flatMap(({ task }) => task.networks.map(({ networkId }) => networkId)));
+    for (const id of this.#removed.keys()) if (!used.has(id)) this.#removed.delete(id);
   }
 
   record(): EndpointsRecord {
@@ -129,6 +149,15 @@ export function addressesOf({
   return networks.flatMap(({ networkId, addresses }) =>
     addresses.filter(isIpv4).map((address) => [networkId, withoutLength(address)] as const),
   );
+}
+
+function overlapping(network: NetworkAssignment): (other: NetworkAssignment) => boolean {
+  const subnets = subnetsOf(network);
+  return (other) => subnetsOf(other).some((theirs) => subnets.some((subnet) => overlaps(theirs, subnet)));
+}
+
+function subnetsOf({ ipam }: NetworkAssignment): readonly IpPrefix[] {
+  return ipam.flatMap(({ subnet }) => parseIpPrefix(subnet) ?? []);
 }
 
 function replace<T>(map: Map<string, T>, key: string, value: T, removed: boolean): void {

@@ -15,7 +15,12 @@ import { Scope } from "../common/base/scope.ts";
 import { ADDRESS_POOL_DEFAULT } from "../common/model/defaults.ts";
 import { RegistryClient } from "../common/registry/client.ts";
 import type { ImageSource } from "../common/registry/source.ts";
-import type { ProbeResult, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
+import {
+  type ProbeResult,
+  ProbeResult_Kind,
+  ProbeResultSchema,
+  type TaskUsage,
+} from "../proto/gen/swarm/v1/control_pb.js";
 import type { NodeVolume } from "../proto/gen/swarm/v1/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, PortConfig_Protocol } from "../proto/gen/swarm/v1/types_pb.js";
 import type { CgroupManager } from "./cgroup/manager.ts";
@@ -31,7 +36,9 @@ import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
 import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { vethGroup } from "./network/attach.ts";
 import { readHostRoutes } from "./network/host-routes.ts";
+import { hostWarnings } from "./network/host-warnings.ts";
 import {
   type AttachedTask,
   type NetworkDependencies,
@@ -151,10 +158,25 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
           overlay: String(facts.overlay),
           seccomp: String(facts.seccomp),
           apparmor: String(facts.apparmor),
+          ...(await this.#networkFact()),
         },
       },
       routes: await this.#routes(),
     });
+  }
+
+  /** What of the host's own settings stands in the way of traffic, if anything does. */
+  async #networkFact(): Promise<{ readonly network?: string }> {
+    const { logger, networkDevice: device } = this.#options;
+    const host = { rules: new NftRuleLoader(), sysctls: systemSysctls, device, group: vethGroup(device) };
+    try {
+      const warnings = await hostWarnings(host, this.#scope.signal);
+      return warnings.length === 0 ? {} : { network: warnings.join("; ") };
+    } catch (reason) {
+      if (!(reason instanceof SwarmError)) throw reason;
+      logger.warn({ err: reason }, "the host's firewall cannot be read");
+      return {};
+    }
   }
 
   async configure(settings: NetworkSettings, signal: AbortSignal): Promise<void> {
@@ -269,8 +291,9 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 
   async probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
-    const { mtu } = (await this.#node.network(signal)).fabric;
-    const results: ProbeResult[] = [];
+    const manager = await this.#node.network(signal);
+    const { mtu } = manager.fabric;
+    const results = (await manager.warnings(signal)).map(warningOf);
     for (const { id } of network.networks) {
       if (networkId !== "" && networkId !== id) continue;
       const from = network.own.find(
@@ -341,6 +364,10 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     this.#registries[Symbol.dispose]();
     await this.#runner[Symbol.asyncDispose]();
   }
+}
+
+function warningOf(problem: string): ProbeResult {
+  return create(ProbeResultSchema, { kind: ProbeResult_Kind.HOST, problem });
 }
 
 const WIRE_PROTOCOLS: Readonly<Record<Protocol, PortConfig_Protocol>> = {

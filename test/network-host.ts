@@ -95,6 +95,8 @@ async function obey(request: HostRequest): Promise<unknown> {
       return network.removeAll(signal);
     case "steps":
       return steps;
+    case "warnings":
+      return network.warnings(signal);
     case "routes":
       return readHostRoutes(helperNetlink, "swarm0", signal);
   }
@@ -120,6 +122,7 @@ function stepping(dieAt: number): Pick<NetworkDependencies, "netlink" | "rules" 
         return nft.load(script, inner);
       },
       baseChains: (inner) => nft.baseChains(inner),
+      chain: (chain, inner) => nft.chain(chain, inner),
     },
     sysctls: {
       read: (name) => systemSysctls.read(name),

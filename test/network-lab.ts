@@ -20,7 +20,7 @@ const ENTER = "nsenter";
 /** What a host can be asked to do; see `network-host.ts`. */
 export type HostRequest =
   | OpenRequest
-  | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" | "steps" }
+  | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" | "steps" | "warnings" }
   | { readonly do: "move"; readonly local: string }
   | { readonly do: "attach"; readonly task: TestTask; readonly command: readonly string[] }
   | { readonly do: "publish"; readonly ports: readonly TestPort[] }

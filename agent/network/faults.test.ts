@@ -281,3 +281,49 @@ describe("an agent that is killed", () => {
     await lab.ask({ do: "cluster", cluster: clusterOf(0) });
   });
 });
+
+describe("what of the host stands in the way is told, with a remedy that helps", () => {
+  const remedyOf = (warning: string) => warning.replace(/^.*: run /, "");
+  const warnings = async () => (await lab.ask({ do: "warnings" })) as readonly string[];
+
+  rootTest("a firewall that drops what is forwarded", async () => {
+    expect(await warnings()).toEqual([]);
+    const chain = "{ type filter hook forward priority 0; policy drop; }";
+    await lab.inHost("nft", `add table ip filter; add chain ip filter FORWARD ${chain}`);
+    await expect(lab.inContainer(at(containers, 0), ...fetch(ADDRESSES[1]))).rejects.toThrow();
+    const [warning = ""] = await warnings();
+    expect(warning).toContain("chain FORWARD of table ip filter drops forwarded packets");
+    await lab.inHost("sh", "-c", remedyOf(warning));
+    expect(await warnings()).toEqual([]);
+    await allReachAll();
+    await lab.inHost("nft", "delete", "table", "ip", "filter");
+  });
+
+  rootTest("a reverse path filter that drops what comes in by another host", async () => {
+    const two = at(lab.hosts, 1);
+    const bySecond = () => lab.inClient(...fetch(lab.host.address, 8080));
+    await two.run("busybox", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1");
+    const [warning = ""] = (await two.ask({ do: "warnings" })) as readonly string[];
+    expect(warning).toContain("net.ipv4.conf.all.rp_filter=1 drops requests that come in by another node");
+    await expect(bySecond()).rejects.toThrow();
+    await two.run("busybox", ...remedyOf(warning).split(" "));
+    expect(await two.ask({ do: "warnings" })).toEqual([]);
+    expect(await bySecond()).toBe("t2");
+  });
+
+  rootTest("a task's false address goes nowhere with a loose reverse path filter, which needs no warning", async () => {
+    await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2");
+    expect(await warnings()).toEqual([]);
+    const from = at(containers, 0);
+    await lab.inContainer(from, "ip", "addr", "add", `${ADDRESSES[2]}/32`, "dev", "eth0");
+    const counted = `ip saddr ${ADDRESSES[2]} icmp type echo-request counter`;
+    const chain = `{ type filter hook forward priority 0; ${counted}; }`;
+    await lab.inHost("nft", `add table ip seen; add chain ip seen forward ${chain}`);
+    const ping = ["busybox", "ping", "-c", "2", "-W", "1"];
+    await lab.inContainer(from, ...ping, "-I", ADDRESSES[2], ADDRESSES[1]).catch(() => {});
+    expect(await lab.inHost("nft", "list", "table", "ip", "seen")).toContain("counter packets 0 ");
+    await lab.inHost("nft", "delete", "table", "ip", "seen");
+    await lab.inContainer(from, "ip", "addr", "del", `${ADDRESSES[2]}/32`, "dev", "eth0");
+    await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0");
+  });
+});

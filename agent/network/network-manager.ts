@@ -33,6 +33,7 @@ import {
 import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
+import { hostWarnings } from "./host-warnings.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
 import { LiveTasks } from "./live-tasks.ts";
@@ -205,7 +206,7 @@ export class NetworkManager implements AsyncDisposable {
       else if (!(await this.#table.exists(this.#options.device, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
-      await this.#warnOfFirewall(signal);
+      for (const warning of await this.warnings(signal)) this.#logger.warn({ warning }, "the host is in the way");
     });
   }
 
@@ -293,6 +294,11 @@ export class NetworkManager implements AsyncDisposable {
       await this.#problemsChanged.wait(signal);
       yield this.#problems;
     }
+  }
+
+  /** What of the host's own settings stands in the way of traffic, and what to do; this is not changed here. */
+  warnings(signal: AbortSignal): Promise<readonly string[]> {
+    return hostWarnings({ ...this.#world, device: this.#options.device, group: this.#group }, signal);
   }
 
   /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */
@@ -425,23 +431,6 @@ export class NetworkManager implements AsyncDisposable {
     if ((await sysctls.read("net/ipv4/ip_forward")) === "1") return;
     await sysctls.write("net/ipv4/ip_forward", "1");
     this.#logger.info({ sysctl: "net.ipv4.ip_forward", value: 1 }, "ip forwarding turned on");
-  }
-
-  /** Our table accepts what is ours, but cannot overrule a drop of the host's own firewall: say what to add there. */
-  async #warnOfFirewall(signal: AbortSignal): Promise<void> {
-    for (const chain of await this.#world.rules.baseChains(signal)) {
-      const concerned = chain.family === "ip" || chain.family === "inet";
-      if (!concerned || chain.hook !== "forward" || chain.policy !== "drop") continue;
-      const place = `${chain.family} ${chain.table} ${chain.name}`;
-      const group = String(this.#group);
-      const remedy = [`iifgroup ${group}`, `oifgroup ${group}`, `iifname ${this.#options.device}`].map(
-        (match) => `nft insert rule ${place} ${match} accept`,
-      );
-      this.#logger.warn(
-        { chain: place, remedy },
-        "the host's firewall drops forwarded packets: let containers through",
-      );
-    }
   }
 
   #opsOf(taskId: TaskId, interfaces: readonly InterfaceSpec[], hostPid?: number): readonly AttachOp[] {

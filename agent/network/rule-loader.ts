@@ -17,6 +17,8 @@ export interface RuleLoader {
   load(script: string, signal: AbortSignal): Promise<void>;
   /** The base chains of all tables. */
   baseChains(signal: AbortSignal): Promise<readonly BaseChain[]>;
+  /** A chain's rules, as nft writes them. */
+  chain(chain: Pick<BaseChain, "family" | "table" | "name">, signal: AbortSignal): Promise<string>;
 }
 
 /** An nft that says nothing for this long is stuck; a ruleset of 2,500 ports takes a fraction of a second. */
@@ -38,6 +40,11 @@ export class NftRuleLoader implements RuleLoader {
 
   async baseChains(signal: AbortSignal): Promise<readonly BaseChain[]> {
     return decodeBaseChains(await this.#run(["-j", "list", "chains"], "", signal));
+  }
+
+  chain({ family, table, name }: Pick<BaseChain, "family" | "table" | "name">, signal: AbortSignal): Promise<string> {
+    // Numeric: link groups as numbers.
+    return this.#run(["-n", "list", "chain", family, table, name], "", signal);
   }
 
   async #run(args: readonly string[], input: string, signal: AbortSignal): Promise<string> {

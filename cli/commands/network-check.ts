@@ -18,6 +18,7 @@ const WORDS = {
   [ProbeResult_Kind.MTU]: "large packets to task",
   [ProbeResult_Kind.SERVICE]: "service",
   [ProbeResult_Kind.NAME]: "name",
+  [ProbeResult_Kind.HOST]: "host",
 } as const;
 
 export const command: Command = {
@@ -35,6 +36,7 @@ export const command: Command = {
     if (!flags.on("quiet")) {
       for (const [networkId, name] of networksOf(answer, names)) io.out(`${matrix(answer, networkId, name)}\n`);
     }
+    for (const warning of warningsOf(answer)) io.out(`${warning}\n`);
     const failures = failuresOf(answer, names);
     for (const failure of failures) io.out(`${failure}\n`);
     if (failures.length === 0 && answer.nodes.length === 0) io.out("no network has tasks\n");
@@ -47,7 +49,7 @@ function networksOf(
   { nodes }: CheckNetworkResponse,
   names: ReadonlyMap<string, string>,
 ): readonly (readonly [string, string])[] {
-  const ids = new Set(nodes.flatMap(({ results }) => results.map(({ networkId }) => networkId)));
+  const ids = new Set(nodes.flatMap(({ results }) => results.filter(isTry).map(({ networkId }) => networkId)));
   return [...ids]
     .map((id) => [id, names.get(id) ?? id] as const)
     .sort(([, left], [, right]) => (left < right ? -1 : 1));
@@ -80,13 +82,24 @@ function share(results: readonly ProbeResult[], kind: ProbeResult_Kind): string 
   return `${some.filter(({ problem }) => problem === "").length}/${some.length}`;
 }
 
+/** What may stand in the way on a node is no failure: all may be reached nevertheless. */
+function warningsOf({ nodes }: CheckNetworkResponse): readonly string[] {
+  return nodes.flatMap(({ hostname, results }) =>
+    results.filter((result) => !isTry(result)).map(({ problem }) => `warning: ${hostname}: ${problem}`),
+  );
+}
+
+function isTry({ kind }: ProbeResult): boolean {
+  return kind !== ProbeResult_Kind.HOST;
+}
+
 function failuresOf(
   { nodes, unreachable }: CheckNetworkResponse,
   names: ReadonlyMap<string, string>,
 ): readonly string[] {
   const hostnames = new Map(nodes.map(({ nodeId, hostname }) => [nodeId, hostname]));
   const of = ({ hostname, results }: NodeProbes) =>
-    results.flatMap(({ kind, networkId, target, nodeId, problem }) => {
+    results.filter(isTry).flatMap(({ kind, networkId, target, nodeId, problem }) => {
       if (problem === "") return [];
       const place = nodeId === "" ? "" : ` on ${hostnames.get(nodeId) ?? nodeId}`;
       return [

@@ -23,6 +23,7 @@ import { NetworkSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Proposal } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { overlappingRoutes, SubnetPlanner } from "../subnets.ts";
+import { whyUnreachable } from "../why-unreachable.ts";
 import type { ControlDependencies } from "./dependencies.ts";
 import { networkLookup } from "./lookups.ts";
 import { networkUsers } from "./network-users.ts";
@@ -31,6 +32,10 @@ import { requireId, resolveReference } from "./references.ts";
 
 /** How often a write is tried again when another network was made meanwhile. */
 const ATTEMPTS_MAX = 10;
+
+/** How long a removal waits for tasks that are being stopped: a little longer than they get by default. */
+const LEAVING_MS_MAX = 15_000;
+const LEAVING_LOOK_MS = 100;
 
 /** Makes a network. Whoever makes another one at the same moment meets this one: subnets never overlap. */
 export async function createNetwork(
@@ -80,9 +85,12 @@ export function listNetworks(
     });
 }
 
-/** Removes a network that no service is attached to; the addresses that tasks on their way out have are theirs to the end. */
+/**
+ * Removes a network that no service is attached to, once the tasks on their way out of it are gone. Those of a node that
+ * is away may never say so: their addresses are theirs to the end, and the network goes without them.
+ */
 export async function removeNetwork(
-  { store }: ControlDependencies,
+  { store, clock }: ControlDependencies,
   { networkId }: RemoveNetworkRequest,
   signal: AbortSignal,
 ): Promise<void> {
@@ -95,10 +103,25 @@ export async function removeNetwork(
     const services = users.length === 1 ? `service ${users[0]}` : `services ${users.join(", ")}`;
     throw new SwarmError("failed_precondition", `network ${name} is in use by ${services}`);
   }
+  const deadlineMs = clock.monotonicMs() + LEAVING_MS_MAX;
+  for (let left = leavingTask(store.view, id); left !== undefined; left = leavingTask(store.view, id)) {
+    if (clock.monotonicMs() >= deadlineMs) {
+      throw new SwarmError("failed_precondition", `network ${name} is in use by task ${left}, which is being stopped`);
+    }
+    await clock.sleep(LEAVING_LOOK_MS, signal);
+  }
   const { conflicts } = await store.commit([{ type: "delete", kind: "network", id }], { signal });
   if (conflicts.length > 0 && store.view.networks.has(id)) {
     throw new SwarmError("aborted", `remove network ${name}: the store changed, try again`);
   }
+}
+
+/** The id of a task that is still on a network, of a node that can tell of its end. */
+function leavingTask(view: View, networkId: string): string | undefined {
+  for (const taskId of view.tasksOnNetwork(networkId)) {
+    if (whyUnreachable(view, view.tasks.get(taskId)?.nodeId ?? "") === undefined) return taskId;
+  }
+  return undefined;
 }
 
 function viewOf(network: Network, serviceNames: readonly string[]): NetworkView {

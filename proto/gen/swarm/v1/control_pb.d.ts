@@ -1310,6 +1310,8 @@ export declare type ProbeResult = Message<"swarm.v1.ProbeResult"> & {
   kind: ProbeResult_Kind;
 
   /**
+   * Empty for KIND_HOST.
+   *
    * @generated from field: string network_id = 2;
    */
   networkId: string;
@@ -1380,6 +1382,13 @@ export enum ProbeResult_Kind {
    * @generated from enum value: KIND_NAME = 3;
    */
   NAME = 3,
+
+  /**
+   * A look at the host's own settings: `problem` says what of them may stand in the way, and what to do.
+   *
+   * @generated from enum value: KIND_HOST = 4;
+   */
+  HOST = 4,
 }
 
 /**
