@@ -86,7 +86,12 @@ async function measureAll(): Promise<readonly Figure[]> {
       }
     }
     const peer = percentiles([...times].find(([{ name }]) => name.startsWith("runc"))?.[1] ?? []).p50;
-    return [...times].flatMap(([contender, values]) => figuresOf(contender, values, peer));
+    const [without, networkedOnes] = [...times.values()].map((values) => percentiles(values).p50);
+    const added = (networkedOnes ?? Number.NaN) - (without ?? Number.NaN);
+    return [
+      ...[...times].flatMap(([contender, values]) => figuresOf(contender, values, peer)),
+      { name: "  what a network adds, p50", value: added, unit: "ms", goal: 5 },
+    ];
   } finally {
     await cgroups.removeParent();
   }

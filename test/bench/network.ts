@@ -18,6 +18,7 @@ import { eventually } from "../eventually.ts";
 import { type ContainerStarted, Lab } from "../network-lab.ts";
 import type { Figure } from "./figure.ts";
 import { percentiles } from "./measure.ts";
+import { measureNetworkScale } from "./network-scale.ts";
 
 const execute = promisify(execFile);
 
@@ -36,6 +37,7 @@ export async function measureNetwork(): Promise<readonly Figure[]> {
     ...(await measurePath(lab, containers)),
     ...(await measurePublished(lab, containers)),
     ...(await measureNames(lab.directory)),
+    ...(await measureNetworkScale()),
   ];
 }
 
