@@ -76,6 +76,23 @@ rootTest("the client's address is what the task sees, over every node", async ()
   });
 });
 
+rootTest("with session affinity a client meets one task, over every node", async () => {
+  await cluster.swarmctl("service", "update", "--session-affinity", "client-ip", "web");
+  const met = new Set<string>();
+  await eventually(async () => {
+    met.clear();
+    const mark = `sticky-${Date.now()}`;
+    for (const { address } of cluster.hosts) await cluster.fetch(`http://${address}:8080/?${mark}`);
+    const requests = (await cluster.swarmctl("service", "logs", "web"))
+      .split("\n")
+      .filter((line) => line.includes(mark));
+    expect(requests).toHaveLength(cluster.hosts.length);
+    for (const line of requests) met.add(line.split(/[ @]/)[0] ?? "");
+    expect([...met]).toEqual([expect.stringMatching(/^web\.[123]/)]);
+  });
+  await cluster.swarmctl("service", "update", "--session-affinity", "none", "web");
+});
+
 rootTest("a rolling update and a drain lose no request", { timeout: 240_000 }, async () => {
   const seconds = LONG ? 90 : 25;
   const [host] = cluster.hosts;
