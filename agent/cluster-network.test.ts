@@ -18,7 +18,7 @@ function told(state: ClusterNetworkState, action: AssignmentChange_Action, id: s
 function taskOn(...networkIds: readonly string[]): OwnTask {
   const networks = networkIds.map((networkId) => ({ networkId, addresses: [] }));
   const task = create(TaskSchema, { id: "t", networks });
-  return { task, status: create(TaskStatusSchema), serving: false, ingressAddress: "", nameservers: [] };
+  return { task, status: create(TaskStatusSchema), serving: false, ingressAddresses: [], nameservers: [] };
 }
 
 const { UPDATE, REMOVE } = AssignmentChange_Action;

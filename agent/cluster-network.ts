@@ -4,7 +4,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { type IpPrefix, overlaps, parseIpPrefix } from "../common/model/ip-prefix.ts";
-import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
+import { withoutLength } from "../common/model/task-addresses.ts";
 import { type EndpointsRecord, EndpointsRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
 import {
   type AssignmentChange,
@@ -126,15 +126,16 @@ function publishedEndpoints(
   tasks: readonly TaskEndpoint[],
 ): PublishedEndpoint[] {
   const targets = new Map<string, { readonly taskId: string; readonly address: string; readonly own: boolean }[]>();
-  const add = (serviceId: string, taskId: string, address: string, isOwn: boolean) => {
-    if (address === "") return;
+  const add = (serviceId: string, taskId: string, addresses: readonly string[], isOwn: boolean) => {
+    const added = addresses.map((address) => ({ taskId, address, own: isOwn }));
     const ofService = targets.get(serviceId);
-    const target = { taskId, address, own: isOwn };
-    if (ofService) ofService.push(target);
-    else targets.set(serviceId, [target]);
+    if (ofService) ofService.push(...added);
+    else targets.set(serviceId, added);
   };
-  for (const { task, serving, ingressAddress } of own) if (serving) add(task.serviceId, task.id, ingressAddress, true);
-  for (const each of tasks) if (each.serving) add(each.serviceId, each.taskId, each.ingressAddress, false);
+  for (const { task, serving, ingressAddresses } of own) {
+    if (serving) add(task.serviceId, task.id, ingressAddresses, true);
+  }
+  for (const each of tasks) if (each.serving) add(each.serviceId, each.taskId, each.ingressAddresses, false);
   // The same order on all nodes, so that a client's address leads to the same task whichever it comes in by.
   for (const each of targets.values()) each.sort((left, right) => (left.taskId < right.taskId ? -1 : 1));
   return services.flatMap(({ serviceId, ports, affinity }) =>
@@ -142,12 +143,12 @@ function publishedEndpoints(
   );
 }
 
-/** A task's IPv4 addresses by network. */
+/** A task's addresses by network. */
 export function addressesOf({
   networks,
 }: Pick<Task | TaskEndpoint, "networks">): readonly (readonly [string, string])[] {
   return networks.flatMap(({ networkId, addresses }) =>
-    addresses.filter(isIpv4).map((address) => [networkId, withoutLength(address)] as const),
+    addresses.map((address) => [networkId, withoutLength(address)] as const),
   );
 }
 

@@ -35,7 +35,7 @@ import { Turnstile } from "./image/shared-work.ts";
 import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
-import { contains, formatIpv4, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
+import { contains, formatIp, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { vethGroup } from "./network/attach.ts";
 import { readHostRoutes } from "./network/host-routes.ts";
 import { hostWarnings } from "./network/host-warnings.ts";
@@ -270,7 +270,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     for await (const problems of network.problems(signal)) {
       yield problems.map(({ protocol, port, message, hostIp }) => ({
         protocol: WIRE_PROTOCOLS[protocol],
-        hostAddress: hostIp === undefined ? "" : formatIpv4(hostIp),
+        hostAddress: hostIp === undefined ? "" : formatIp(hostIp),
         port,
         message,
       }));

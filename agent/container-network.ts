@@ -1,8 +1,9 @@
 /** How a task's container is on the network, by what managers allocated for it. Pure. */
 import { SwarmError } from "../common/base/error.ts";
 import { isIpv4 } from "../common/model/task-addresses.ts";
+import type { NetworkAssignment } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { AssignedTask } from "./executor.ts";
-import { gatewayOf, parseIpv4, parsePrefix } from "./network/address.ts";
+import { gatewayOf, parseIp, parseIpPrefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import type { Attachment, InterfaceSpec } from "./network/attach.ts";
 
 /**
@@ -18,7 +19,8 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
     const network = networks.network(networkId);
     const prefix = parsePrefix(address);
     const told = network?.ipam.map(({ gateway }) => parseIpv4(gateway)).find((each) => each !== undefined);
-    return { address: prefix, gateway: told ?? gatewayOf(prefix), internal: network?.internal ?? false };
+    const ipv6 = ipv6Of(addresses, network);
+    return { address: prefix, gateway: told ?? gatewayOf(prefix), ipv6, internal: network?.internal ?? false };
   });
   if (task.address !== "") {
     const address = parsePrefix(task.address);
@@ -28,21 +30,24 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
   return { kind: "routed", interfaces };
 }
 
+function ipv6Of(addresses: readonly string[], network: NetworkAssignment | undefined): InterfaceSpec["ipv6"] {
+  const text = addresses.find((address) => !isIpv4(address));
+  if (text === undefined) return undefined;
+  const { address, length } = parseIpPrefix(text);
+  const gateway = network?.ipam.map((each) => parseIp(each.gateway)).find((each) => typeof each === "bigint");
+  if (typeof address !== "bigint" || gateway === undefined) return undefined;
+  return { address: { address, length }, gateway };
+}
+
 /**
  * Throws `failed_precondition` for networks that promise what this agent cannot keep: better no task than one whose traffic
  * is in clear, or that lacks addresses which others were told.
  */
 export function checkNetworks({ task, networks }: AssignedTask): void {
   for (const { networkId } of task.networks) {
-    const { name = "", encrypted = false, ipam = [] } = networks.network(networkId) ?? {};
+    const { name = "", encrypted = false } = networks.network(networkId) ?? {};
     if (encrypted) {
       throw new SwarmError("failed_precondition", `network ${name} is encrypted, which this node cannot do yet`);
-    }
-    if (ipam.some(({ subnet }) => !isIpv4(subnet))) {
-      throw new SwarmError(
-        "failed_precondition",
-        `network ${name} has IPv6, which this node cannot give its tasks yet`,
-      );
     }
   }
 }

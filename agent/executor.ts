@@ -104,8 +104,8 @@ export interface OwnTask {
   readonly status: TaskStatus;
   /** Running, healthy, and not about to stop. */
   readonly serving: boolean;
-  /** Where its service's published ports lead; empty for none. */
-  readonly ingressAddress: string;
+  /** Where its service's published ports lead, an address of each family at most. */
+  readonly ingressAddresses: readonly string[];
   /** Whom its service wants asked for names beyond its networks; empty: the host's. */
   readonly nameservers: readonly string[];
 }

@@ -1,7 +1,7 @@
 /** From what the managers told to what the node's network is to be: addresses and ports, no more. Pure. */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { hostAddress } from "../common/model/ports.ts";
-import { isIpv4, withoutLength } from "../common/model/task-addresses.ts";
+import { withoutLength } from "../common/model/task-addresses.ts";
 import type { ServiceEndpoint, TaskEndpoint } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import {
   EndpointSpec_Affinity,
@@ -11,7 +11,7 @@ import {
 } from "../proto/gen/swarm/v1/types_pb.js";
 import { addressesOf } from "./cluster-network.ts";
 import type { NodeNetwork, OwnTask, PublishedEndpoint } from "./executor.ts";
-import { type Ipv4, parseIpv4, parsePrefix } from "./network/address.ts";
+import { compareIps, familyOf, type Ip, type Ipv4, parseIp, parseIpPrefix, parseIpv4 } from "./network/address.ts";
 import type { RemoteAddress } from "./network/forwarding.ts";
 import type { ClusterNetwork } from "./network/network-manager.ts";
 import type { Affinity, HostNetwork, Protocol, PublishedPort, VirtualAddress } from "./network/ruleset.ts";
@@ -35,7 +35,7 @@ export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetw
   const serving = servingTasks(network);
   return {
     networks: network.networks.flatMap(({ ipam, internal }): HostNetwork[] =>
-      ipam.filter(({ subnet }) => isIpv4(subnet)).map(({ subnet }) => ({ subnet: parsePrefix(subnet), internal })),
+      ipam.map(({ subnet }) => ({ subnet: parseIpPrefix(subnet), internal })),
     ),
     hosts: [...new Set(hosts.values())].sort((left, right) => left - right),
     remote: remoteAddresses(network, hosts),
@@ -48,12 +48,12 @@ export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetw
 
 /** Where each task of another node is; one whose node's address is not known cannot be reached. */
 function remoteAddresses({ tasks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4>): readonly RemoteAddress[] {
-  const remote = new Map<Ipv4, RemoteAddress>();
+  const remote = new Map<Ip, RemoteAddress>();
   for (const task of tasks) {
     const host = hosts.get(task.nodeId);
     if (host === undefined) continue;
-    for (const text of [task.ingressAddress, ...addressesOf(task).map(([, address]) => address)]) {
-      const address = parseIpv4(text);
+    for (const text of [...task.ingressAddresses, ...addressesOf(task).map(([, address]) => address)]) {
+      const address = parseIp(text);
       if (address !== undefined) remote.set(address, { address, host });
     }
   }
@@ -61,7 +61,7 @@ function remoteAddresses({ tasks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4
 }
 
 /** A task that serves, and where. */
-type Serving = Pick<TaskEndpoint, "networks" | "ingressAddress">;
+type Serving = Pick<TaskEndpoint, "networks" | "ingressAddresses">;
 
 /** Those of all nodes, by service. */
 function servingTasks({ own, tasks }: NodeNetwork): ReadonlyMap<string, readonly Serving[]> {
@@ -71,8 +71,8 @@ function servingTasks({ own, tasks }: NodeNetwork): ReadonlyMap<string, readonly
     if (ofService) ofService.push(task);
     else byService.set(serviceId, [task]);
   };
-  for (const { task, serving, ingressAddress } of own) {
-    if (serving) add(task.serviceId, { networks: task.networks, ingressAddress });
+  for (const { task, serving, ingressAddresses } of own) {
+    if (serving) add(task.serviceId, { networks: task.networks, ingressAddresses: [...ingressAddresses] });
   }
   for (const task of tasks) if (task.serving) add(task.serviceId, task);
   return byService;
@@ -83,14 +83,21 @@ function virtualAddresses(
   serving: readonly Serving[],
 ): readonly VirtualAddress[] {
   return networks.flatMap(({ networkId, addresses }) => {
-    const address = parseIpv4(withoutLength(addresses.find(isIpv4) ?? ""));
-    if (address === undefined) return [];
-    const targets = serving
-      .flatMap((task) => addressesOf(task).filter(([id]) => id === networkId))
-      .flatMap(([, text]) => parseIpv4(text) ?? [])
-      .sort((left, right) => left - right);
-    return [{ address, targets, affinity: affinityOf(affinity) }];
+    const targets = serving.flatMap((task) => addressesOf(task).flatMap(([id, at]) => (id === networkId ? at : [])));
+    return addresses.flatMap((text) => {
+      const address = parseIp(withoutLength(text));
+      if (address === undefined) return [];
+      return [{ address, targets: targetsOf(address, targets), affinity: affinityOf(affinity) }];
+    });
   });
+}
+
+/** Those that stand in for an address: of its family, in the same order on all nodes. */
+function targetsOf(address: Ip, addresses: readonly string[]): readonly Ip[] {
+  return addresses
+    .flatMap((text) => parseIp(text) ?? [])
+    .filter((each) => familyOf(each) === familyOf(address))
+    .sort(compareIps);
 }
 
 /** For each address of a task of this node that has served and does so no more: those of its service's that do. */
@@ -101,21 +108,19 @@ function leavingAddresses(
 ): readonly VirtualAddress[] {
   return own
     .filter((each) => isLeaving(each, nowMs))
-    .flatMap(({ task, ingressAddress }) => {
+    .flatMap(({ task, ingressAddresses }) => {
       const serving = byService.get(task.serviceId) ?? [];
       const places = new Map(addressesOf(task).map(([networkId, address]) => [address, networkId]));
-      return [...new Set([ingressAddress, ...places.keys()])].flatMap((text) => {
-        const address = parseIpv4(text);
+      return [...new Set([...ingressAddresses, ...places.keys()])].flatMap((text) => {
+        const address = parseIp(text);
         if (address === undefined) return [];
         const networkId = places.get(text);
         const others = serving.flatMap((each) =>
           networkId === undefined
-            ? [each.ingressAddress]
+            ? each.ingressAddresses
             : addressesOf(each).flatMap(([id, at]) => (id === networkId ? at : [])),
         );
-        return [
-          { address, targets: others.flatMap((other) => parseIpv4(other) ?? []).sort((left, right) => left - right) },
-        ];
+        return [{ address, targets: targetsOf(address, others) }];
       });
     });
 }
@@ -128,10 +133,10 @@ function isLeaving({ task: { desiredState }, status, serving }: OwnTask, nowMs: 
 
 /** What other hosts may send here: the targets on this node of ports that every node publishes. */
 function servedTargets({ services, own }: NodeNetwork): ClusterNetwork["served"] {
-  const byService = new Map<string, Ipv4[]>();
-  for (const { task, ingressAddress } of own) {
-    const address = parseIpv4(ingressAddress);
-    if (address !== undefined) byService.set(task.serviceId, [...(byService.get(task.serviceId) ?? []), address]);
+  const byService = new Map<string, Ip[]>();
+  for (const { task, ingressAddresses } of own) {
+    const addresses = ingressAddresses.flatMap((text) => parseIp(text) ?? []);
+    byService.set(task.serviceId, [...(byService.get(task.serviceId) ?? []), ...addresses]);
   }
   return services.flatMap(({ serviceId, ports }) =>
     ports
@@ -144,7 +149,7 @@ function servedTargets({ services, own }: NodeNetwork): ClusterNetwork["served"]
 
 /** A port in ingress mode leads to tasks of all nodes, one in host mode to those of this one. */
 function publishedPort({ port, targets, affinity }: PublishedEndpoint): PublishedPort {
-  const hostIp = parseIpv4(hostAddress(port));
+  const hostIp = parseIp(hostAddress(port));
   const everywhere = port.publishMode === PortConfig_PublishMode.INGRESS;
   return {
     protocol: PROTOCOLS[port.protocol],
@@ -154,7 +159,7 @@ function publishedPort({ port, targets, affinity }: PublishedEndpoint): Publishe
     targets: targets
       .filter(({ own }) => everywhere || own)
       .flatMap(({ address }) => {
-        const parsed = parseIpv4(address);
+        const parsed = parseIp(address);
         return parsed === undefined ? [] : [{ address: parsed, port: port.targetPort }];
       }),
   };

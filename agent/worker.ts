@@ -11,7 +11,7 @@ import type { Logger } from "../common/base/logger.ts";
 import type { Random } from "../common/base/random.ts";
 import type { Scope } from "../common/base/scope.ts";
 import { hostAddress } from "../common/model/ports.ts";
-import { ingressAddress } from "../common/model/task-addresses.ts";
+import { ingressAddresses } from "../common/model/task-addresses.ts";
 import { type TaskRecord, TaskRecordSchema } from "../proto/gen/swarm/v1/agent_pb.js";
 import type { ProbeResult, TaskUsage } from "../proto/gen/swarm/v1/control_pb.js";
 import {
@@ -325,7 +325,7 @@ export class Worker {
   #own(): readonly OwnTask[] {
     const isInternal = (networkId: string) => this.#network.network(networkId)?.internal ?? false;
     return [...this.#managers.values()].map(({ task, status, serving, template }) => ({
-      ...{ task, status, serving, ingressAddress: ingressAddress(task, isInternal) },
+      ...{ task, status, serving, ingressAddresses: ingressAddresses(task, isInternal) },
       nameservers: template?.spec?.container?.dns?.nameservers ?? [],
     }));
   }

@@ -5,8 +5,17 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { gatewayOf, type Ipv4, parseIpv4, parsePrefix } from "../agent/network/address.ts";
-import type { AttachOp } from "../agent/network/attach.ts";
+import {
+  gatewayOf,
+  type Ip,
+  type Ipv4,
+  networkOf,
+  parseIp,
+  parseIpPrefix,
+  parseIpv4,
+  parsePrefix,
+} from "../agent/network/address.ts";
+import type { AttachOp, InterfaceSpec } from "../agent/network/attach.ts";
 import { readHostRoutes } from "../agent/network/host-routes.ts";
 import type { Netlink } from "../agent/network/netlink.ts";
 import {
@@ -41,7 +50,9 @@ let underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
 
 for await (const line of createInterface({ input: process.stdin })) {
   try {
-    process.stdout.write(`${JSON.stringify({ result: (await obey(JSON.parse(line))) ?? null })}\n`);
+    const answer = { result: (await obey(JSON.parse(line))) ?? null };
+    const asText = (_: string, value: unknown) => (typeof value === "bigint" ? value.toString() : value);
+    process.stdout.write(`${JSON.stringify(answer, asText)}\n`);
   } catch (reason) {
     process.stdout.write(`${JSON.stringify({ error: SwarmError.from(reason).message })}\n`);
   }
@@ -134,12 +145,19 @@ function stepping(dieAt: number): Pick<NetworkDependencies, "netlink" | "rules" 
   };
 }
 
-function attached({ taskId, addresses, internal = [] }: TestTask): AttachedTask {
-  const interfaces = addresses.map((text) => {
+function attached({ taskId, addresses, ipv6 = [], internal = [] }: TestTask): AttachedTask {
+  const interfaces = addresses.map((text, which) => {
     const address = parsePrefix(text);
-    return { address, gateway: gatewayOf(address), internal: internal.includes(text) };
+    return { address, gateway: gatewayOf(address), ipv6: ipv6Of(ipv6[which]), internal: internal.includes(text) };
   });
   return { taskId, attachment: { kind: "routed", interfaces } };
+}
+
+function ipv6Of(text: string | undefined): InterfaceSpec["ipv6"] {
+  if (text === undefined) return undefined;
+  const { address, length } = parseIpPrefix(text);
+  if (typeof address !== "bigint") throw new SwarmError("invalid_argument", `${text} is no IPv6 address`);
+  return { address: { address, length }, gateway: networkOf({ address, length }).address + 1n };
 }
 
 function clusterOf(cluster: TestCluster): ClusterNetwork {
@@ -154,25 +172,31 @@ function clusterOf(cluster: TestCluster): ClusterNetwork {
     affinity,
   } = cluster;
   return {
-    networks: networks.map(({ subnet, internal = false }) => ({ subnet: parsePrefix(subnet), internal })),
+    networks: networks.map(({ subnet, internal = false }) => ({ subnet: parseIpPrefix(subnet), internal })),
     hosts: hosts.map(ipv4),
-    remote: Object.entries(remote).map(([address, host]) => ({ address: ipv4(address), host: ipv4(host) })),
+    remote: Object.entries(remote).map(([address, host]) => ({ address: ip(address), host: ipv4(host) })),
     virtual: Object.entries(virtual).map(([address, targets]) => ({
-      ...{ address: ipv4(address), targets: targets.map(ipv4), affinity: affinity ?? "none" },
+      ...{ address: ip(address), targets: targets.map(ip), affinity: affinity ?? "none" },
     })),
     leaving: Object.entries(leaving).map(([address, targets]) => ({
-      ...{ address: ipv4(address), targets: targets.map(ipv4) },
+      ...{ address: ip(address), targets: targets.map(ip) },
     })),
     published: published.map(({ hostIp, ...port }) => ({
       ...port,
-      ...(hostIp !== undefined && { hostIp: ipv4(hostIp) }),
-      targets: port.targets.map((target) => ({ ...target, address: ipv4(target.address) })),
+      ...(hostIp !== undefined && { hostIp: ip(hostIp) }),
+      targets: port.targets.map((target) => ({ ...target, address: ip(target.address) })),
     })),
     served: served.map((text) => {
-      const [address = "", port] = text.split(":");
-      return { protocol: "tcp", address: ipv4(address), port: Number(port) };
+      const colon = text.lastIndexOf(":");
+      return { protocol: "tcp", address: ip(text.slice(0, colon)), port: Number(text.slice(colon + 1)) };
     }),
   };
+}
+
+function ip(text: string): Ip {
+  const address = parseIp(text);
+  if (address === undefined) throw new SwarmError("invalid_argument", `${text} is no address`);
+  return address;
 }
 
 function ipv4(text: string): Ipv4 {

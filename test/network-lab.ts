@@ -42,6 +42,8 @@ export interface OpenRequest {
 export interface TestTask {
   readonly taskId: TaskId;
   readonly addresses: readonly string[];
+  /** The same in IPv6, of the same networks. */
+  readonly ipv6?: readonly string[];
   readonly internal?: readonly string[];
 }
 
@@ -76,6 +78,8 @@ export interface ContainerStarted {
 /** The addresses on the wire between the namespaces: the first host's, and the client's. */
 export const HOST_ADDRESS = "192.0.2.1";
 export const CLIENT_ADDRESS = "192.0.2.254";
+/** What they have in front of them in IPv6: 2001:db8::192.0.2.1 is 2001:db8::c000:201. */
+const IPV6_WIRE = "2001:db8::";
 
 type Child = ChildProcessByStdio<Writable, Readable, null>;
 
@@ -227,6 +231,7 @@ export class Lab implements AsyncDisposable {
     await run("ip", ["netns", "add", client]);
     await run("ip", ["-n", client, "link", "add", "wire", "type", "bridge"]);
     await run("ip", ["-n", client, "addr", "add", `${CLIENT_ADDRESS}/24`, "dev", "wire"]);
+    await run("ip", ["-n", client, "addr", "add", `${ipv6On(CLIENT_ADDRESS)}/96`, "dev", "wire", "nodad"]);
     for (const link of ["lo", "wire"]) await run("ip", ["-n", client, "link", "set", link, "up"]);
     for (let index = 1; index <= count; index++) {
       const namespace = `swarm-host${index}-${this.#suffix}`;
@@ -236,6 +241,7 @@ export class Lab implements AsyncDisposable {
       await run("ip", ["-n", namespace, "link", "add", "wire", "type", "veth", ...peer]);
       await run("ip", ["-n", client, "link", "set", `port${index}`, "master", "wire", "up"]);
       await run("ip", ["-n", namespace, "addr", "add", `${address}/24`, "dev", "wire"]);
+      await run("ip", ["-n", namespace, "addr", "add", `${ipv6On(address)}/96`, "dev", "wire", "nodad"]);
       for (const link of ["lo", "wire"]) await run("ip", ["-n", namespace, "link", "set", link, "up"]);
       this.hosts.push(new LabHost(this, { namespace, address }));
     }
@@ -247,6 +253,11 @@ export class Lab implements AsyncDisposable {
     child.once("exit", () => this.#children.delete(child));
     return child;
   }
+}
+
+/** The IPv6 address of the one that has an IPv4 address on the wire. */
+export function ipv6On(address: string): string {
+  return new URL(`http://[${IPV6_WIRE}${address}]`).hostname.slice(1, -1);
 }
 
 async function within(namespace: string, command: readonly string[]): Promise<string> {

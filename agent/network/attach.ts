@@ -6,10 +6,25 @@
  *     container's netns                                 host's netns
  *     eth0 10.0.1.7/24  ────────── veth pair ──────── v3f9k2abcde0
  *     10.0.1.0/24, default via 10.0.1.1 (not asked)     10.0.1.7 dev v3f9k2abcde0 (not asked)
+ *     and the same once more for its IPv6 address, if it has one
  */
 import type { TaskId } from "../../common/base/id.ts";
 import { HOST_NETNS_FD, type NetlinkOp, type SetSysctlOp } from "../runtime/op.ts";
-import { formatIpv4, formatPrefix, type Ipv4, type Ipv4Prefix, macOf, networkOf, parseIpv4 } from "./address.ts";
+import {
+  bitsOf,
+  familyOf,
+  formatIp,
+  formatPrefix,
+  type Ip,
+  type Ipv4,
+  type Ipv4Prefix,
+  type Ipv6,
+  type Ipv6Prefix,
+  macOf,
+  networkOf,
+  type Prefix,
+  parseIpv4,
+} from "./address.ts";
 import { replaceNeighbor, replaceRoute, TABLE } from "./routing-messages.ts";
 import { addAddress, createVeth, LOOPBACK_INDEX, type NetnsReference, setLink } from "./rtnetlink.ts";
 
@@ -19,6 +34,8 @@ export interface InterfaceSpec {
   readonly address: Ipv4Prefix;
   /** Where packets to the subnet and beyond go: the host answers for it whoever bears it elsewhere. */
   readonly gateway: Ipv4;
+  /** The same of its other family, where the network has both. */
+  readonly ipv6?: { readonly address: Ipv6Prefix; readonly gateway: Ipv6 } | undefined;
   /** Whether nothing but this network can be reached by it: then it is no way out. */
   readonly internal: boolean;
 }
@@ -42,7 +59,7 @@ export interface AttachPoint {
   readonly hostAddress: Ipv4;
   /** A process in the host's namespace. Default: the descriptor that the shim holds open for a container it makes. */
   readonly hostPid?: number | undefined;
-  /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then it is turned off on the links. */
+  /** Whether the kernel has IPv6 (`/proc/sys/net/ipv6` exists); then the links have no address that was not given to them. */
   readonly ipv6: boolean;
 }
 
@@ -110,8 +127,7 @@ export function routedOps(
   );
   return [
     ...loopbackOps(),
-    // Before eth0 exists, so that it never has an address nor hears a router advertisement (CVE-2020-13401).
-    ...(point.ipv6 ? [disableIpv6()] : []),
+    ...(point.ipv6 ? ipv6Ops(interfaces.some(({ ipv6 }) => ipv6 !== undefined)) : []),
     ...interfaces.flatMap((spec, which) => interfaceOps(taskId, spec, point, which)),
     ...wayOutOps(interfaces[wayOut], ETH0_INDEX + wayOut),
   ];
@@ -123,12 +139,11 @@ export function loopbackOps(): readonly AttachOp[] {
 }
 
 function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, which: number): readonly AttachOp[] {
-  const { address, gateway } = spec;
+  const { address } = spec;
   const name = linkName(which);
   const index = ETH0_INDEX + which;
   const veth = vethName(taskId, which);
   const hostIndex = point.hostIndexes[which] ?? 0;
-  const host: Ipv4Prefix = { address: address.address, length: 32 };
   const pair = createVeth({
     ...{ index, name, mac: macOf(address.address), mtu: point.mtu },
     peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netns: hostNetns(point) },
@@ -140,22 +155,53 @@ function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, w
       : []),
     // Strict: a packet whose source is not this task's is dropped by the kernel itself.
     netlinkOp("host", `bring ${veth} up`, setLink({ index: hostIndex }, { up: true, reversePathFilter: 1 })),
+    ...placesOf(spec).flatMap((place) => placeOps({ ...place, index, name, hostIndex, veth }, spec, point)),
+  ];
+}
+
+/** A task's address on a network, and where its packets go. */
+export interface Place {
+  readonly address: Prefix;
+  readonly gateway: Ip;
+}
+
+/** The task's own on that network. */
+export function addressesOf(spec: InterfaceSpec): readonly Ip[] {
+  return placesOf(spec).map(({ address: { address } }) => address);
+}
+
+/** Of each family, with what leads to it. */
+export function placesOf({ address, gateway, ipv6 }: InterfaceSpec): readonly Place[] {
+  return [{ address, gateway }, ...(ipv6 === undefined ? [] : [ipv6])];
+}
+
+/** What leads to an address from the host, and from it to its network: neither side ever asks for a MAC. */
+function placeOps(
+  place: Place & { readonly index: number; readonly name: string; readonly hostIndex: number; readonly veth: string },
+  spec: InterfaceSpec,
+  point: AttachPoint,
+): readonly AttachOp[] {
+  const { address: prefix, gateway, index, name, hostIndex, veth } = place;
+  const { address } = prefix;
+  const host = { address, length: bitsOf(address) };
+  const from = familyOf(address) === 4 ? { source: point.hostAddress } : {};
+  return [
     netlinkOp(
       "host",
       `route ${formatPrefix(host)} to ${veth}`,
-      replaceRoute({ destination: host, index: hostIndex, source: point.hostAddress }),
+      replaceRoute({ destination: host, index: hostIndex, ...from }),
     ),
     netlinkOp(
       "host",
       `tell ${veth} its neighbour`,
-      replaceNeighbor({ index: hostIndex, address: address.address, mac: macOf(address.address) }),
+      replaceNeighbor({ index: hostIndex, address, mac: macOf(spec.address.address) }),
     ),
-    netlinkOp("container", `add address ${formatPrefix(address)} to ${name}`, addAddress(index, address)),
+    netlinkOp("container", `add address ${formatPrefix(prefix)} to ${name}`, addAddress(index, prefix)),
     netlinkOp("container", `tell ${name} its gateway`, replaceNeighbor({ index, address: gateway, mac: HOST_MAC })),
     netlinkOp(
       "container",
-      `route ${formatPrefix(networkOf(address))} via ${formatIpv4(gateway)}`,
-      replaceRoute({ destination: networkOf(address), index, via: gateway, source: address.address }),
+      `route ${formatPrefix(networkOf(prefix))} via ${formatIp(gateway)}`,
+      replaceRoute({ destination: networkOf(prefix), index, via: gateway, source: address }),
     ),
   ];
 }
@@ -164,27 +210,39 @@ function hostNetns({ hostPid }: AttachPoint): NetnsReference {
   return hostPid === undefined ? { fd: HOST_NETNS_FD } : { pid: hostPid };
 }
 
-/** The default route, and the resolver's: 127.0.0.11 leaves the container, and its answers may come in. */
+/** The default routes, and the resolver's: 127.0.0.11 leaves the container, and its answers may come in. */
 function wayOutOps(spec: InterfaceSpec | undefined, index: number): readonly AttachOp[] {
   if (spec === undefined) return [];
   const { gateway, address } = spec;
   const over = { index, via: gateway, source: address.address };
-  const everywhere = replaceRoute({ ...over, destination: { address: 0, length: 0 } });
   const resolver = { address: RESOLVER_ADDRESS, length: 32 };
   return [
     netlinkOp("container", "let the resolver answer", setLink({ index }, { routeLocalnet: true })),
     netlinkOp(
       "container",
-      `route ${formatPrefix(resolver)} via ${formatIpv4(gateway)}`,
+      `route ${formatPrefix(resolver)} via ${formatIp(gateway)}`,
       // Where the kernel looks first; there 127.0.0.0/8 is the container's own.
       replaceRoute({ ...over, destination: resolver, table: TABLE.LOCAL }),
     ),
-    ...(spec.internal ? [] : [netlinkOp("container", `add default route via ${formatIpv4(gateway)}`, everywhere)]),
+    ...(spec.internal ? [] : placesOf(spec).map((place) => defaultRoute(place, index))),
   ];
 }
 
-function disableIpv6(): SetSysctlOp {
-  return { op: "set-sysctl", name: "net.ipv6.conf.default.disable_ipv6", value: "1" };
+function defaultRoute({ address: { address }, gateway }: Place, index: number): AttachOp {
+  const destination = { address: familyOf(address) === 4 ? 0 : 0n, length: 0 };
+  const route = replaceRoute({ destination, index, via: gateway, source: address });
+  return netlinkOp("container", `add default route via ${formatIp(gateway)}`, route);
+}
+
+/** Before eth0 exists, so that it never makes itself an address nor hears a router advertisement (CVE-2020-13401). */
+function ipv6Ops(wanted: boolean): readonly SetSysctlOp[] {
+  const set = (name: string, value: string): SetSysctlOp => ({
+    op: "set-sysctl",
+    name: `net.ipv6.conf.default.${name}`,
+    value,
+  });
+  if (!wanted) return [set("disable_ipv6", "1")];
+  return [set("accept_ra", "0"), set("addr_gen_mode", "1"), set("disable_ipv6", "0")];
 }
 
 function netlinkOp(side: NetlinkOp["side"], label: string, message: Uint8Array): NetlinkOp {

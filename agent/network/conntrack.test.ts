@@ -9,7 +9,7 @@ import { dumpConnections } from "./nfnetlink.ts";
 const { signal } = new AbortController();
 
 function dumpOf(...addresses: readonly number[]): string {
-  return Buffer.from(dumpConnections({ replySources: new Set(addresses) })).toString("hex");
+  return Buffer.from(dumpConnections(4, { replySources: new Set(addresses) })).toString("hex");
 }
 
 class RecordingNetlink implements Netlink {

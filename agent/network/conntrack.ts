@@ -1,7 +1,7 @@
 /** Forgetting tracked connections, so that packets of one that leads nowhere are looked at afresh by the rules. */
 import { abortable, type Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
-import type { Ipv4 } from "./address.ts";
+import { type Family, familyOf, type Ip } from "./address.ts";
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import {
   type ConnectionFilter,
@@ -25,8 +25,11 @@ export async function forgetConnections(
   signal: AbortSignal,
 ): Promise<number> {
   const protocol = NETLINK.NETFILTER;
-  const dump = { protocol, message: dumpConnections(filter), label: "list tracked connections" };
-  const found = decodeConnections(await exchange(netlink, dump, signal), filter).filter(which);
+  const found: TrackedConnection[] = [];
+  for (const family of familiesOf(filter)) {
+    const dump = { protocol, message: dumpConnections(family, filter), label: "list tracked connections" };
+    found.push(...decodeConnections(await exchange(netlink, dump, signal), filter).filter(which));
+  }
   for (const connection of found) {
     const message = deleteConnection(connection);
     await exchange(netlink, { protocol, message, label: "forget a connection", tolerated: ["ENOENT"] }, signal);
@@ -34,12 +37,16 @@ export async function forgetConnections(
   return found.length;
 }
 
+function familiesOf(filter: ConnectionFilter): ReadonlySet<Family> {
+  return new Set("replySources" in filter ? [...filter.replySources].map(familyOf) : [4, 6]);
+}
+
 /** The least time between two looks: one costs as much as the table is large (10 ms of a processor are usual). */
 const PAUSE_MS = 100;
 
 /** Those who wait for one look. */
 interface Sweep {
-  readonly addresses: Set<Ipv4>;
+  readonly addresses: Set<Ip>;
   readonly done: Promise<void>;
 }
 
@@ -59,7 +66,7 @@ export class ConnectionSweeper implements AsyncDisposable {
   }
 
   /** Forgets what `address` answers; resolves once a look that began after this call has found nothing more. */
-  forget(address: Ipv4, signal: AbortSignal): Promise<void> {
+  forget(address: Ip, signal: AbortSignal): Promise<void> {
     this.#next ??= this.#prepare();
     this.#next.addresses.add(address);
     return abortable(this.#next.done, signal);
@@ -67,7 +74,7 @@ export class ConnectionSweeper implements AsyncDisposable {
 
   #prepare(): Sweep {
     const { signal } = this.#disposal;
-    const addresses = new Set<Ipv4>();
+    const addresses = new Set<Ip>();
     const done = this.#ready.then(() => {
       this.#next = undefined;
       return this.#sweep(addresses, signal);
@@ -77,7 +84,7 @@ export class ConnectionSweeper implements AsyncDisposable {
     return { addresses, done };
   }
 
-  async #sweep(addresses: ReadonlySet<Ipv4>, signal: AbortSignal): Promise<void> {
+  async #sweep(addresses: ReadonlySet<Ip>, signal: AbortSignal): Promise<void> {
     try {
       await forgetConnections(this.#netlink, { replySources: addresses }, () => true, signal);
     } catch (reason) {

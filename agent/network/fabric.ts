@@ -13,6 +13,7 @@ import {
   ipv4Bytes,
   networkOf,
   overlaps,
+  type Prefix,
 } from "./address.ts";
 import { isVethName } from "./attach.ts";
 import { exchange, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
@@ -197,7 +198,7 @@ function conflicts(found: Route, pool: Ipv4Prefix): boolean {
 async function ensureAddress(netlink: Netlink, device: Link, wanted: Ipv4Prefix, signal: AbortSignal): Promise<void> {
   const addresses = decodeAddresses(await exchange(netlink, route(dumpAddresses(), "list addresses"), signal));
   const present = addresses.filter((entry) => entry.index === device.index);
-  const isWanted = (prefix: Ipv4Prefix) => prefix.address === wanted.address && prefix.length === wanted.length;
+  const isWanted = (prefix: Prefix) => prefix.address === wanted.address && prefix.length === wanted.length;
   for (const { prefix } of present) {
     if (isWanted(prefix)) continue;
     const label = `remove address ${formatPrefix(prefix)} from ${device.name}`;

@@ -1,6 +1,6 @@
 import type { Ipv4 } from "./address.ts";
 import { macOf } from "./address.ts";
-import type { InterfaceSpec } from "./attach.ts";
+import { addressesOf, type InterfaceSpec } from "./attach.ts";
 import { isTaskLink, listLinks } from "./fabric.ts";
 import {
   applyForwarding,
@@ -14,7 +14,7 @@ import {
 import type { Netlink } from "./netlink.ts";
 
 /** What the cluster says is behind the fabric. */
-export type FabricContent = Pick<Forwarding, "index" | "hosts" | "remote" | "source">;
+export type FabricContent = Pick<Forwarding, "index" | "hosts" | "remote" | "source" | "ipv6">;
 
 /**
  * Keeps the kernel's entries as they should be. What was sent is remembered, so a change costs as much as it changes;
@@ -52,7 +52,7 @@ export class Forwarder {
     const known = this.#kernel;
     if (known !== undefined && this.#applied !== undefined && isSame(this.#applied, content)) return 0;
     this.#kernel = undefined;
-    const kernel = known ?? (await readForwarding(this.#netlink, content.index, signal));
+    const kernel = known ?? (await readForwarding(this.#netlink, content, signal));
     // What joins a task to the host comes with its links; only what was lost since needs to be made here. Links are
     // asked for after the routes: a task that was attached meanwhile must not lose its route.
     const local = known === undefined ? await this.#localAddresses(links(), signal) : [];
@@ -72,7 +72,8 @@ export class Forwarder {
     return (await listLinks(this.#netlink, signal)).flatMap((link) => {
       const spec = links.get(link.name);
       if (spec === undefined || !isTaskLink(link, this.#options.group)) return [];
-      return { address: spec.address.address, index: link.index, mac: macOf(spec.address.address) };
+      const mac = macOf(spec.address.address);
+      return addressesOf(spec).map((address) => ({ address, index: link.index, mac }));
     });
   }
 }
@@ -81,6 +82,7 @@ export class Forwarder {
 function isSame(one: FabricContent, other: FabricContent): boolean {
   return (
     one.index === other.index &&
+    one.ipv6 === other.ipv6 &&
     one.source === other.source &&
     one.hosts.length === other.hosts.length &&
     one.hosts.every((host, index) => host === other.hosts[index]) &&

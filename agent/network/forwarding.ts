@@ -6,9 +6,20 @@
  * - a task elsewhere: a route to its address over its host
  * - the way back: a table with a default route over the host, for packets that bear its mark
  */
-import type { Ipv4, Ipv4Prefix } from "./address.ts";
-import { formatIpv4, formatPrefix } from "./address.ts";
+import {
+  bitsOf,
+  type Family,
+  familyOf,
+  formatIp,
+  formatIpv4,
+  formatPrefix,
+  type Ip,
+  type Ipv4,
+  type Ipv6,
+  type Prefix,
+} from "./address.ts";
 import { fabricMac } from "./fabric.ts";
+import type { Ipv6Use } from "./ipv6.ts";
 import { exchange, exchangeAll, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
 import {
   addRule,
@@ -40,13 +51,13 @@ import {
 
 /** An address of a task, and the host that it is behind. */
 export interface RemoteAddress {
-  readonly address: Ipv4;
+  readonly address: Ip;
   readonly host: Ipv4;
 }
 
 /** An address of a task of this host. */
 export interface LocalAddress {
-  readonly address: Ipv4;
+  readonly address: Ip;
   /** The index of the host's end of its veth. */
   readonly index: number;
   readonly mac: Uint8Array;
@@ -63,6 +74,8 @@ export interface Forwarding {
   readonly source?: Ipv4 | undefined;
   /** Where its own packets to tasks of its own come from. */
   readonly gateway: Ipv4;
+  /** Whether IPv6 goes over the fabric; `none`: the kernel cannot be asked for it. */
+  readonly ipv6: Ipv6Use;
 }
 
 /** What the kernel has of ours. */
@@ -79,7 +92,8 @@ export const MARK_MASK = 0xffff0000;
 /** Below bit 14: others (kube-proxy) give meaning to the bits above. */
 const HOSTS_MAX = 0x3fff;
 
-const EVERYWHERE: Ipv4Prefix = { address: 0, length: 0 };
+const LINK_LOCAL: Ipv6 = (0xfe80n << 112n) | (0x5357n << 32n);
+const EVERYWHERE: Readonly<Record<Family, Prefix>> = { 4: { address: 0, length: 0 }, 6: { address: 0n, length: 0 } };
 
 /** Rules of ours, in this order: packets without a mark of ours pass all of them by. */
 const PRIORITY = { skip: 5356, mark: 5357, end: 5358 } as const;
@@ -90,7 +104,7 @@ export function marksOf(hosts: readonly Ipv4[], kernel: Pick<KernelForwarding, "
   const taken = new Set<number>();
   const wanted = new Set(hosts);
   for (const { table, via } of kernel.routes) {
-    if (!isMark(table) || via === undefined || !wanted.has(via) || marks.has(via)) continue;
+    if (!isMark(table) || typeof via !== "number" || !wanted.has(via) || marks.has(via)) continue;
     marks.set(via, table);
     taken.add(table);
   }
@@ -112,17 +126,26 @@ export function forwardingChanges(wanted: Forwarding, kernel: KernelForwarding):
     ...hostChanges(wanted, kernel),
     ...neighborChanges(wanted, kernel),
     ...routeChanges(wanted, marks, kernel),
-    ...ruleChanges(marks, kernel),
+    ...ruleChanges(wanted, marks, kernel),
   ];
 }
 
 /** Asks the kernel for what it has on the fabric's device, on the links of tasks, and in tables of ours. */
-export async function readForwarding(netlink: Netlink, index: number, signal: AbortSignal): Promise<KernelForwarding> {
+export async function readForwarding(
+  netlink: Netlink,
+  { index, ipv6 }: Pick<Forwarding, "index" | "ipv6">,
+  signal: AbortSignal,
+): Promise<KernelForwarding> {
   const ask = (message: Uint8Array, label: string) => exchange(netlink, request(message, label), signal);
   const forwarding = decodeForwarding(await ask(dumpForwarding(), "list forwarding entries"));
-  const neighbors = decodeNeighbors(await ask(dumpNeighbors(), "list neighbours"));
-  const routes = decodeRoutes(await ask(dumpRoutes(), "list routes"));
-  const rules = decodeRules(await ask(dumpRules(), "list routing rules"));
+  const neighbors: Neighbor[] = [];
+  const routes: Route[] = [];
+  const rules: Rule[] = [];
+  for (const family of ipv6 === "none" ? ([4] as const) : ([4, 6] as const)) {
+    neighbors.push(...decodeNeighbors(await ask(dumpNeighbors(family), "list neighbours")));
+    routes.push(...decodeRoutes(await ask(dumpRoutes(family), "list routes")));
+    rules.push(...decodeRules(await ask(dumpRules(family), "list routing rules")));
+  }
   return {
     forwarding: forwarding.filter((entry) => entry.index === index),
     neighbors,
@@ -150,15 +173,24 @@ export function kernelAfter(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>
     forwarding: hosts.map((host) => ({ index, mac: fabricMac(host), host })),
     neighbors: wantedNeighbors(wanted),
     routes: wantedRoutes(wanted, marks).map((route) => ({ type: RTN_UNICAST, protocol: RTPROT_SWARM, ...route })),
-    rules: wantedRules(marks).map(ruleOf),
+    rules: familiesOf(wanted).flatMap((family) => wantedRules(marks).map((rule) => ruleOf(family, rule))),
   };
 }
 
 /** Takes all rules and tables of ours out of the kernel; what is on the device goes with the device. */
-export async function removeForwarding(netlink: Netlink, signal: AbortSignal): Promise<void> {
-  const kernel = await readForwarding(netlink, 0, signal);
+export async function removeForwarding(netlink: Netlink, ipv6: Ipv6Use, signal: AbortSignal): Promise<void> {
+  const kernel = await readForwarding(netlink, { index: 0, ipv6 }, signal);
   const routes = kernel.routes.map((route) => dropRoute(route));
   await exchangeAll(netlink, [...kernel.rules.map(dropRule), ...routes], signal);
+}
+
+function familiesOf({ ipv6 }: Pick<Forwarding, "ipv6">): readonly Family[] {
+  return ipv6 === "on" ? [4, 6] : [4];
+}
+
+/** The address of a host on the fabric, as a next hop: its own; of IPv6 fe80::5357: and its own. */
+function nextHop(family: Family, host: Ipv4): Ip {
+  return family === 4 ? host : LINK_LOCAL | BigInt(host);
 }
 
 function isMark(table: number): boolean {
@@ -181,8 +213,12 @@ function hostChanges({ index, hosts }: Forwarding, kernel: KernelForwarding): Ne
   return changes;
 }
 
-function wantedNeighbors({ index, hosts, local }: Forwarding): readonly Neighbor[] {
-  return [...hosts.map((host) => ({ index, address: host, mac: fabricMac(host) })), ...local];
+function wantedNeighbors(wanted: Forwarding): readonly Neighbor[] {
+  const { index, hosts, local } = wanted;
+  const ways = familiesOf(wanted).flatMap((family) =>
+    hosts.map((host) => ({ index, address: nextHop(family, host), mac: fabricMac(host) })),
+  );
+  return [...ways, ...local];
 }
 
 function neighborChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
@@ -196,24 +232,39 @@ function neighborChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkR
     const found = known.get(name);
     known.delete(name);
     if (found !== undefined && key(found.mac) === key(neighbor.mac)) continue;
-    changes.push(request(replaceNeighbor(neighbor), `tell neighbour ${formatIpv4(neighbor.address)}`, "ENODEV"));
+    changes.push(request(replaceNeighbor(neighbor), `tell neighbour ${formatIp(neighbor.address)}`, "ENODEV"));
   }
   for (const neighbor of known.values()) {
-    changes.push(request(deleteNeighbor(neighbor), `forget neighbour ${formatIpv4(neighbor.address)}`, "ENOENT"));
+    changes.push(request(deleteNeighbor(neighbor), `forget neighbour ${formatIp(neighbor.address)}`, "ENOENT"));
   }
   return changes;
 }
 
 function wantedRoutes(
-  { index, remote, local, source, gateway }: Forwarding,
+  wanted: Forwarding,
   marks: ReadonlyMap<Ipv4, number>,
 ): readonly (RouteSpec & { readonly table: number })[] {
-  const from = source === undefined ? {} : { source };
+  const { index, remote, local, source, gateway } = wanted;
+  const families = familiesOf(wanted);
+  const from = (address: Ip, own: Ipv4 | undefined) =>
+    own === undefined || familyOf(address) === 6 ? {} : { source: own };
   const table = TABLE.MAIN;
   return [
-    ...remote.map(({ address, host }) => ({ destination: single(address), table, index, via: host, ...from })),
-    ...local.map((each) => ({ destination: single(each.address), table, index: each.index, source: gateway })),
-    ...[...marks].map(([host, mark]) => ({ destination: EVERYWHERE, table: mark, index, via: host })),
+    ...remote
+      .filter(({ address }) => families.includes(familyOf(address)))
+      .map(({ address, host }) => ({
+        ...{ destination: single(address), table, index, via: nextHop(familyOf(address), host) },
+        ...from(address, source),
+      })),
+    ...local.map(({ address, index: link }) => ({
+      ...{ destination: single(address), table, index: link },
+      ...from(address, gateway),
+    })),
+    ...families.flatMap((family) =>
+      [...marks].map(([host, mark]) => ({
+        ...{ destination: EVERYWHERE[family], table: mark, index, via: nextHop(family, host) },
+      })),
+    ),
   ];
 }
 
@@ -246,19 +297,21 @@ function wantedRules(marks: ReadonlyMap<Ipv4, number>): readonly RuleSpec[] {
   ];
 }
 
-function ruleChanges(marks: ReadonlyMap<Ipv4, number>, kernel: KernelForwarding): NetlinkRequest[] {
+function ruleChanges(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>, kernel: KernelForwarding): NetlinkRequest[] {
   const known = new Map(kernel.rules.map((rule) => [ruleKey(rule), rule]));
   const changes: NetlinkRequest[] = [];
-  for (const rule of wantedRules(marks)) {
-    if (known.delete(ruleKey(ruleOf(rule)))) continue;
-    changes.push(request(addRule(rule), `add routing rule ${rule.priority}`, "EEXIST"));
+  for (const family of familiesOf(wanted)) {
+    for (const rule of wantedRules(marks)) {
+      if (known.delete(ruleKey(ruleOf(family, rule)))) continue;
+      changes.push(request(addRule(family, rule), `add routing rule ${rule.priority}`, "EEXIST"));
+    }
   }
   for (const rule of known.values()) changes.push(dropRule(rule));
   return changes;
 }
 
-function ruleOf(rule: RuleSpec): Rule {
-  return { priority: rule.priority, mark: markOf(rule), table: "table" in rule ? rule.table : 0 };
+function ruleOf(family: Family, rule: RuleSpec): Rule {
+  return { family, priority: rule.priority, mark: markOf(rule), table: "table" in rule ? rule.table : 0 };
 }
 
 function markOf(rule: RuleSpec): number {
@@ -277,26 +330,26 @@ function dropRoute({ destination, table, index, via, source }: Route): NetlinkRe
   return request(deleteRoute(route), `remove route ${formatPrefix(destination)}`, "ESRCH", "ENODEV");
 }
 
-function dropRule({ priority, mark, table }: Rule): NetlinkRequest {
+function dropRule({ family, priority, mark, table }: Rule): NetlinkRequest {
   let rule: RuleSpec = { priority, nothing: true };
   if (priority === PRIORITY.skip) {
     rule = { priority, unlessMark: MARK_BASE, mask: MARK_MASK, goTo: PRIORITY.end };
   } else if (priority === PRIORITY.mark) {
     rule = { priority, mark, table };
   }
-  return request(deleteRule(rule), `remove routing rule ${priority}`, "ENOENT");
+  return request(deleteRule(family, rule), `remove routing rule ${priority}`, "ENOENT");
 }
 
-function routeKey({ destination, table }: { readonly destination: Ipv4Prefix; readonly table: number }): string {
-  return `${table} ${destination.address}/${destination.length}`;
+function routeKey({ destination, table }: { readonly destination: Prefix; readonly table: number }): string {
+  return `${familyOf(destination.address)} ${table} ${destination.address}/${destination.length}`;
 }
 
-function ruleKey({ priority, mark, table }: Rule): string {
-  return `${priority} ${mark} ${table}`;
+function ruleKey({ family, priority, mark, table }: Rule): string {
+  return `${family} ${priority} ${mark} ${table}`;
 }
 
-function single(address: Ipv4): Ipv4Prefix {
-  return { address, length: 32 };
+function single<A extends Ip>(address: A): Prefix<A> {
+  return { address, length: bitsOf(address) };
 }
 
 function key(mac: Uint8Array): string {

@@ -1,12 +1,12 @@
 import { SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
-import { formatIpv4, type Ipv4 } from "./address.ts";
-import { type InterfaceSpec, vethName } from "./attach.ts";
+import { formatIp, type Ip } from "./address.ts";
+import { addressesOf, type InterfaceSpec, vethName } from "./attach.ts";
 
 /** The tasks of this host that are on the network, and who of them has which address. */
 export class LiveTasks {
   readonly #interfaces = new Map<TaskId, readonly InterfaceSpec[]>();
-  readonly #holders = new Map<Ipv4, TaskId>();
+  readonly #holders = new Map<Ip, TaskId>();
 
   has(taskId: TaskId): boolean {
     return this.#interfaces.has(taskId);
@@ -14,12 +14,10 @@ export class LiveTasks {
 
   /** Throws `failed_precondition` when another task has one of its addresses: only one could be reached by it. */
   add(taskId: TaskId, interfaces: readonly InterfaceSpec[]): void {
-    for (const {
-      address: { address },
-    } of interfaces) {
+    for (const address of interfaces.flatMap(addressesOf)) {
       const holder = this.#holders.get(address) ?? taskId;
       if (holder === taskId) continue;
-      throw new SwarmError("failed_precondition", `address ${formatIpv4(address)}: task ${holder} of this node has it`);
+      throw new SwarmError("failed_precondition", `address ${formatIp(address)}: task ${holder} of this node has it`);
     }
     this.adopt(taskId, interfaces);
   }
@@ -28,17 +26,13 @@ export class LiveTasks {
   adopt(taskId: TaskId, interfaces: readonly InterfaceSpec[]): void {
     this.delete(taskId);
     this.#interfaces.set(taskId, interfaces);
-    for (const {
-      address: { address },
-    } of interfaces) {
+    for (const address of interfaces.flatMap(addressesOf)) {
       if (!this.#holders.has(address)) this.#holders.set(address, taskId);
     }
   }
 
   delete(taskId: TaskId): void {
-    for (const {
-      address: { address },
-    } of this.#interfaces.get(taskId) ?? []) {
+    for (const address of (this.#interfaces.get(taskId) ?? []).flatMap(addressesOf)) {
       if (this.#holders.get(address) === taskId) this.#holders.delete(address);
     }
     this.#interfaces.delete(taskId);

@@ -4,13 +4,13 @@
  * chain's one rule, however many there are. (One map for all would be walked whole by the kernel for each rule that names it,
  * and an anonymous one is made anew for each change.)
  */
-import { formatIpv4, type Ipv4 } from "./address.ts";
+import { familyOf, formatIp, type Ip } from "./address.ts";
 import type { Affinity, Protocol, Target } from "./ruleset.ts";
 
 /** One chain and its map. */
 export interface Balancer {
   /** At least one; its number is its place. */
-  readonly targets: readonly (Target | Ipv4)[];
+  readonly targets: readonly (Target | Ip)[];
   /** Of targets that have ports: what the packet is. */
   readonly protocol?: Protocol;
   readonly affinity?: Affinity | undefined;
@@ -76,7 +76,7 @@ export function balancerChange(
  * The targets of `after` in an order that keeps those of `before` where they are, as far as their number allows: the last
  * ones and the new ones fill the gaps.
  */
-export function inPlace<T extends Target | Ipv4>(before: readonly T[], after: readonly T[]): readonly T[] {
+export function inPlace<T extends Target | Ip>(before: readonly T[], after: readonly T[]): readonly T[] {
   if (before.length === after.length && before.every((target, index) => isSame(target, after[index]))) return before;
   const left = new Map(after.map((target) => [keyOf(target), target]));
   const count = left.size;
@@ -86,25 +86,41 @@ export function inPlace<T extends Target | Ipv4>(before: readonly T[], after: re
 }
 
 /** `numgen inc` counts connections, so that n targets get exactly one in n each. */
-function rule(name: string, { targets: { length }, protocol, affinity = "none" }: Balancer): string {
-  const number = affinity === "client-ip" ? `jhash ip saddr mod ${length} seed 0x53575257` : `numgen inc mod ${length}`;
-  return `${protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ip to`} ${number} map @${name}`;
+function rule(name: string, balancer: Balancer): string {
+  const { targets, protocol, affinity = "none" } = balancer;
+  const ip = wordOf(balancer);
+  const modulus = `mod ${targets.length}`;
+  const number = affinity === "client-ip" ? `jhash ${ip} saddr ${modulus} seed 0x53575257` : `numgen inc ${modulus}`;
+  return `${protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ${ip} to`} ${number} map @${name}`;
 }
 
 /** A number's type has no name in nft: it is said by an example. */
-function kindOf({ protocol }: Balancer): string {
-  return `typeof numgen inc mod 2 : ip daddr${protocol === undefined ? "" : ` . ${protocol} dport`}`;
+function kindOf(balancer: Balancer): string {
+  const { protocol } = balancer;
+  const port = protocol === undefined ? "" : ` . ${protocol} dport`;
+  return `typeof numgen inc mod 2 : ${wordOf(balancer)} daddr${port}`;
 }
 
-function element(target: Target | Ipv4, index: number): string {
-  const place = typeof target === "number" ? formatIpv4(target) : `${formatIpv4(target.address)} . ${target.port}`;
-  return `${index} : ${place}`;
+/** All targets are of one family. */
+function wordOf({ targets: [first] }: Balancer): "ip" | "ip6" {
+  return first !== undefined && familyOf(addressOf(first)) === 6 ? "ip6" : "ip";
 }
 
-function isSame(one: Target | Ipv4, other: Target | Ipv4 | undefined): boolean {
+function addressOf(target: Target | Ip): Ip {
+  return typeof target === "object" ? target.address : target;
+}
+
+function element(target: Target | Ip, index: number): string {
+  const port = typeof target === "object" ? ` . ${target.port}` : "";
+  return `${index} : ${formatIp(addressOf(target))}${port}`;
+}
+
+function isSame(one: Target | Ip, other: Target | Ip | undefined): boolean {
   return one === other || (other !== undefined && keyOf(one) === keyOf(other));
 }
 
-function keyOf(target: Target | Ipv4): number {
-  return typeof target === "number" ? target : target.address * 65_536 + target.port;
+function keyOf(target: Target | Ip): number | string {
+  if (typeof target === "number") return target;
+  if (typeof target === "object" && typeof target.address === "number") return target.address * 65_536 + target.port;
+  return element(target, 0);
 }

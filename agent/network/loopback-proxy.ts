@@ -9,7 +9,7 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
-import { formatIpv4 } from "./address.ts";
+import { formatIp } from "./address.ts";
 import type { Protocol, Target } from "./ruleset.ts";
 
 /** Each connection costs two sockets of the agent; more than this on one port are closed at once. */
@@ -112,7 +112,7 @@ export class LoopbackProxy implements AsyncDisposable {
       return;
     }
     const upstream = connect({
-      host: formatIpv4(target.address),
+      host: formatIp(target.address),
       port: target.port,
       allowHalfOpen: true,
       noDelay: true,

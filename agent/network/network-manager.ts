@@ -8,13 +8,15 @@ import { assert, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { Wakeup } from "../../common/base/wakeup.ts";
-import { formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix } from "./address.ts";
+import { familyOf, formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix } from "./address.ts";
 import {
   type Attachment,
   type AttachOp,
+  addressesOf,
   INTERFACES_MAX,
   type InterfaceSpec,
   loopbackOps,
+  placesOf,
   RESOLVER_ADDRESS,
   routedOps,
   vethGroup,
@@ -34,6 +36,7 @@ import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
 import { hostWarnings } from "./host-warnings.ts";
+import { hasIpv6, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
 import { LiveTasks } from "./live-tasks.ts";
@@ -164,6 +167,7 @@ export class NetworkManager implements AsyncDisposable {
   readonly #group: number;
   #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
   #fabric: FabricState | undefined;
+  /** Whether the kernel has IPv6. */
   #ipv6 = false;
   #host: HostFiles = { resolvConf: "", reachable: "", hosts: "" };
   /** Undefined until the agent said what there is: until then what the kernel has is right. */
@@ -247,9 +251,15 @@ export class NetworkManager implements AsyncDisposable {
         if (interfaces.length > INTERFACES_MAX) {
           throw new SwarmError("invalid_argument", `a task cannot be on more than ${INTERFACES_MAX} networks`);
         }
+        if (!this.#ipv6 && interfaces.some(({ ipv6 }) => ipv6 !== undefined)) {
+          throw new SwarmError(
+            "failed_precondition",
+            "a network of the task has IPv6, which is turned off on this node",
+          );
+        }
         const ops = this.#opsOf(taskId, interfaces);
         this.#live.add(taskId, interfaces);
-        const addresses = interfaces.map(({ address: { address } }) => address);
+        const addresses = interfaces.flatMap(addressesOf);
         return {
           ops,
           resolvConf: names.resolver
@@ -268,9 +278,9 @@ export class NetworkManager implements AsyncDisposable {
   async detach(taskId: TaskId, attachment: Attachment, signal: AbortSignal): Promise<void> {
     if (attachment.kind !== "routed") return;
     this.#live.delete(taskId);
-    for (const [which, { address }] of attachment.interfaces.entries()) {
+    for (const [which, spec] of attachment.interfaces.entries()) {
       await removeLink(this.#world.netlink, { name: vethName(taskId, which) }, signal);
-      await this.#sweeper.forget(address.address, signal);
+      await Promise.all(addressesOf(spec).map((address) => this.#sweeper.forget(address, signal)));
     }
   }
 
@@ -333,9 +343,9 @@ export class NetworkManager implements AsyncDisposable {
   removeAll(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       await this.#publisher[Symbol.asyncDispose]();
-      await this.#table.remove(this.#options.device, signal);
+      await this.#table.remove(this.#rulesetState(), signal);
       this.#live.clear();
-      await removeForwarding(this.#world.netlink, signal);
+      await removeForwarding(this.#world.netlink, this.#ipv6Use(), signal);
       await deleteVeths(this.#world.netlink, { group: this.#group, live: () => false }, signal);
       await removeLink(this.#world.netlink, { name: this.#options.device }, signal);
       this.#forwarder.distrust();
@@ -374,7 +384,10 @@ export class NetworkManager implements AsyncDisposable {
   /** Routes first, so that no rule leads where there is no way. */
   async #apply(signal: AbortSignal): Promise<void> {
     const { hosts, remote } = this.#cluster ?? NOTHING;
-    const wanted = { index: this.fabric.index, hosts, remote, source: this.#underlay.local };
+    const ipv6 = this.#ipv6Use();
+    const { index } = this.fabric;
+    if (ipv6 === "on") await routeIpv6(this.#world, { name: this.#options.device, index }, signal);
+    const wanted = { index, hosts, remote, source: this.#underlay.local, ipv6 };
     const changed = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
     if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
     await this.#publish(signal);
@@ -385,7 +398,7 @@ export class NetworkManager implements AsyncDisposable {
     if (repaired) this.#logger.info({ table: this.#options.device }, "nftables table loaded again");
     const known = new Set(this.#problems.map((problem) => problem.message));
     for (const problem of problems) {
-      if (!known.has(problem.message)) this.#logger.warn({ ...problem }, "port not published");
+      if (!known.has(problem.message)) this.#logger.warn({ problem: problem.message }, "port not published");
     }
     const changed = problems.length !== known.size || problems.some(({ message }) => !known.has(message));
     this.#problems = problems;
@@ -413,12 +426,10 @@ export class NetworkManager implements AsyncDisposable {
     this.#fabric = fabric;
     if (!anew) return;
     this.#forwarder.distrust();
-    const disabled = `net/ipv6/conf/${name}/disable_ipv6`;
-    this.#ipv6 = (await sysctls.read(disabled)) !== undefined;
-    if (this.#ipv6) {
-      await sysctls.write(`net/ipv6/conf/${name}/accept_ra`, "0");
-      await sysctls.write(disabled, "1");
-    }
+    this.#ipv6 = await hasIpv6(sysctls, name);
+    // Not where tasks of an earlier run may use it.
+    const unused = fabric.anew || (this.#cluster !== undefined && this.#ipv6Use() === "off");
+    if (this.#ipv6 && unused) await withoutIpv6(sysctls, name);
     // A redirect would tell a task to speak to another host itself, which it cannot.
     await sysctls.write(`net/ipv4/conf/${name}/send_redirects`, "0");
     await sysctls.write(`net/ipv4/conf/${name}/rp_filter`, "0");
@@ -450,9 +461,20 @@ export class NetworkManager implements AsyncDisposable {
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
       hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
       local: [...this.#live.interfaces()].map((interfaces) =>
-        interfaces.map(({ address, gateway }) => ({ address: address.address, gateway })),
+        interfaces.flatMap(placesOf).map(({ address: { address }, gateway }) => ({ address, gateway })),
       ),
+      ipv6: this.#ipv6Use(),
     };
+  }
+
+  /** On as soon as a network of this host or a task elsewhere that is published has it. */
+  #ipv6Use(): Ipv6Use {
+    if (!this.#ipv6) return "none";
+    const { networks, remote } = this.#cluster ?? NOTHING;
+    const wanted =
+      networks.some(({ subnet }) => familyOf(subnet.address) === 6) ||
+      remote.some(({ address }) => familyOf(address) === 6);
+    return wanted ? "on" : "off";
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

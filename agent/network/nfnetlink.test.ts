@@ -39,7 +39,7 @@ describe("netfilter's netlink", () => {
   });
 
   test("asks for the connections of an address, and deletes by what it was told", () => {
-    const dump = Buffer.from(dumpConnections({ replySources: new Set([TARGET]) })).toString("hex");
+    const dump = Buffer.from(dumpConnections(4, { replySources: new Set([TARGET]) })).toString("hex");
     expect(dump).toContain(`0c000180${"08000100"}0ae00007`);
     const [found] = decodeConnections(decodeAnswer(flow(17, 5353, TARGET)).messages, {
       replySources: new Set([TARGET]),

@@ -3,7 +3,7 @@
  * connections lead to an address that is gone. Pure; layouts as in linux/netfilter/nfnetlink.h, nf_tables.h and
  * nfnetlink_conntrack.h. Unlike rtnetlink's, netfilter's integers are big-endian.
  */
-import { type Ipv4, ipv4Bytes, ipv4FromBytes } from "./address.ts";
+import { type Family, familyOf, type Ip, ipBytes, ipFromBytes } from "./address.ts";
 import {
   type Attribute,
   bytes,
@@ -36,17 +36,17 @@ const FILTER_PROTO_NUM = 1 << 3;
 const FILTER_PROTO_DST_PORT = 1 << 5;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
-const CTA_IP_V4_SRC = 1;
+const CTA_IP_SRC: Readonly<Record<Family, number>> = { 4: 1, 6: 3 };
 const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
 
 const AF_UNSPEC = 0;
-const AF_INET = 2;
+const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 
 /** A tracked connection, as much of it as deleting needs: its first direction and its id, kept as they came. */
 export interface TrackedConnection {
   /** Who answers: the address that a DNAT chose. */
-  readonly replySource: Ipv4;
+  readonly replySource: Ip;
   /** IPPROTO_*: 17 for UDP. */
   readonly protocol: number;
   /** The port that the client asked for, before any translation. */
@@ -72,17 +72,18 @@ export function decodeGeneration(messages: readonly NetlinkMessage[]): number | 
 
 /** Which connections a dump is asked for: those that one of some addresses answers, or those of a protocol to a port. */
 export type ConnectionFilter =
-  | { readonly replySources: ReadonlySet<Ipv4> }
+  | { readonly replySources: ReadonlySet<Ip> }
   | { readonly protocol: number; readonly destinationPort: number };
 
 /**
- * A dump of tracked IPv4 connections. The kernel filters by one address only, and not at all before 5.8: filter again.
+ * A dump of the tracked connections of a family. The kernel filters by one address only, and not at all before 5.8: filter
+ * again.
  */
-export function dumpConnections(filter: ConnectionFilter): Uint8Array {
+export function dumpConnections(family: Family, filter: ConnectionFilter): Uint8Array {
   return encodeMessage({
     type: CT_GET,
     flags: NLM_F.REQUEST | NLM_F.DUMP,
-    header: nfgenmsg(AF_INET),
+    header: nfgenmsg(AF[family]),
     attributes: filterAttributes(filter),
   });
 }
@@ -99,7 +100,7 @@ function filterAttributes(filter: ConnectionFilter): Attribute[] {
   }
   const [source, ...others] = filter.replySources;
   if (source === undefined || others.length > 0) return [];
-  const tuple = nested(CTA_TUPLE_IP, [bytes(CTA_IP_V4_SRC, ipv4Bytes(source))]);
+  const tuple = nested(CTA_TUPLE_IP, [bytes(CTA_IP_SRC[familyOf(source)], ipBytes(source))]);
   const flags = [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC)];
   return [nested(CTA_TUPLE_REPLY, [tuple]), nested(CTA_FILTER, flags)];
 }
@@ -113,7 +114,8 @@ export function decodeConnections(
     if (type !== CT_NEW || payload.length < 4) return [];
     const attributes = decodeAttributes(payload.subarray(4));
     const originalTuple = attributes.get(CTA_TUPLE_ORIG);
-    const replySource = ipv4FromBytes(inTuple(attributes.get(CTA_TUPLE_REPLY), CTA_TUPLE_IP, CTA_IP_V4_SRC));
+    const source = CTA_IP_SRC[payload[0] === AF[4] ? 4 : 6];
+    const replySource = ipFromBytes(inTuple(attributes.get(CTA_TUPLE_REPLY), CTA_TUPLE_IP, source));
     if (replySource === undefined || originalTuple === undefined) return [];
     const port = inTuple(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT);
     return {
@@ -141,7 +143,7 @@ export function deleteConnection(connection: TrackedConnection): Uint8Array {
   return encodeMessage({
     type: CT_DELETE,
     flags: NLM_F.REQUEST | NLM_F.ACK,
-    header: nfgenmsg(AF_INET),
+    header: nfgenmsg(AF[familyOf(connection.replySource)]),
     attributes: [
       nestedBytes(CTA_TUPLE_ORIG, connection.originalTuple),
       ...(connection.id === undefined ? [] : [bytes(CTA_ID, connection.id)]),

@@ -1,6 +1,6 @@
 import { assert, SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
-import { contains, formatIpv4, type Ipv4 } from "./address.ts";
+import { contains, familyOf, formatIp, type Ip } from "./address.ts";
 import { forgetConnections, UDP } from "./conntrack.ts";
 import { assertOwnAddress, assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
 import type { Netlink } from "./netlink.ts";
@@ -12,11 +12,12 @@ export interface PublishProblem {
   readonly protocol: Protocol;
   readonly port: number;
   /** The one address it was to be published on. */
-  readonly hostIp?: Ipv4;
+  readonly hostIp?: Ip;
   readonly message: string;
 }
 
 const LOOPBACK = { address: 0x7f000000, length: 8 };
+const LOOPBACK_IPV6 = 1n;
 
 /** Brings the published ports from what they are to what they should be: listeners, rules, tracked connections. */
 export class PortPublisher implements AsyncDisposable {
@@ -70,10 +71,10 @@ export class PortPublisher implements AsyncDisposable {
   async #claim(port: PublishedPort): Promise<PublishProblem | undefined> {
     try {
       const { protocol, hostIp } = port;
-      const bound = { protocol, port: port.port, ...(hostIp !== undefined && { address: formatIpv4(hostIp) }) };
+      const bound = { protocol, port: port.port, ...(hostIp !== undefined && { address: formatIp(hostIp) }) };
       await assertOwnAddress(bound);
       if (!this.#published.has(keyOf(port)) && !this.#proxy.open.has(keyOf(port))) await assertPortFree(bound);
-      if (isProxied(port)) await this.#proxy.listen({ ...bound, key: keyOf(port), targets: port.targets });
+      if (isProxied(port)) await this.#proxy.listen({ ...bound, key: keyOf(port), targets: reachable(port.targets) });
       return undefined;
     } catch (reason) {
       if (!(reason instanceof SwarmError)) throw reason;
@@ -128,8 +129,14 @@ function isProxied(port: PublishedPort): boolean {
   return port.protocol === "tcp" && (port.hostIp === undefined || isLoopback(port.hostIp));
 }
 
-function isLoopback(address: Ipv4 | undefined): boolean {
-  return address !== undefined && contains(LOOPBACK, address);
+function isLoopback(address: Ip | undefined): boolean {
+  return address !== undefined && (address === LOOPBACK_IPV6 || contains(LOOPBACK, address));
+}
+
+/** A task with addresses of both families is one target: the host speaks to it by IPv4. */
+function reachable(targets: readonly Target[]): readonly Target[] {
+  const ipv4 = targets.filter(({ address }) => familyOf(address) === 4);
+  return ipv4.length > 0 ? ipv4 : targets;
 }
 
 function sameTargets(one: readonly Target[], other: readonly Target[]): boolean {

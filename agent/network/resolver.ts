@@ -1,5 +1,5 @@
 /** The texts of a container's /etc/resolv.conf and /etc/hosts. Pure. */
-import { formatIpv4, type Ipv4, parseIpv4 } from "./address.ts";
+import { formatIp, formatIpv4, type Ip, type Ipv4, parseIpv4 } from "./address.ts";
 
 /** A service's own resolver settings; an empty list leaves the host's. */
 export interface DnsOptions {
@@ -62,13 +62,13 @@ export function reachableNameservers(hostResolvConf: string): readonly string[] 
 export function containerHosts(options: {
   readonly hostname: string;
   /** None for a task without an address of its own. */
-  readonly addresses?: readonly Ipv4[];
+  readonly addresses?: readonly Ip[];
   readonly gateway?: Ipv4;
   readonly extra: readonly string[];
 }): string {
   const lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"];
   for (const entry of options.extra) lines.push(hostsLine(entry, options.gateway));
-  const own = options.addresses?.map(formatIpv4) ?? ["127.0.1.1"];
+  const own = options.addresses?.map(formatIp) ?? ["127.0.1.1"];
   lines.push(...own.map((address) => `${address}\t${options.hostname}`));
   return `${lines.join("\n")}\n`;
 }

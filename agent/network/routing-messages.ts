@@ -2,7 +2,7 @@
  * Routes, routing rules and neighbours as rtnetlink bytes, and the readers of their dumps. Pure: nothing here is sent.
  * Layouts: rtnetlink(7), linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h.
  */
-import { type Ipv4, type Ipv4Prefix, ipv4Bytes, ipv4FromBytes } from "./address.ts";
+import { type Family, familyOf, type Ip, type Ipv4, ipBytes, ipFromBytes, ipv4Bytes, type Prefix } from "./address.ts";
 import { type Attribute, bytes, decodeAttributes, encodeMessage, type NetlinkMessage, NLM_F, u32 } from "./netlink.ts";
 
 const RTM = {
@@ -29,7 +29,7 @@ const RT_SCOPE = { UNIVERSE: 0, LINK: 253 } as const;
 /** A route's type: it leads to somebody. */
 export const RTN_UNICAST = 1;
 
-const AF_INET = 2;
+const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 const AF_BRIDGE = 7;
 
 /** The main routing table, and the one of the host's own addresses. */
@@ -41,21 +41,21 @@ export const RTPROT_SWARM = 83;
 const DO = NLM_F.REQUEST | NLM_F.ACK;
 const DUMP = NLM_F.REQUEST | NLM_F.DUMP;
 
-/** An IPv4 route: directly to what is on a link, or over `via`, which is on that link whatever the other routes say. */
+/** A route of either family: directly to what is on a link, or over `via`, which is on that link whatever the other routes say. */
 export interface RouteSpec {
-  readonly destination: Ipv4Prefix;
+  readonly destination: Prefix;
   /** Default: main. */
   readonly table?: number;
   /** The link's index. */
   readonly index: number;
-  readonly via?: Ipv4;
+  readonly via?: Ip;
   /** Where the host's own packets on it come from. */
-  readonly source?: Ipv4;
+  readonly source?: Ip;
 }
 
-/** An IPv4 route of any table, as a dump tells it. */
+/** A route of any table, as a dump tells it. */
 export interface Route {
-  readonly destination: Ipv4Prefix;
+  readonly destination: Prefix;
   readonly table: number;
   /** RTN_*: 1 unicast, 2 local, 3 broadcast, … */
   readonly type: number;
@@ -63,8 +63,8 @@ export interface Route {
   readonly protocol: number;
   /** The index of the interface it leads to, 0 for none (a blackhole, say). */
   readonly index: number;
-  readonly via?: Ipv4;
-  readonly source?: Ipv4;
+  readonly via?: Ip;
+  readonly source?: Ip;
 }
 
 /** RTM_NEWROUTE, in place of one to the same destination in that table. */
@@ -77,22 +77,21 @@ export function deleteRoute(route: RouteSpec): Uint8Array {
   return routeMessage(RTM.DELROUTE, DO, route);
 }
 
-/** RTM_GETROUTE of all IPv4 routes, of all tables. */
-export function dumpRoutes(): Uint8Array {
-  const header = new Uint8Array(12);
-  header[0] = AF_INET;
-  return encodeMessage({ type: RTM.GETROUTE, flags: DUMP, header });
+/** RTM_GETROUTE of all routes of a family, of all tables. */
+export function dumpRoutes(family: Family = 4): Uint8Array {
+  return encodeMessage({ type: RTM.GETROUTE, flags: DUMP, header: familyHeader(family) });
 }
 
-/** The IPv4 routes of an answer. */
+/** The routes of an answer. */
 export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
   return messages.flatMap(({ type, payload }) => {
-    if (type !== RTM.NEWROUTE || payload.length < 12 || payload[0] !== AF_INET) return [];
+    const family = familyIn(payload);
+    if (type !== RTM.NEWROUTE || family === undefined) return [];
     const attributes = decodeAttributes(payload.subarray(12));
     const via = addressOf(attributes.get(RTA.GATEWAY));
     const source = addressOf(attributes.get(RTA.PREFSRC));
     return {
-      destination: { address: addressOf(attributes.get(RTA.DST)) ?? 0, length: payload[1] ?? 0 },
+      destination: { address: addressOf(attributes.get(RTA.DST)) ?? (family === 4 ? 0 : 0n), length: payload[1] ?? 0 },
       table: readU32(attributes.get(RTA.TABLE)) || (payload[4] ?? 0),
       protocol: payload[5] ?? 0,
       type: payload[7] ?? 0,
@@ -112,35 +111,36 @@ export type RuleSpec = { readonly priority: number } & (
 
 /** A routing rule of ours, as a dump tells it. */
 export interface Rule {
+  readonly family: Family;
   readonly priority: number;
   readonly mark: number;
   readonly table: number;
 }
 
 /** RTM_NEWRULE; EEXIST when there is one like it. */
-export function addRule(rule: RuleSpec): Uint8Array {
-  return ruleMessage(RTM.NEWRULE, DO | NLM_F.CREATE | NLM_F.EXCL, rule);
+export function addRule(family: Family, rule: RuleSpec): Uint8Array {
+  return ruleMessage(RTM.NEWRULE, DO | NLM_F.CREATE | NLM_F.EXCL, family, rule);
 }
 
 /** RTM_DELRULE; ENOENT when there is none. */
-export function deleteRule(rule: RuleSpec): Uint8Array {
-  return ruleMessage(RTM.DELRULE, DO, rule);
+export function deleteRule(family: Family, rule: RuleSpec): Uint8Array {
+  return ruleMessage(RTM.DELRULE, DO, family, rule);
 }
 
-/** RTM_GETRULE of all IPv4 rules. */
-export function dumpRules(): Uint8Array {
-  const header = new Uint8Array(12);
-  header[0] = AF_INET;
-  return encodeMessage({ type: RTM.GETRULE, flags: DUMP, header });
+/** RTM_GETRULE of all rules of a family. */
+export function dumpRules(family: Family): Uint8Array {
+  return encodeMessage({ type: RTM.GETRULE, flags: DUMP, header: familyHeader(family) });
 }
 
 /** The rules of ours in an answer. */
 export function decodeRules(messages: readonly NetlinkMessage[]): Rule[] {
   return messages.flatMap(({ type, payload }) => {
-    if (type !== RTM.NEWRULE || payload.length < 12 || payload[0] !== AF_INET) return [];
+    const family = familyIn(payload);
+    if (type !== RTM.NEWRULE || family === undefined) return [];
     const attributes = decodeAttributes(payload.subarray(12));
     if (attributes.get(FRA.PROTOCOL)?.[0] !== RTPROT_SWARM) return [];
     return {
+      family,
       priority: readU32(attributes.get(FRA.PRIORITY)),
       mark: readU32(attributes.get(FRA.FWMARK)),
       table: readU32(attributes.get(FRA.TABLE)) || (payload[4] ?? 0),
@@ -151,32 +151,32 @@ export function decodeRules(messages: readonly NetlinkMessage[]): Rule[] {
 /** An address on a link and the MAC that it has there, known for good: nobody is asked. */
 export interface Neighbor {
   readonly index: number;
-  readonly address: Ipv4;
+  readonly address: Ip;
   readonly mac: Uint8Array;
 }
 
 /** RTM_NEWNEIGH of a permanent neighbour, in place of what is known of that address. */
 export function replaceNeighbor({ index, address, mac }: Neighbor): Uint8Array {
-  const attributes = [bytes(NDA.DST, ipv4Bytes(address)), bytes(NDA.LLADDR, mac)];
-  const header = neighborHeader(AF_INET, { index, state: NUD_PERMANENT });
+  const attributes = [bytes(NDA.DST, ipBytes(address)), bytes(NDA.LLADDR, mac)];
+  const header = neighborHeader(AF[familyOf(address)], { index, state: NUD_PERMANENT });
   return encodeMessage({ type: RTM.NEWNEIGH, flags: DO | NLM_F.CREATE | NLM_F.REPLACE, header, attributes });
 }
 
 /** RTM_DELNEIGH; ENOENT when there is none. */
 export function deleteNeighbor({ index, address }: Omit<Neighbor, "mac">): Uint8Array {
-  const header = neighborHeader(AF_INET, { index, state: 0 });
-  return encodeMessage({ type: RTM.DELNEIGH, flags: DO, header, attributes: [bytes(NDA.DST, ipv4Bytes(address))] });
+  const header = neighborHeader(AF[familyOf(address)], { index, state: 0 });
+  return encodeMessage({ type: RTM.DELNEIGH, flags: DO, header, attributes: [bytes(NDA.DST, ipBytes(address))] });
 }
 
-/** RTM_GETNEIGH of all IPv4 neighbours. */
-export function dumpNeighbors(): Uint8Array {
-  return encodeMessage({ type: RTM.GETNEIGH, flags: DUMP, header: neighborHeader(AF_INET, { index: 0, state: 0 }) });
+/** RTM_GETNEIGH of all neighbours of a family. */
+export function dumpNeighbors(family: Family): Uint8Array {
+  return encodeMessage({ type: RTM.GETNEIGH, flags: DUMP, header: familyHeader(family) });
 }
 
-/** The permanent IPv4 neighbours of an answer. */
+/** The permanent neighbours of an answer. */
 export function decodeNeighbors(messages: readonly NetlinkMessage[]): Neighbor[] {
   return messages.flatMap(({ type, payload }) => {
-    if (type !== RTM.NEWNEIGH || payload.length < 12 || payload[0] !== AF_INET) return [];
+    if (type !== RTM.NEWNEIGH || familyIn(payload) === undefined) return [];
     const view = viewOf(payload);
     const attributes = decodeAttributes(payload.subarray(12));
     const [address, mac] = [addressOf(attributes.get(NDA.DST)), attributes.get(NDA.LLADDR)];
@@ -216,7 +216,7 @@ export function decodeForwarding(messages: readonly NetlinkMessage[]): Forwardin
     if (type !== RTM.NEWNEIGH || payload.length < 12 || payload[0] !== AF_BRIDGE) return [];
     const attributes = decodeAttributes(payload.subarray(12));
     const [mac, host] = [attributes.get(NDA.LLADDR), addressOf(attributes.get(NDA.DST))];
-    if (mac === undefined || host === undefined) return [];
+    if (mac === undefined || typeof host !== "number") return [];
     return { index: viewOf(payload).getInt32(4, true), mac, host };
   });
 }
@@ -226,21 +226,29 @@ function routeMessage(type: number, flags: number, route: RouteSpec): Uint8Array
   // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
   const header = new Uint8Array(12);
   const scope = via === undefined ? RT_SCOPE.LINK : RT_SCOPE.UNIVERSE;
-  header.set([AF_INET, destination.length, 0, 0, table < 256 ? table : 0, RTPROT_SWARM, scope, RTN_UNICAST]);
+  header.set([
+    AF[familyOf(destination.address)],
+    destination.length,
+    0,
+    0,
+    table < 256 ? table : 0,
+    RTPROT_SWARM,
+    scope,
+    RTN_UNICAST,
+  ]);
   const attributes: Attribute[] = [u32(RTA.TABLE, table), u32(RTA.OIF, index)];
-  if (destination.length > 0) attributes.push(bytes(RTA.DST, ipv4Bytes(destination.address)));
+  if (destination.length > 0) attributes.push(bytes(RTA.DST, ipBytes(destination.address)));
   if (via !== undefined) {
-    attributes.push(bytes(RTA.GATEWAY, ipv4Bytes(via)));
+    attributes.push(bytes(RTA.GATEWAY, ipBytes(via)));
     viewOf(header).setUint32(8, RTNH_F_ONLINK, true);
   }
-  if (source !== undefined) attributes.push(bytes(RTA.PREFSRC, ipv4Bytes(source)));
+  if (source !== undefined) attributes.push(bytes(RTA.PREFSRC, ipBytes(source)));
   return encodeMessage({ type, flags, header, attributes });
 }
 
-function ruleMessage(type: number, flags: number, rule: RuleSpec): Uint8Array {
+function ruleMessage(type: number, flags: number, family: Family, rule: RuleSpec): Uint8Array {
   // struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags.
-  const header = new Uint8Array(12);
-  header[0] = AF_INET;
+  const header = familyHeader(family);
   const attributes = [u32(FRA.PRIORITY, rule.priority), bytes(FRA.PROTOCOL, Uint8Array.of(RTPROT_SWARM))];
   if ("table" in rule) {
     header[7] = FR_ACT.TO_TABLE;
@@ -269,8 +277,20 @@ function neighborHeader(
   return header;
 }
 
-function addressOf(value: Uint8Array | undefined): Ipv4 | undefined {
-  return value === undefined ? undefined : ipv4FromBytes(value);
+/** The headers of all these requests are as long, and begin with the family. */
+function familyHeader(family: Family): Uint8Array {
+  const header = new Uint8Array(12);
+  header[0] = AF[family];
+  return header;
+}
+
+function familyIn(payload: Uint8Array): Family | undefined {
+  if (payload.length < 12) return undefined;
+  return payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : undefined;
+}
+
+function addressOf(value: Uint8Array | undefined): Ip | undefined {
+  return value === undefined ? undefined : ipFromBytes(value);
 }
 
 function viewOf(data: Uint8Array): DataView {

@@ -3,7 +3,16 @@
  * its dumps. Pure: nothing here is sent. Layouts: rtnetlink(7), linux/if_link.h, linux/if_addr.h. Routes, rules and
  * neighbours are in `routing-messages.ts`.
  */
-import { type Ipv4, type Ipv4Prefix, ipv4Bytes, ipv4FromBytes } from "./address.ts";
+import {
+  type Family,
+  familyOf,
+  type Ipv4,
+  ipBytes,
+  ipFromBytes,
+  ipv4Bytes,
+  ipv4FromBytes,
+  type Prefix,
+} from "./address.ts";
 import {
   type Attribute,
   bytes,
@@ -48,6 +57,8 @@ const RTEXT_FILTER_SKIP_STATS = 8;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
+/** No check whether somebody else has it: nobody can, and it would take a second (RFC 4862). */
+const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 
 const AF_INET = 2;
@@ -80,10 +91,10 @@ export interface Link {
   readonly vxlan?: { readonly id: number; readonly port: number; readonly local: Ipv4 | undefined };
 }
 
-/** An IPv4 address of an interface. */
+/** An address of an interface. */
 export interface LinkAddress {
   readonly index: number;
-  readonly prefix: Ipv4Prefix;
+  readonly prefix: Prefix;
 }
 
 /**
@@ -197,21 +208,20 @@ export function dumpLinks(): Uint8Array {
   return linkMessage(RTM.GETLINK, NLM_F.REQUEST | NLM_F.DUMP, { index: 0 }, attributes);
 }
 
-/** RTM_NEWADDR of an IPv4 address, without a route to its subnet. One that exists is fine. */
-export function addAddress(index: number, prefix: Ipv4Prefix): Uint8Array {
-  return addressMessage(RTM.NEWADDR, DO | NLM_F.CREATE | NLM_F.REPLACE, index, prefix, [
-    u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE),
-  ]);
+/** RTM_NEWADDR of an address, without a route to its subnet. One that exists is fine. */
+export function addAddress(index: number, prefix: Prefix): Uint8Array {
+  const flags = IFA_F_NOPREFIXROUTE | (familyOf(prefix.address) === 6 ? IFA_F_NODAD : 0);
+  return addressMessage(RTM.NEWADDR, DO | NLM_F.CREATE | NLM_F.REPLACE, index, prefix, [u32(IFA_FLAGS, flags)]);
 }
 
 /** RTM_DELADDR. */
-export function deleteAddress(index: number, prefix: Ipv4Prefix): Uint8Array {
+export function deleteAddress(index: number, prefix: Prefix): Uint8Array {
   return addressMessage(RTM.DELADDR, DO, index, prefix);
 }
 
-/** RTM_GETADDR of all IPv4 addresses. */
-export function dumpAddresses(): Uint8Array {
-  const header = Uint8Array.of(AF_INET, 0, 0, 0, 0, 0, 0, 0);
+/** RTM_GETADDR of all addresses of a family. */
+export function dumpAddresses(family: Family = 4): Uint8Array {
+  const header = Uint8Array.of(family === 4 ? AF_INET : AF_INET6, 0, 0, 0, 0, 0, 0, 0);
   return encodeMessage({ type: RTM.GETADDR, flags: NLM_F.REQUEST | NLM_F.DUMP, header });
 }
 
@@ -236,12 +246,12 @@ export function decodeLinks(messages: readonly NetlinkMessage[]): Link[] {
   });
 }
 
-/** The IPv4 addresses of an answer. */
+/** The addresses of an answer. */
 export function decodeAddresses(messages: readonly NetlinkMessage[]): LinkAddress[] {
   return messages.flatMap(({ type, payload }) => {
-    if (type !== RTM.NEWADDR || payload.length < 8 || payload[0] !== AF_INET) return [];
+    if (type !== RTM.NEWADDR || payload.length < 8) return [];
     const attributes = decodeAttributes(payload.subarray(8));
-    const address = ipv4FromBytes(attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS) ?? new Uint8Array());
+    const address = ipFromBytes(attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS) ?? new Uint8Array());
     if (address === undefined) return [];
     return { index: viewOf(payload).getUint32(4, true), prefix: { address, length: payload[1] ?? 32 } };
   });
@@ -278,15 +288,15 @@ function addressMessage(
   type: number,
   flags: number,
   index: number,
-  prefix: Ipv4Prefix,
+  prefix: Prefix,
   more: readonly Attribute[] = [],
 ): Uint8Array {
   // struct ifaddrmsg: family, prefixlen, flags, scope, index.
   const header = new Uint8Array(8);
-  header[0] = AF_INET;
+  header[0] = familyOf(prefix.address) === 4 ? AF_INET : AF_INET6;
   header[1] = prefix.length;
   viewOf(header).setUint32(4, index, true);
-  const address = ipv4Bytes(prefix.address);
+  const address = ipBytes(prefix.address);
   const attributes = [bytes(IFA_LOCAL, address), bytes(IFA_ADDRESS, address), ...more];
   return encodeMessage({ type, flags, header, attributes });
 }

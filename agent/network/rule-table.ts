@@ -67,9 +67,9 @@ export class RuleTable {
     this.#recorded = loaded.state;
   }
 
-  async remove(table: string, signal: AbortSignal): Promise<void> {
+  async remove(base: Pick<RulesetBase, "table" | "ipv6">, signal: AbortSignal): Promise<void> {
     this.#loaded = undefined;
-    await this.#loader.load(rulesetRemoval(table), signal);
+    await this.#loader.load(rulesetRemoval(base), signal);
   }
 
   async #load(script: string, state: RulesetState, signal: AbortSignal): Promise<void> {
@@ -91,6 +91,6 @@ function sameBase(one: RulesetState, other: RulesetState): boolean {
   return baseKey(one) === baseKey(other);
 }
 
-function baseKey({ table, device, group, pool, vxlan, linkLocal }: RulesetBase): string {
-  return JSON.stringify([table, device, group, pool.address, pool.length, vxlan.port, vxlan.id, linkLocal]);
+function baseKey({ table, device, group, pool, vxlan, linkLocal, ipv6 }: RulesetBase): string {
+  return JSON.stringify([table, device, group, pool.address, pool.length, vxlan.port, vxlan.id, linkLocal, ipv6]);
 }

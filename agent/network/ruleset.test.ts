@@ -16,6 +16,7 @@ function state(...published: readonly PublishedPort[]): RulesetState {
   return {
     ...{ table: "swarm", device: "swarm0", group: 7, pool: parsePrefix("10.224.0.0/12"), linkLocal: false, published },
     ...{ vxlan: { port: 4789, id: 99 }, virtual: [], leaving: [], networks: [], hosts: [], local: [], served: [] },
+    ipv6: "none",
   };
 }
 
@@ -255,5 +256,6 @@ function list(...runs: readonly (readonly string[])[]): readonly string[] {
 }
 
 test("removal of a table that is not there is no error", () => {
-  expect(rulesetRemoval("swarm")).toBe("table ip swarm\ndelete table ip swarm\n");
+  expect(rulesetRemoval({ table: "swarm", ipv6: "none" })).toBe("table ip swarm\ndelete table ip swarm\n");
+  expect(rulesetRemoval({ table: "swarm", ipv6: "off" })).toContain("\ndelete table ip6 swarm\n");
 });

@@ -1,9 +1,21 @@
 /**
- * The host's nftables rules as text for `nft -f -`, computed from the whole wanted state. Ours is one table; nothing
- * else of the host's rules is read or touched. Each published port and each virtual address has a chain of its own,
+ * The host's nftables rules as text for `nft -f -`, computed from the whole wanted state. Ours is one table, and a
+ * second of the same name for IPv6 where networks have it; nothing else of the host's rules is read or touched. Each published port and each virtual address has a chain of its own,
  * found through a map, so a packet's cost does not grow with their number; its targets are elements of one more map.
  */
-import { formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix, networkOf } from "./address.ts";
+import {
+  type Family,
+  familyOf,
+  formatIp,
+  formatIpv4,
+  formatPrefix,
+  gatewayOf,
+  type Ip,
+  type Ipv4,
+  type Ipv4Prefix,
+  networkOf,
+  type Prefix,
+} from "./address.ts";
 import { RESOLVER_ADDRESS } from "./attach.ts";
 import { MARK_BASE, MARK_MASK } from "./forwarding.ts";
 import { type Balancer, balancerChange, balancerLines, inPlace } from "./load-balancing.ts";
@@ -13,7 +25,7 @@ export type Protocol = "tcp" | "udp" | "sctp";
 
 /** Where a packet for a published port may go. */
 export interface Target {
-  readonly address: Ipv4;
+  readonly address: Ip;
   readonly port: number;
 }
 
@@ -25,21 +37,23 @@ export interface PublishedPort {
   readonly protocol: Protocol;
   readonly port: number;
   /** Only on this address of the host; default: on all of them. */
-  readonly hostIp?: Ipv4;
+  readonly hostIp?: Ip;
+  /** Of either family: a client meets those of its own. */
   readonly targets: readonly Target[];
   readonly affinity?: Affinity;
 }
 
 /** An address that stands for the tasks of a service on one network. */
 export interface VirtualAddress {
-  readonly address: Ipv4;
-  readonly targets: readonly Ipv4[];
+  readonly address: Ip;
+  /** Of the address's family. */
+  readonly targets: readonly Ip[];
   readonly affinity?: Affinity;
 }
 
 /** A network that tasks of this host are on. */
 export interface HostNetwork {
-  readonly subnet: Ipv4Prefix;
+  readonly subnet: Prefix;
   /** Nothing outside it can be reached from it. */
   readonly internal: boolean;
 }
@@ -64,6 +78,8 @@ export interface RulesetBase {
   readonly vxlan: { readonly port: number; readonly id: number };
   /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server (169.254.169.254). */
   readonly linkLocal: boolean;
+  /** Whether there is a table for IPv6; `none`: the kernel has no IPv6. */
+  readonly ipv6: "none" | "off" | "on";
 }
 
 /** Everything that the table says. */
@@ -78,7 +94,7 @@ export interface RulesetState extends RulesetBase {
   readonly networks: readonly HostNetwork[];
   readonly hosts: readonly HostMark[];
   /** This host's tasks: of each its addresses, with the gateways of their networks. */
-  readonly local: readonly (readonly { readonly address: Ipv4; readonly gateway: Ipv4 }[])[];
+  readonly local: readonly (readonly { readonly address: Ip; readonly gateway: Ip }[])[];
   /** What tasks of this host serve to the whole cluster by published ports. */
   readonly served: readonly (Target & { readonly protocol: Protocol })[];
 }
@@ -92,14 +108,42 @@ export const RESOLVER_PORT = 10_053;
  * connections that are tracked go on as they were.
  */
 export function ruleset(state: RulesetState): string {
-  const lines = [`table ip ${state.table}`, `delete table ip ${state.table}`, `table ip ${state.table} {`];
+  const removal = state.ipv6 === "off" ? removalLines("ip6", state.table) : [];
+  return `${[...removal, ...familiesOf(state).flatMap((family) => tableLines(state, family))].join("\n")}\n`;
+}
+
+function familiesOf({ ipv6 }: RulesetBase): readonly Family[] {
+  return ipv6 === "on" ? [4, 6] : [4];
+}
+
+function tableLines(whole: RulesetState, family: Family): readonly string[] {
+  const state = ofFamily(whole, family);
+  const { ip } = WORDS[family];
+  const lines = [...removalLines(ip, state.table), `table ${ip} ${state.table} {`];
   for (const [name, balancer] of balancersOf(state)) lines.push(...balancerLines(name, balancer));
-  for (const [name, { declaration, elements }] of Object.entries(setsOf(state))) {
+  for (const [name, { declaration, elements }] of Object.entries(setsOf(state, family))) {
     const filled = elements.length === 0 ? [] : [`elements = { ${elements.join(", ")} }`];
     lines.push(`${kindOf(name)} ${name} {`, ...declaration, ...filled, "}");
   }
-  lines.push(...fixedChains(state), "}");
-  return `${lines.join("\n")}\n`;
+  lines.push(...fixedChains(state, family), "}");
+  return lines;
+}
+
+/** What of the state is about one family: a table knows no other. */
+function ofFamily(state: RulesetState, family: Family): RulesetState {
+  const isOf = ({ address }: { readonly address: Ip }) => familyOf(address) === family;
+  const { published, virtual, leaving, networks, local, served } = state;
+  return {
+    ...state,
+    published: published
+      .filter(({ hostIp }) => hostIp === undefined || familyOf(hostIp) === family)
+      .map((port) => ({ ...port, targets: port.targets.filter(isOf) })),
+    virtual: virtual.filter(isOf),
+    leaving: leaving.filter(isOf),
+    networks: networks.filter(({ subnet }) => isOf(subnet)),
+    local: local.map((addresses) => addresses.filter(isOf)),
+    served: served.filter(isOf),
+  };
 }
 
 /**
@@ -107,8 +151,15 @@ export function ruleset(state: RulesetState): string {
  * changes nothing, when the table is not as it was left: then load `ruleset`. It is short when `next` is `settled`.
  */
 export function rulesetChange(previous: RulesetState, next: RulesetState): string {
+  const lines = familiesOf(next).flatMap((family) =>
+    tableChange(ofFamily(previous, family), ofFamily(next, family), family),
+  );
+  return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
+}
+
+function tableChange(previous: RulesetState, next: RulesetState, family: Family): readonly string[] {
   const [before, after] = [balancersOf(previous), balancersOf(next)];
-  const table = `ip ${next.table}`;
+  const table = `${WORDS[family].ip} ${next.table}`;
   const [removed, added, dropped]: [string[], string[], string[]] = [[], [], []];
   for (const name of new Set([...before.keys(), ...after.keys()])) {
     const change = balancerChange(table, name, { before: before.get(name), after: after.get(name) });
@@ -116,8 +167,8 @@ export function rulesetChange(previous: RulesetState, next: RulesetState): strin
     added.push(...change.added);
     dropped.push(...change.dropped);
   }
-  const sets = setsOf(next);
-  for (const [name, { elements: old }] of Object.entries(setsOf(previous))) {
+  const sets = setsOf(next, family);
+  for (const [name, { elements: old }] of Object.entries(setsOf(previous, family))) {
     const wanted = new Set(sets[name]?.elements);
     const present = new Set(old);
     const gone = old.filter((element) => !wanted.has(element)).map((element) => element.replace(/ : .*$/, ""));
@@ -125,8 +176,7 @@ export function rulesetChange(previous: RulesetState, next: RulesetState): strin
     if (gone.length > 0) removed.push(`delete element ${table} ${name} { ${gone.join(", ")} }`);
     if (come.length > 0) added.push(`add element ${table} ${name} { ${come.join(", ")} }`);
   }
-  const lines = [...removed, ...added, ...dropped];
-  return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
+  return [...removed, ...added, ...dropped];
 }
 
 /**
@@ -143,7 +193,7 @@ export function settled(previous: RulesetState, next: RulesetState): RulesetStat
     return to.map((each): T => {
       const old = before.get(name(each));
       if (old === undefined || each.affinity === "client-ip") return each;
-      return { ...each, targets: inPlace<Target | Ipv4>(old.targets, each.targets) };
+      return { ...each, targets: inPlace<Target | Ip>(old.targets, each.targets) };
     });
   };
   return {
@@ -154,9 +204,14 @@ export function settled(previous: RulesetState, next: RulesetState): RulesetStat
   };
 }
 
-/** Removes the table; harmless where there is none. */
-export function rulesetRemoval(table: string): string {
-  return `table ip ${table}\ndelete table ip ${table}\n`;
+/** Removes the tables; harmless where there are none. */
+export function rulesetRemoval({ table, ipv6 }: Pick<RulesetBase, "table" | "ipv6">): string {
+  const families = ipv6 === "none" ? ["ip"] : ["ip", "ip6"];
+  return `${families.flatMap((family) => removalLines(family, table)).join("\n")}\n`;
+}
+
+function removalLines(family: string, table: string): readonly string[] {
+  return [`table ${family} ${table}`, `delete table ${family} ${table}`];
 }
 
 /** Those of ports and addresses that have targets: `tcp-8080`, `tcp-8080-192_0_2_1`, `vip-10_0_1_2`, `leaving-…`. */
@@ -180,9 +235,15 @@ function leavingChain({ address }: VirtualAddress): string {
   return `leaving-${underscored(address)}`;
 }
 
-function underscored(address: Ipv4): string {
-  return formatIpv4(address).replaceAll(".", "_");
+function underscored(address: Ip): string {
+  return formatIp(address).replaceAll(/[.:]/g, "_");
 }
+
+/** How nft calls what is of a family. */
+const WORDS = {
+  4: { ip: "ip", address: "ipv4_addr", refusal: "icmp type admin-prohibited", multicast: "224.0.0.0/4" },
+  6: { ip: "ip6", address: "ipv6_addr", refusal: "icmpv6 type admin-prohibited", multicast: "ff00::/8" },
+} as const;
 
 interface SetContent {
   readonly declaration: readonly string[];
@@ -193,44 +254,46 @@ function kindOf(name: string): string {
   return ["published", "published_at", "virtual", "leaving", "hosts", "selves"].includes(name) ? "map" : "set";
 }
 
-function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
+function setsOf(state: RulesetState, family: Family): Readonly<Record<string, SetContent>> {
+  const { address: type } = WORDS[family];
   const { published, virtual, leaving, networks, hosts, local, served, pool } = state;
   const live = published.filter(({ targets }) => targets.length > 0);
-  const subnets = [networkOf(pool), ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
+  const own = family === 4 ? [networkOf(pool)] : [];
+  const subnets = [...own, ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
   return {
     published: {
       declaration: ["type inet_proto . inet_service : verdict"],
       elements: live.filter(({ hostIp }) => hostIp === undefined).map(portElement),
     },
     published_at: {
-      declaration: ["type ipv4_addr . inet_proto . inet_service : verdict"],
+      declaration: [`type ${type} . inet_proto . inet_service : verdict`],
       elements: live.filter(({ hostIp }) => hostIp !== undefined).map(portElement),
     },
     virtual: {
-      declaration: ["type ipv4_addr : verdict"],
+      declaration: [`type ${type} : verdict`],
       elements: virtual
         .filter(({ targets }) => targets.length > 0)
-        .map((each) => `${formatIpv4(each.address)} : jump ${virtualChain(each)}`),
+        .map((each) => `${formatIp(each.address)} : jump ${virtualChain(each)}`),
     },
     leaving: {
-      declaration: ["type ipv4_addr : verdict"],
+      declaration: [`type ${type} : verdict`],
       elements: leaving
         .filter(({ targets }) => targets.length > 0)
-        .map((each) => `${formatIpv4(each.address)} : jump ${leavingChain(each)}`),
+        .map((each) => `${formatIp(each.address)} : jump ${leavingChain(each)}`),
     },
     // A service without a task that serves: refused at once, so that its client need not wait.
     idle: {
-      declaration: ["type ipv4_addr"],
-      elements: virtual.filter(({ targets }) => targets.length === 0).map(({ address }) => formatIpv4(address)),
+      declaration: [`type ${type}`],
+      elements: virtual.filter(({ targets }) => targets.length === 0).map(({ address }) => formatIp(address)),
     },
     // Both addresses of a packet are of the same network.
     same: {
-      declaration: ["type ipv4_addr . ipv4_addr", "flags interval"],
+      declaration: [`type ${type} . ${type}`, "flags interval"],
       elements: subnets.map((subnet) => `${subnet} . ${subnet}`),
     },
-    subnets: { declaration: ["type ipv4_addr", "flags interval"], elements: subnets },
+    subnets: { declaration: [`type ${type}`, "flags interval"], elements: subnets },
     internal: {
-      declaration: ["type ipv4_addr", "flags interval"],
+      declaration: [`type ${type}`, "flags interval"],
       elements: networks.filter(({ internal }) => internal).map(({ subnet }) => formatPrefix(networkOf(subnet))),
     },
     hosts: {
@@ -240,24 +303,24 @@ function setsOf(state: RulesetState): Readonly<Record<string, SetContent>> {
     peers: { declaration: ["type ipv4_addr"], elements: hosts.map(({ host }) => formatIpv4(host)) },
     // A task that reaches itself by a translated address, and as whom it then sees itself: it must find the way back.
     selves: {
-      declaration: ["type ipv4_addr . ipv4_addr : ipv4_addr"],
+      declaration: [`type ${type} . ${type} : ${type}`],
       elements: local.flatMap((addresses) =>
         addresses.flatMap(({ address: to, gateway }) =>
-          addresses.map(({ address: from }) => `${formatIpv4(from)} . ${formatIpv4(to)} : ${formatIpv4(gateway)}`),
+          addresses.map(({ address: from }) => `${formatIp(from)} . ${formatIp(to)} : ${formatIp(gateway)}`),
         ),
       ),
     },
     served: {
-      declaration: ["type ipv4_addr . inet_proto . inet_service"],
+      declaration: [`type ${type} . inet_proto . inet_service`],
       elements: [
-        ...new Set(served.map(({ address, protocol, port }) => `${formatIpv4(address)} . ${protocol} . ${port}`)),
+        ...new Set(served.map(({ address, protocol, port }) => `${formatIp(address)} . ${protocol} . ${port}`)),
       ],
     },
   };
 }
 
 function portElement(port: PublishedPort): string {
-  const at = port.hostIp === undefined ? "" : `${formatIpv4(port.hostIp)} . `;
+  const at = port.hostIp === undefined ? "" : `${formatIp(port.hostIp)} . `;
   return `${at}${port.protocol} . ${port.port} : jump ${portChain(port)}`;
 }
 
@@ -269,67 +332,65 @@ function hex(value: number): string {
   return `0x${value.toString(16)}`;
 }
 
-function fixedChains(state: RulesetState): readonly string[] {
-  return [...translation(state), ...guards(state), ...forwarding(state)];
+function fixedChains(state: RulesetState, family: Family): readonly string[] {
+  return [...translation(state, family), ...guards(state, family), ...forwarding(state, family)];
 }
 
 /** Where packets are led elsewhere, and back. */
-function translation({ device, group, pool }: RulesetState): readonly string[] {
-  const resolver = formatIpv4(RESOLVER_ADDRESS);
+function translation({ device, group, pool }: RulesetState, family: Family): readonly string[] {
+  const { ip, multicast } = WORDS[family];
   const gateway = formatIpv4(gatewayOf(pool));
+  const resolver = `iifgroup ${group} ip daddr ${formatIpv4(RESOLVER_ADDRESS)}`;
   return [
     // Jumps into both maps; the address in front is one of this host's.
     "chain publish {",
-    "ip daddr . meta l4proto . th dport vmap @published_at",
+    `${ip} daddr . meta l4proto . th dport vmap @published_at`,
     "meta l4proto . th dport vmap @published",
     "}",
     // Connections from other hosts, and from this host's own tasks.
     "chain prerouting {",
     "type nat hook prerouting priority dstnat; policy accept;",
-    `iifgroup ${group} ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${gateway}:${RESOLVER_PORT}`,
-    `iifgroup ${group} ip daddr vmap @virtual`,
-    `iifname "${device}" ip daddr vmap @leaving`,
+    ...(family === 4
+      ? [`${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${gateway}:${RESOLVER_PORT}`]
+      : []),
+    `iifgroup ${group} ${ip} daddr vmap @virtual`,
+    `iifname "${device}" ${ip} daddr vmap @leaving`,
     "fib daddr type local jump publish",
     "}",
-    // Connections from the host itself to its own addresses; 127.0.0.0/8 is the loopback proxy's.
+    // Connections from the host itself to its own addresses; its loopback is the loopback proxy's.
     "chain output {",
     "type nat hook output priority -100; policy accept;",
-    "ip daddr != 127.0.0.0/8 fib daddr type local jump publish",
+    `${ip} daddr != ${family === 4 ? "127.0.0.0/8" : "::1"} fib daddr type local jump publish`,
     "}",
     "chain postrouting {",
     "type nat hook postrouting priority srcnat; policy accept;",
     // Nobody takes a packet that comes from himself.
-    "snat to ip saddr . ip daddr map @selves",
-    `ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != ${group} oifname != "${device}" masquerade`,
+    `snat to ${ip} saddr . ${ip} daddr map @selves`,
+    `${ip} saddr @subnets ${ip} daddr != @subnets ${ip} daddr != ${multicast} oifgroup != ${group} oifname != "${device}" masquerade`,
     "}",
   ];
 }
 
 /** What may come in at all: judged before any translation, by where it really comes from and really wants to go. */
-function guards({ device, group, pool, vxlan, linkLocal }: RulesetState): readonly string[] {
-  const resolver = formatIpv4(RESOLVER_ADDRESS);
-  const gateway = formatIpv4(gatewayOf(pool));
+function guards(state: RulesetState, family: Family): readonly string[] {
+  const { device, group, vxlan } = state;
   return [
     "chain guard {",
     "type filter hook prerouting priority mangle; policy accept;",
     `iifgroup ${group} goto from_task`,
     `iifname "${device}" goto from_host`,
     // Only hosts of the cluster may send packets of ours (CVE-2023-28840). `@th,96,24`: the VXLAN network's number.
-    `udp dport ${vxlan.port} @th,96,24 ${vxlan.id} fib daddr type local ip saddr != @peers drop`,
+    ...(family === 4
+      ? [`udp dport ${vxlan.port} @th,96,24 ${vxlan.id} fib daddr type local ip saddr != @peers drop`]
+      : []),
     "}",
     "chain from_task {",
+    // The reverse path filter that the kernel has for IPv4 only: nobody speaks in another's name.
+    ...(family === 6 ? ["fib saddr . iif oif missing drop"] : []),
     // Answers to what came in by another host go back by it.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
-    `ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} accept`,
-    // Even if somebody turns route_localnet on, the host's loopback stays out of reach (CVE-2020-8558).
-    "ip daddr 127.0.0.0/8 drop",
-    "ip daddr @idle reject",
-    "ip saddr . ip daddr @same accept",
-    "ip saddr @internal reject with icmp type admin-prohibited",
-    `ip daddr ${gateway} accept`,
-    "ip daddr @subnets reject with icmp type admin-prohibited",
-    ...(linkLocal ? [] : ["ip daddr 169.254.0.0/16 drop"]),
+    ...ownPlaces(state, family),
     "}",
     "chain from_host {",
     // Answers to what came in by another host and was passed on from here.
@@ -340,8 +401,32 @@ function guards({ device, group, pool, vxlan, linkLocal }: RulesetState): readon
   ];
 }
 
+/** Where a task may begin to speak to. */
+function ownPlaces({ pool, linkLocal }: RulesetState, family: Family): readonly string[] {
+  const { ip, refusal } = WORDS[family];
+  const resolver = formatIpv4(RESOLVER_ADDRESS);
+  const judged = [
+    `${ip} daddr @idle reject`,
+    `${ip} saddr . ${ip} daddr @same accept`,
+    `${ip} saddr @internal reject with ${refusal}`,
+  ];
+  const others = `${ip} daddr @subnets reject with ${refusal}`;
+  // EC2's metadata server has an address of its own in IPv6.
+  if (family === 6) return [...judged, others, ...(linkLocal ? [] : ["ip6 daddr { fe80::/10, fd00:ec2::254 } drop"])];
+  return [
+    `ip daddr ${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} accept`,
+    // Even if somebody turns route_localnet on, the host's loopback stays out of reach (CVE-2020-8558).
+    "ip daddr 127.0.0.0/8 drop",
+    ...judged,
+    `ip daddr ${formatIpv4(gatewayOf(pool))} accept`,
+    others,
+    ...(linkLocal ? [] : ["ip daddr 169.254.0.0/16 drop"]),
+  ];
+}
+
 /** Forwarding is on: nobody outside may reach what was not published by routing into a network. */
-function forwarding({ device, group }: RulesetState): readonly string[] {
+function forwarding({ device, group }: RulesetState, family: Family): readonly string[] {
+  const { ip } = WORDS[family];
   return [
     "chain forward {",
     "type filter hook forward priority filter; policy accept;",
@@ -355,8 +440,8 @@ function forwarding({ device, group }: RulesetState): readonly string[] {
     "}",
     "chain to_task {",
     "ct status dnat accept",
-    `iifname "${device}" ip saddr . ip daddr @same accept`,
-    `iifname "${device}" ip daddr . meta l4proto . th dport @served accept`,
+    `iifname "${device}" ${ip} saddr . ${ip} daddr @same accept`,
+    `iifname "${device}" ${ip} daddr . meta l4proto . th dport @served accept`,
     "drop",
     "}",
   ];

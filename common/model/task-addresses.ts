@@ -1,5 +1,5 @@
 /** Which of a task's addresses is used for what: managers and agents must agree. Pure. */
-import type { NetworkAddresses, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 
 /** "10.0.1.7" of "10.0.1.7/24". */
 export function withoutLength(address: string): string {
@@ -12,14 +12,15 @@ export function isIpv4(address: string): boolean {
 }
 
 /**
- * The IPv4 address that published ports lead to, without a length: that on the nodes' own network, else that on the first
- * network that is not internal, since an answer must have a way out. Empty when there is none.
+ * The addresses that published ports lead to, without lengths, one of a family at most: that on the nodes' own network, else
+ * that on the first network that is not internal, since an answer must have a way out. IPv4 last.
  */
-export function ingressAddress(
+export function ingressAddresses(
   { address, networks }: Pick<Task, "address" | "networks">,
   isInternal: (networkId: string) => boolean,
-): string {
-  if (address !== "") return withoutLength(address);
-  const open: NetworkAddresses | undefined = networks.find(({ networkId }) => !isInternal(networkId));
-  return withoutLength(open?.addresses.find(isIpv4) ?? "");
+): readonly string[] {
+  const open = networks.filter(({ networkId }) => !isInternal(networkId)).flatMap(({ addresses }) => addresses);
+  const ipv6 = open.find((each) => !isIpv4(each));
+  const ipv4 = address === "" ? open.find(isIpv4) : address;
+  return [ipv6, ipv4].flatMap((each) => (each === undefined ? [] : withoutLength(each)));
 }

@@ -3,7 +3,7 @@
  * services and tasks on them, those that are published everywhere, and the other nodes. Pure.
  */
 import { create, type DescMessage, equals, type MessageShape } from "@bufbuild/protobuf";
-import { ingressAddress } from "../../common/model/task-addresses.ts";
+import { ingressAddresses } from "../../common/model/task-addresses.ts";
 import {
   type AssignmentChange,
   AssignmentChange_Action,
@@ -206,7 +206,7 @@ export class NetworkSet {
     const isInternal = (networkId: string) => view.networks.get(networkId)?.spec?.internal ?? false;
     return create(TaskEndpointSchema, {
       ...{ taskId: id, serviceId, nodeId, slot, networks, serving: isServing(view, task) },
-      ingressAddress: published ? ingressAddress(task, isInternal) : "",
+      ingressAddresses: published ? [...ingressAddresses(task, isInternal)] : [],
     });
   }
 

@@ -446,11 +446,11 @@ export declare type TaskEndpoint = Message<"swarm.v1.TaskEndpoint"> & {
   networks: NetworkAddresses[];
 
   /**
-   * Where published ports lead; empty for services without.
+   * Where published ports lead, an address of each family at most, IPv4 last; none for services without.
    *
-   * @generated from field: string ingress_address = 6;
+   * @generated from field: repeated string ingress_addresses = 6;
    */
-  ingressAddress: string;
+  ingressAddresses: string[];
 
   /**
    * Running, healthy, its node up, and not about to stop. Tasks of the node itself serve when the agent says so.
