@@ -32,6 +32,13 @@ export class AddressBook {
     return this.#holders.get(key);
   }
 
+  /** All that is taken, addresses without lengths. */
+  *entries(): Iterable<{ readonly address: string; readonly holder: string }> {
+    for (const [key, holder] of this.#holders) {
+      yield { address: typeof key === "number" ? formatIpv4(key) : key, holder };
+    }
+  }
+
   /** Whoever had it before has it no more. */
   take(address: string, holder: string): void {
     this.#holders.set(keyOf(address), holder);

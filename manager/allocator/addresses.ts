@@ -23,7 +23,9 @@ import { hostProblem } from "../../common/model/validate-network.ts";
 import type { Network, NetworkAddresses, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { type IpamConfig, NodeStatus_State, type ServiceSpec, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
+import { AddressAudit, type AuditFindings } from "./address-audit.ts";
 import { AddressBook, AddressRange } from "./address-book.ts";
+import { type Held, heldByService, heldByTask } from "./held.ts";
 
 type AddressView = Pick<View, "byName" | "cluster" | "networks" | "nodes" | "services" | "tasks">;
 
@@ -31,21 +33,9 @@ type AddressView = Pick<View, "byName" | "cluster" | "networks" | "nodes" | "ser
 export type Allocation<T> = ({ readonly ok: true } & T) | { readonly ok: false; readonly problem: string };
 export type TaskAddresses = Pick<Task, "address" | "networks">;
 
-/** The addresses that an object of the store has. */
-export type Held = readonly string[];
-
-export function heldByTask(task: TaskAddresses | undefined): Held {
-  if (!task) return [];
-  const networks = task.networks.flatMap(({ addresses }) => addresses);
-  return task.address === "" ? networks : [task.address, ...networks];
-}
-
-export function heldByService(service: Pick<Service, "vips"> | undefined): Held {
-  return service?.vips.flatMap(({ addresses }) => addresses) ?? [];
-}
-
 export class Addresses {
   readonly #book = new AddressBook();
+  readonly #audit = new AddressAudit(this.#book);
   readonly #pool: AddressRange;
   readonly #poolCidr: string;
   /** By network id. */
@@ -74,6 +64,11 @@ export class Addresses {
   /** How many addresses are taken. */
   get size(): number {
     return this.#book.size;
+  }
+
+  /** Compares what is taken with what the store says. */
+  audit(view: Pick<AddressView, "services" | "tasks">): AuditFindings {
+    return this.#audit.run(view);
   }
 
   /** An object's addresses have changed. */

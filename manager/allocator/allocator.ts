@@ -11,14 +11,8 @@ import type { Change } from "../store/changes.ts";
 import type { Proposal, ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
 import { TaskSet } from "../task-set.ts";
-import {
-  Addresses,
-  type Allocation,
-  areVipsCurrent,
-  heldByService,
-  heldByTask,
-  type TaskAddresses,
-} from "./addresses.ts";
+import { Addresses, type Allocation, areVipsCurrent, type TaskAddresses } from "./addresses.ts";
+import { heldByService, heldByTask } from "./held.ts";
 import { allocatePorts, portKey } from "./ports.ts";
 
 /** How many tasks one pass moves on, so that the event loop gets its turn. */
@@ -26,6 +20,10 @@ const TASKS_PER_PASS = 5_000;
 
 /** How soon a service whose wish could not be met is tried again: another one may have given the port back. */
 const RETRY_MS = 1_000;
+
+/** The key of the audit of addresses, which is no service's id, and how often it is due. */
+const AUDIT = "";
+const AUDIT_MS = 60_000;
 
 export class Allocator implements Loop {
   readonly name = "allocator";
@@ -44,6 +42,7 @@ export class Allocator implements Loop {
     for (const service of view.services.values()) this.#indexPorts(undefined, service);
     for (const task of view.tasks.values()) this.#indexTask(undefined, task);
     yield* view.services.keys();
+    yield AUDIT;
   }
 
   *observe(change: Change): Iterable<string> {
@@ -65,6 +64,10 @@ export class Allocator implements Loop {
     const round = { view, addresses: this.#addresses, groups: [] as ProposalGroup[] };
     const wakeups: { key: string; delayMs: number }[] = [];
     let budget = TASKS_PER_PASS;
+    if (keys.includes(AUDIT)) {
+      this.#audit(view, this.#addresses);
+      wakeups.push({ key: AUDIT, delayMs: AUDIT_MS });
+    }
     for (const serviceId of keys) {
       const service = view.services.get(serviceId);
       const spec = service && view.specVersion(serviceId, service.specVersion);
@@ -146,6 +149,11 @@ export class Allocator implements Loop {
       groups.push({ type: "update", kind: "task", object: { ...task, status } });
     }
     return { written: groups.length - before, left };
+  }
+
+  #audit(view: View, addresses: Addresses): void {
+    const { leaked, missing } = addresses.audit(view);
+    if (leaked + missing > 0) this.#context.logger.error({ leaked, missing }, "taken addresses were not those in use");
   }
 
   #addressesFor(view: View, addresses: Addresses, task: Task): Allocation<TaskAddresses> {
