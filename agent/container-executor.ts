@@ -82,6 +82,8 @@ export interface ContainerExecutorOptions {
   readonly imageRetentionMs: number;
   /** Name of the fabric's device and of the nftables table; agents that share a network namespace need different ones. */
   readonly networkDevice: string;
+  /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server. Default false. */
+  readonly linkLocal?: boolean;
 }
 
 export class ContainerExecutor implements Executor, AsyncDisposable {
@@ -346,12 +348,12 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 
   #networkOf(pool: Ipv4Prefix): NetworkManager {
-    const { clock, networkDevice: device } = this.#options;
+    const { clock, networkDevice: device, linkLocal = false, directories } = this.#options;
     const logger = this.#options.logger.child({ part: "network" });
     const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
     const enter: NetworkDependencies["enter"] = async (taskId, signal) =>
       this.#controllers.get(taskId)?.enterNetwork(signal);
-    return new NetworkManager({ ...world, enter }, { pool, device, record: this.#options.directories.rules });
+    return new NetworkManager({ ...world, enter }, { pool, device, linkLocal, record: directories.rules });
   }
 
   /** Lets go of everything; containers, links and rules stay. */

@@ -112,6 +112,7 @@ async function openExecutor(parts: {
       insecureRegistries: settings.insecureRegistries,
       imageRetentionMs: settings.imageRetentionMs,
       networkDevice: settings.networkDevice,
+      linkLocal: settings.linkLocal,
     },
     hostPlatform(),
   );

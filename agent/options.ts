@@ -48,6 +48,9 @@ const OPTIONS = {
     help: "The device to other hosts, and the name of the nftables table: the same on all hosts.\nAgents that share a network namespace need different ones",
     default: "swarm0",
   },
+  "link-local": {
+    help: "Let tasks speak to link-local addresses, such as a cloud's metadata server\n(169.254.169.254), which may give them the host's credentials",
+  },
   purge: {
     help: "End this node's containers, remove everything it made on this host, the data\ndirectory included, and exit. The agent must not run",
   },
@@ -86,6 +89,8 @@ export interface AgentSettings {
   readonly imageRetentionMs: number;
   readonly cgroupParent: string | undefined;
   readonly networkDevice: string;
+  /** Whether tasks may speak to link-local addresses. */
+  readonly linkLocal: boolean;
   /** Carry out probes, and nothing else. */
   readonly probe: boolean;
   /** Undo everything instead of running. */
@@ -141,6 +146,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     imageRetentionMs: retentionMs,
     cgroupParent: values["cgroup-parent"],
     networkDevice: values["network-device"],
+    linkLocal: values["link-local"],
     probe: values.probe,
     purge: values.purge,
     log: logOptions(level ?? "info", format),

@@ -68,8 +68,9 @@ async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, enter, ...stepping(request.dieAt ?? Number.POSITIVE_INFINITY) };
-    const { pool, record } = request;
-    manager = new NetworkManager(world, { pool: parsePrefix(pool), ...(record !== undefined && { record }) });
+    const { pool, record, linkLocal = false } = request;
+    const options = { pool: parsePrefix(pool), linkLocal, ...(record !== undefined && { record }) };
+    manager = new NetworkManager(world, options);
     underlay = { port: VXLAN_PORT_DEFAULT, ...(request.local !== undefined && { local: ipv4(request.local) }) };
     return manager.start(underlay, signal);
   }

@@ -35,6 +35,7 @@ export interface OpenRequest {
   readonly local?: string;
   /** File that remembers the rules for the next one. */
   readonly record?: string;
+  readonly linkLocal?: boolean;
   readonly dieAt?: number;
 }
 

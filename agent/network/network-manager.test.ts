@@ -25,6 +25,11 @@ function web(port: number, ...addresses: readonly string[]): TestPort {
   return { protocol: "tcp", port, targets: addresses.map((address) => ({ address, port: 80 })) };
 }
 
+/** What came of a command: its output, or what it complained of. */
+function outcome(command: Promise<string>): Promise<string> {
+  return command.catch(String);
+}
+
 /** How many of `count` fetches each name answered. */
 async function tally(count: number, once: () => Promise<string>): Promise<Record<string, number>> {
   const answers: Record<string, number> = {};
@@ -66,6 +71,26 @@ describe("the network of a host", () => {
     expect(addresses.match(/inet6 \S+/g)).toEqual(["inet6 ::1/128"]);
     expect(await lab.inHost("ip", "-6", "-o", "addr", "show", "dev", "swarm0")).toBe("");
     expect(await lab.inHost("ip", "-6", "-o", "addr", "show", "dev", vethName(tasks.a))).toBe("");
+  });
+
+  rootTest("a cloud's metadata server is out of reach, unless the host's options say otherwise", async () => {
+    const metadata = "169.254.169.254";
+    await lab.inHost("ip", "addr", "add", `${metadata}/32`, "dev", "lo");
+    lab.start(lab.hostNamespace, "busybox", "httpd", "-f", "-p", `${metadata}:80`, "-h", lab.directory);
+    await eventually(async () => expect(await outcome(lab.inHost(...fetch(metadata)))).toContain("404"));
+    expect(await outcome(lab.inContainer(a, ...fetch(metadata)))).not.toContain("404");
+    await lab.ask({ do: "open", pool: POOL, linkLocal: true });
+    await lab.ask({ do: "cluster", cluster: {} });
+    expect(await outcome(lab.inContainer(a, ...fetch(metadata)))).toContain("404");
+    await lab.ask({ do: "open", pool: POOL });
+    const live = [
+      { taskId: tasks.a, addresses: [`${A}/12`] },
+      { taskId: tasks.b, addresses: [`${B}/12`] },
+    ];
+    await lab.ask({ do: "adopt", live });
+    await lab.ask({ do: "cluster", cluster: {} });
+    expect(await outcome(lab.inContainer(a, ...fetch(metadata)))).not.toContain("404");
+    await lab.inHost("ip", "addr", "del", `${metadata}/32`, "dev", "lo");
   });
 
   rootTest("an attachment takes at most 5 ms", async () => {
