@@ -24,8 +24,8 @@ const TRY_MS = 4_000;
 const TRIES_AT_ONCE = 32;
 /** Tries from one node: a network of more services is tried in part. */
 const TRIES_MAX = 512;
-/** IPv4's and UDP's headers. */
-const UDP_OVERHEAD = 28;
+/** IPv4's and UDP's headers, or IPv6's and UDP's. */
+const UDP_OVERHEAD = { udp4: 28, udp6: 48 } as const;
 const OUTPUT_BYTES_MAX = 1 << 20;
 
 /** One try, as it is handed to the process in the namespace. */
@@ -60,28 +60,35 @@ export function probesOf({ services, tasks, own }: NodeNetwork, networkId: strin
     ...tasks.filter(({ serving }) => serving),
   ];
   const toTasks = all.flatMap((task): Probe[] => {
-    const address = addressesOf(task).find(([id]) => id === networkId)?.[1];
-    if (address === undefined || seen.has(task.nodeId)) return [];
+    const addresses = addressesOf(task).flatMap(([id, address]) => (id === networkId ? address : []));
+    if (addresses.length === 0 || seen.has(task.nodeId)) return [];
     seen.add(task.nodeId);
-    const target = `${names.get(task.serviceId) ?? task.serviceId}.${task.slot || task.nodeId}`;
-    const probe = { networkId, target, nodeId: task.nodeId, to: address };
-    return [
-      { ...probe, kind: "task" },
-      { ...probe, kind: "mtu" },
-    ];
+    const name = `${names.get(task.serviceId) ?? task.serviceId}.${task.slot || task.nodeId}`;
+    return addresses.flatMap((to): Probe[] => {
+      const probe = { networkId, target: named(name, to), nodeId: task.nodeId, to };
+      return [
+        { ...probe, kind: "task" },
+        { ...probe, kind: "mtu" },
+      ];
+    });
   });
   const toServices = services.flatMap(({ serviceId, name, networks }): Probe[] => {
     const on = networks.find((each) => each.networkId === networkId);
     if (on === undefined) return [];
-    const address = withoutLength(on.addresses.find(isIpv4) ?? "");
     const serves = all.some(
       (task) => task.serviceId === serviceId && addressesOf(task).some(([id]) => id === networkId),
     );
-    const probe = { networkId, target: name, nodeId: "" };
-    const named: Probe = { ...probe, kind: "name", to: name };
-    return address === "" || !serves ? [named] : [named, { ...probe, kind: "service", to: address }];
+    const byName: Probe = { networkId, target: name, nodeId: "", kind: "name", to: name };
+    const virtual = on.addresses.map(withoutLength).map((to): Probe => {
+      return { networkId, target: named(name, to), nodeId: "", kind: "service", to };
+    });
+    return serves ? [byName, ...virtual] : [byName];
   });
   return [...toTasks, ...toServices].slice(0, TRIES_MAX);
+}
+
+function named(name: string, address: string): string {
+  return isIpv4(address) ? name : `${name} by IPv6`;
 }
 
 /** Carries probes out in the namespace of a process. Throws `unavailable` when that cannot be entered. */
@@ -175,12 +182,13 @@ async function reach(host: string, signal: AbortSignal): Promise<void> {
 async function sendLarge(clock: Clock, host: string, mtu: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const over = new AbortController();
-  const socket = createSocket("udp4");
+  const type = isIpv4(host) ? "udp4" : "udp6";
+  const socket = createSocket(type);
   socket.on("error", (reason) => {
     if (errnoOf(reason) === "ECONNREFUSED") resolve();
     else reject(new SwarmError("unavailable", errnoOf(reason) ?? reason.message));
   });
-  const send = () => socket.send(Buffer.alloc(mtu - UDP_OVERHEAD), () => {});
+  const send = () => socket.send(Buffer.alloc(mtu - UDP_OVERHEAD[type]), () => {});
   socket.connect(DISCARD_PORT, host, send);
   // Again: the kernel tells of refusals by ICMP, of which it sends few at a time.
   clock.sleep(TRY_MS / 2, AbortSignal.any([signal, over.signal])).then(send, () => {});

@@ -25,7 +25,7 @@ const USERS = {
 
 const NGINX_CONFIGURATION = `daemon off; master_process on; worker_processes 1; pid /run/nginx.pid; error_log /dev/stderr;
 events {}
-http { access_log /dev/stdout; include /etc/nginx/conf.d/*.conf; server { listen 80; root /srv; } }
+http { access_log /dev/stdout; include /etc/nginx/conf.d/*.conf; server { listen 80; listen [::]:80; root /srv; } }
 `;
 
 const POSTGRES_ENTRYPOINT = `#!/bin/sh

@@ -8,6 +8,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import { printHostPort } from "../../common/base/host-port.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { formatIp } from "./address.ts";
 import type { Protocol, Target } from "./ruleset.ts";
@@ -170,7 +171,7 @@ function portTaken(wanted: HostPort): SwarmError {
 }
 
 function nameOf({ protocol, port, address }: HostPort): string {
-  return `published port ${address === undefined ? "" : `${address}:`}${port}/${protocol}`;
+  return `published port ${address === undefined ? port : printHostPort({ host: address, port })}/${protocol}`;
 }
 
 async function probeTcp(address: string, port: number): Promise<unknown> {

@@ -67,11 +67,12 @@ function matrix({ nodes }: CheckNetworkResponse, networkId: string, name: string
   return renderTable([heading, ...rows]);
 }
 
-/** A task is reached if small and large packets come through. */
+/** A task is reached if small and large packets come through, by each of its addresses. */
 function cellOf(results: readonly ProbeResult[]): string {
-  const [task, mtu] = [ProbeResult_Kind.TASK, ProbeResult_Kind.MTU].map((kind) =>
-    results.find((each) => each.kind === kind),
-  );
+  const [task, mtu] = [ProbeResult_Kind.TASK, ProbeResult_Kind.MTU].map((kind) => {
+    const some = results.filter((each) => each.kind === kind);
+    return some.find(({ problem }) => problem !== "") ?? some[0];
+  });
   if (task === undefined) return "-";
   if (task.problem !== "") return "FAILED";
   return mtu !== undefined && mtu.problem !== "" ? "MTU FAILED" : `${(task.micros / 1_000).toFixed(1)} ms`;

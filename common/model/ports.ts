@@ -7,6 +7,7 @@ import {
   PortConfig_PublishMode,
   PortConfigSchema,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import { formatIpAddress, parseIpAddress } from "./ip-prefix.ts";
 import { bad, good, type Parsed } from "./parsed.ts";
 import { quoted } from "./units.ts";
 
@@ -34,15 +35,23 @@ export function protocolName(protocol: PortConfig_Protocol): string {
   return PortConfig_Protocol[protocol].toLowerCase();
 }
 
-/** The one address of a node that the port is published on; empty for all of them, which `0.0.0.0` means too. */
+/** The one address of a node that the port is published on; empty for all of them, which `0.0.0.0` and `::` mean too. */
 export function hostAddress({ hostIp }: Pick<PortConfig, "hostIp">): string {
-  return hostIp === "0.0.0.0" ? "" : hostIp;
+  const address = parseIpAddress(hostIp);
+  if (address === undefined) return hostIp;
+  return address.value === 0n ? "" : formatIpAddress(address);
+}
+
+/** "192.0.2.1:", "[2001:db8::1]:"; empty for all addresses. */
+function addressPrefix(port: PortConfig): string {
+  const address = hostAddress(port);
+  if (address === "") return "";
+  return address.includes(":") ? `[${address}]:` : `${address}:`;
 }
 
 /** Which port of which address this one takes, in words: `8080/tcp`, `127.0.0.1:8080/tcp`. */
 export function publishedPortKey(port: PortConfig): string {
-  const address = hostAddress(port);
-  return `${address === "" ? "" : `${address}:`}${port.publishedPort}/${protocolName(port.protocol)}`;
+  return `${addressPrefix(port)}${port.publishedPort}/${protocolName(port.protocol)}`;
 }
 
 /** Whether the two cannot both be had: the same port, on the same address or with one of them on all. */
@@ -89,8 +98,8 @@ function joinRanges(ports: readonly PortConfig[]): readonly string[] {
     const last = rest.at(-1) ?? first;
     const range = (from: number, to: number) => (from === to ? `${from}` : `${from}-${to}`);
     const published = range(first.publishedPort, last.publishedPort);
-    const address = hostAddress(first) || "*";
-    return [`${address}:${published}->${range(first.targetPort, last.targetPort)}/${protocolName(first.protocol)}`];
+    const address = addressPrefix(first) || "*:";
+    return [`${address}${published}->${range(first.targetPort, last.targetPort)}/${protocolName(first.protocol)}`];
   });
 }
 

@@ -277,9 +277,14 @@ describe("each bad field is named", () => {
       'ports[0].host_ip: invalid host ip "web": not an IP address',
     ],
     [
-      "IPv6 host address",
-      { endpoint: { ports: [{ targetPort: 80, hostIp: "::1" }] } },
-      'ports[0].host_ip: invalid host ip "::1": IPv6 is not supported yet',
+      "udp on IPv6's loopback",
+      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 1, hostIp: "::1" }] } },
+      "ports[0].host_ip: only tcp can be published on ::1",
+    ],
+    [
+      "a zone in a host address",
+      { endpoint: { ports: [{ targetPort: 80, hostIp: "fe80::1%eth0" }] } },
+      'ports[0].host_ip: invalid host ip "fe80::1%eth0": not an IP address',
     ],
     [
       "udp on loopback",

@@ -3,7 +3,6 @@
  * files, in Docker's and SwarmKit's words (swarmkit manager/controlapi/service.go). What this version cannot do is refused
  * by name: nothing is silently ignored.
  */
-import { isIP } from "node:net";
 import { toBinary } from "@bufbuild/protobuf";
 import {
   type NodeSpec,
@@ -23,6 +22,7 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { FieldProblem } from "../base/error.ts";
 import { parseConstraint } from "./constraints.ts";
+import { parseIpAddress } from "./ip-prefix.ts";
 import { readLogDriver } from "./log-driver.ts";
 import { isWithoutNetwork } from "./networks.ts";
 import { hostAddress, publishedPortKey, samePublishedPort } from "./ports.ts";
@@ -194,12 +194,11 @@ function checkPort(port: PortConfig, field: string, problems: Problems): void {
   problems.known(`${field}.protocol`, port.protocol, PortConfig_Protocol);
   problems.known(`${field}.mode`, port.publishMode, PortConfig_PublishMode);
   const address = hostAddress(port);
-  if (address !== "" && isIP(address) !== 4) {
-    const kind = isIP(address) === 6 ? "IPv6 is not supported yet" : "not an IP address";
-    problems.add(`${field}.host_ip`, `invalid host ip ${quoted(address)}: ${kind}`);
+  if (address !== "" && parseIpAddress(address) === undefined) {
+    problems.add(`${field}.host_ip`, `invalid host ip ${quoted(address)}: not an IP address`);
   }
   // The kernel translates no loopback address; a process passes bytes on there, which it can for streams only.
-  if (address.startsWith("127.") && port.protocol !== PortConfig_Protocol.TCP) {
+  if ((address.startsWith("127.") || address === "::1") && port.protocol !== PortConfig_Protocol.TCP) {
     problems.add(`${field}.host_ip`, `only tcp can be published on ${address}`);
   }
 }

@@ -19,6 +19,7 @@ beforeAll(async () => {
   for (const archive of [images.nginx("one"), images.redis()]) await cluster.swarmctl("image", "load", archive);
   for (const name of ["front", "back"]) await cluster.swarmctl("network", "create", "-d", "overlay", name);
   await cluster.swarmctl("network", "create", "-d", "overlay", "--internal", "vault");
+  await cluster.swarmctl("network", "create", "-d", "overlay", "--ipv6", "six");
   // A first process that is no init hears no SIGTERM: each stop would take its whole grace time.
   const idle = ["--stop-signal", "SIGKILL", "--entrypoint", "sleep", "debian/nginx:one", "100000"];
   await Promise.all([
@@ -26,7 +27,9 @@ beforeAll(async () => {
     create("cache", ["--network", "name=back,alias=store"], "debian/redis:7"),
     create("rr", ["--network", "front", "--endpoint-mode", "dnsrr", "--replicas", "3"], "debian/nginx:one"),
     create("hidden", ["--network", "vault", "--replicas", "2"], "debian/nginx:one"),
+    create("sixes", ["--network", "six", "--replicas", "5", "-p", "8106:80"], "debian/nginx:one"),
     // Those that ask: on each set of networks one.
+    create("onsix", ["--network", "six"], ...idle),
     create("onfront", ["--network", "front"], ...idle),
     create("onboth", ["--network", "front", "--network", "back"], ...idle),
     create("invault", ["--network", "vault"], ...idle),
@@ -107,6 +110,28 @@ describe("names", () => {
       "PONG",
     );
     expect(await inside("onfront", "exec 3<>/dev/tcp/store/6379")).toContain("exit 1");
+  });
+});
+
+describe("IPv6", () => {
+  rootTest("names, virtual addresses and tasks have it; a published port leads to it; check tries it", async () => {
+    const address = /"Addr":"(fd[0-9a-f:]+)\/64"/.exec(await virtual("sixes"))?.[1] ?? "none";
+    expect(await inside("onsix", "dig +short AAAA sixes")).toBe(address);
+    expect(await inside("onsix", `dig +short -x ${address}`)).toBe("sixes.six.");
+    expect((await inside("onsix", "dig +short AAAA tasks.sixes")).split("\n")).toHaveLength(5);
+    expect(await inside("onsix", `${FETCH} -6 http://sixes/`)).toBe("nginx one");
+    for (let slot = 1; slot <= 5; slot++) {
+      expect(await inside("onsix", `${FETCH} -6 http://${slot}.sixes/`), `slot ${slot}`).toBe("nginx one");
+    }
+    expect(await inside("onfront", `${FETCH} -6 http://[${address}]/`), "from another network").toContain("exit");
+    // A node's own IPv6 address stands for any that it has.
+    const host = cluster.host("node-2");
+    await cluster.execOn(host, "ip", "addr", "add", "fd99::1/128", "dev", "lo");
+    const asked = await cluster.execOn(host, "curl", "-sS", "-m", "3", "http://[fd99::1]:8106/");
+    expect(asked.stdout.trim(), asked.stderr).toBe("nginx one");
+    await cluster.execOn(host, "ip", "addr", "del", "fd99::1/128", "dev", "lo");
+    // By either family: each service has two virtual addresses.
+    expect(await cluster.swarmctl("network", "check", "six")).toMatch(/^node-\d( +[\d.]+ ms){5} +4\/4 +2\/2$/m);
   });
 });
 
