@@ -268,7 +268,7 @@ describe("an agent that is killed", () => {
     const steps = await live();
     const whole = await left();
     const client = lab.start(lab.clientNamespace, process.execPath, "-e", ASKER, `http://${lab.host.address}:8080/`);
-    for (let dieAt = 1; dieAt <= (steps ?? 0); dieAt += LONG ? 1 : 1 + Math.floor(dieAt / 3)) {
+    for (let dieAt = 1; dieAt <= (steps ?? 0); dieAt += LONG ? 1 : 1 + Math.floor(dieAt / 2)) {
       expect(await live(dieAt), `step ${dieAt}`).toBeUndefined();
       expect(await live(), `after step ${dieAt}`).toBeGreaterThan(20);
       expect(await left(), `after step ${dieAt}`).toEqual(whole);
