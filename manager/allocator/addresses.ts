@@ -40,6 +40,7 @@ export class Addresses {
   readonly #poolCidr: string;
   /** By network id. */
   readonly #ranges = new Map<string, readonly AddressRange[]>();
+  readonly #twice: string[] = [];
 
   /** Takes what the store says is taken. */
   constructor(view: AddressView) {
@@ -55,10 +56,18 @@ export class Addresses {
         const holder = this.#book.holderOf(address);
         // A fixed address is in each of a slot's tasks: it is the one's that lives.
         if (holder === undefined || !isInUse(view, holder)) this.#book.take(address, task.id);
+        else if (isInUse(view, task.id)) {
+          this.#twice.push(`${address}: ${nameOf(view, holder)} and ${nameOf(view, task.id)}`);
+        }
       }
       if (task.address !== "") this.#pool.passOver(task.address);
       for (const addresses of task.networks) this.#passOver(view, addresses);
     }
+  }
+
+  /** What the store had given to two holders that may use it, in words: only one of them can be reached. */
+  get twice(): readonly string[] {
+    return this.#twice;
   }
 
   /** How many addresses are taken. */

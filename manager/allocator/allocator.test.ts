@@ -20,6 +20,7 @@ import { NodeStatus_State, ServiceSpecSchema, TaskSpecSchema, TaskState } from "
 import type { Change } from "../store/changes.ts";
 import { type Kind, type Objects, versionId } from "../store/kinds.ts";
 import { ViewState } from "../store/view.ts";
+import { Addresses } from "./addresses.ts";
 import { Allocator } from "./allocator.ts";
 
 type Spec = MessageInitShape<typeof ServiceSpecSchema>;
@@ -39,6 +40,11 @@ class World {
     const allocator = new Allocator({ clock: new FakeClock(), logger: silentLogger });
     for (const _ of allocator.begin(this.view));
     return allocator;
+  }
+
+  /** What a new leader would find wrong. */
+  twice(): readonly string[] {
+    return new Addresses(this.view).twice;
   }
 
   /** Another leader takes over. */
@@ -242,6 +248,20 @@ describe("addresses that are taken", () => {
     expect(next.map((task) => world.at(task).split(" ")[1])).toEqual([
       ...["10.0.1.4/29", "10.0.1.5/29", "10.0.1.6/29", "10.0.1.2/29"],
     ]);
+  });
+
+  test("an address that the store has given twice is named with both holders by a new leader", () => {
+    const world = new World();
+    world.network("front", "10.0.1.0/29");
+    for (const name of ["web", "api"]) world.service(name, ["front"], { endpoint: { mode: 1 } });
+    const [web, api] = [world.task("web", 1), world.task("api", 1)];
+    world.settle();
+    expect(world.twice()).toEqual([]);
+    world.set(api, { networks: world.view.tasks.get(web)?.networks ?? [] });
+    const [address = ""] = world.view.tasks.get(web)?.networks.flatMap(({ addresses }) => addresses) ?? [];
+    expect(world.twice()).toEqual([expect.stringMatching(`^${address}: (web.1 and api.1|api.1 and web.1)$`)]);
+    world.end(api);
+    expect(world.twice()).toEqual([]);
   });
 
   test("a removed network's addresses stay with its tasks, also in a new one of the same subnet", () => {

@@ -39,6 +39,7 @@ export class Allocator implements Loop {
 
   *begin(view: View): Iterable<string> {
     this.#addresses = new Addresses(view);
+    for (const twice of this.#addresses.twice) this.#context.logger.error({ twice }, "an address is given twice");
     for (const service of view.services.values()) this.#indexPorts(undefined, service);
     for (const task of view.tasks.values()) this.#indexTask(undefined, task);
     yield* view.services.keys();
