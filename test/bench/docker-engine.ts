@@ -35,20 +35,25 @@ export class DockerEngine implements AsyncDisposable {
   readonly #daemon: ChildProcess;
   readonly cgroupParent = `/swarm-peer-${process.pid}`;
 
-  private constructor() {
+  private constructor(networkPath: string | undefined) {
     for (const name of ["etc", "work"]) mkdirSync(join(this.#directory, name));
     // `exec` throughout, so that the daemon's process id is the child's.
     const script = `mount -t tmpfs tmpfs /run && ip link set lo up && cd "$0" &&
       mount -t overlay -o lowerdir=/etc,upperdir=etc,workdir=work overlay /etc &&
       exec dockerd --data-root "$0/data" --exec-root "$0/exec" --pidfile "$0/pid" --host "unix://$0/socket" \\
         --cgroup-parent "${this.cgroupParent}" --log-level error`;
-    const command = ["--net", "--mount", "--propagation", "private", "sh", "-euc", script, this.#directory];
-    this.#daemon = spawn("unshare", command, { stdio: "ignore" });
+    const mount = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, this.#directory];
+    const network = networkPath === undefined ? ["unshare", "--net"] : ["nsenter", `--net=${networkPath}`];
+    const [program = "", ...args] = [...network, ...mount];
+    this.#daemon = spawn(program, args, { stdio: "ignore" });
   }
 
-  /** Starts it and loads the image of `busybox sleep`. */
-  static async start(): Promise<DockerEngine> {
-    const engine = new DockerEngine();
+  /**
+   * Starts it and loads the image of `busybox sleep`. `networkPath`: the file of a network namespace that is there;
+   * default one of its own.
+   */
+  static async start(networkPath?: string): Promise<DockerEngine> {
+    const engine = new DockerEngine(networkPath);
     try {
       await until(() => engine.#answers(), 60_000);
       const config = { Cmd: ["sleep", "1d"], Env: ["PATH=/bin"] };
