@@ -44,7 +44,7 @@ beforeAll(async () => {
   for (const [index, host] of lab.hosts.entries()) {
     await host.ask({ do: "open", pool: POOL, local: host.address });
     const addresses = [`${ADDRESSES[index]}/24`, ...(index === 0 ? [`${SECOND}/24`] : [])];
-    const task = { taskId: newId<TaskId>(systemRandom), addresses };
+    const task = { taskId: newId<TaskId>(systemRandom), addresses, ipv6: [`fd00:1::1${index + 1}/64`] };
     tasks.push(task);
     containers.push(await host.serveHttp(task, `t${index + 1}`));
   }
@@ -55,10 +55,13 @@ afterAll(() => lab?.[Symbol.asyncDispose]());
 
 /** What a host is told: what is not its own lies behind the others, which are at `places`. */
 function clusterOf(own: number, places: readonly string[] = lab.hosts.map(({ address }) => address)): TestCluster {
-  const others = places.flatMap((place, index) => (index === own ? [] : [[at(ADDRESSES, index), place] as const]));
+  const others = places.flatMap((place, index) => {
+    const addresses = [at(ADDRESSES, index), `fd00:1::1${index + 1}`];
+    return index === own ? [] : addresses.map((address) => [address, place] as const);
+  });
   return {
-    networks: [{ subnet: "10.0.1.0/24" }, { subnet: "10.0.2.0/24" }],
-    hosts: others.map(([, place]) => place),
+    networks: ["10.0.1.0/24", "10.0.2.0/24", "fd00:1::/64"].map((subnet) => ({ subnet })),
+    hosts: [...new Set(others.map(([, place]) => place))],
     remote: Object.fromEntries(others),
     published: [{ protocol: "tcp", port: 8080, targets: [{ address: ADDRESSES[1], port: 80 }] }],
     served: own === 1 ? [`${ADDRESSES[1]}:80`] : [],
@@ -85,6 +88,8 @@ async function allReachAll(): Promise<void> {
       expect(await lab.inContainer(from, ...fetch(address))).toBe(`t${index + 1}`);
     }
   }
+  expect(await lab.inContainer(at(containers, 1), ...fetch("[fd00:1::11]"))).toBe("t1");
+  expect(await lab.inContainer(at(containers, 0), ...fetch("[fd00:1::13]"))).toBe("t3");
   for (const { address } of lab.hosts) expect(await lab.inClient(...fetch(address, 8080))).toBe("t2");
 }
 
@@ -102,7 +107,12 @@ async function stateOf(container: ContainerStarted): Promise<readonly string[]> 
 
 /** What a host's kernel was told by us of where addresses are. */
 async function told(host: LabHost): Promise<readonly string[]> {
-  const commands = ["ip route show table all proto 83", "ip neigh show nud permanent", "bridge fdb show dev swarm0"];
+  const commands = [
+    "ip -4 route show table all proto 83",
+    "ip -6 route show table all proto 83",
+    "ip neigh show nud permanent",
+    "bridge fdb show dev swarm0",
+  ];
   const shown = await Promise.all(commands.map((command) => host.run(...command.split(" "))));
   return shown.flatMap((text) => text.split("\n")).toSorted();
 }
