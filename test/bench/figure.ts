@@ -1,3 +1,9 @@
+/** What a suite is asked for: a peer's figures beside ours, and what takes minutes. */
+export interface BenchOptions {
+  readonly peer: boolean;
+  readonly long: boolean;
+}
+
 /** One measured figure, beside its goal and, where a peer ran or is published, the peer's. Lower is better. */
 export interface Figure {
   readonly name: string;

@@ -1,5 +1,5 @@
 /**
- * Prints every figure that the project keeps an eye on, beside its goal: `npm run bench [-- --peer] [-- --only NAME]`.
+ * Prints every figure that the project keeps an eye on, beside its goal: `npm run bench [-- --peer] [-- --long] [-- --only NAME]`.
  * A missed goal is not an error: machines differ, and a benchmark that fails by chance is soon ignored.
  */
 
@@ -10,7 +10,7 @@ import { measureAgents } from "./agents.ts";
 import { measureCluster } from "./cluster.ts";
 import { measureContainerStart } from "./container-start.ts";
 import { installDocker } from "./docker-engine.ts";
-import { type Figure, formatFigure, HEADING } from "./figure.ts";
+import { type BenchOptions, type Figure, formatFigure, HEADING } from "./figure.ts";
 import { measureNetwork } from "./network.ts";
 import { measurePki } from "./pki.ts";
 import { measureScheduler } from "./scheduler.ts";
@@ -19,7 +19,7 @@ import { measureStackDeploy } from "./stack-deploy.ts";
 import { measureStore } from "./store.ts";
 
 /** What can be measured, in the order of the table. */
-const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => Promise<readonly Figure[]>>> = {
+const SUITES: Readonly<Record<string, (options: BenchOptions) => Promise<readonly Figure[]>>> = {
   scheduler: measureScheduler,
   store: measureStore,
   pki: measurePki,
@@ -31,16 +31,19 @@ const SUITES: Readonly<Record<string, (options: { readonly peer: boolean }) => P
   stack: measureStackDeploy,
 };
 
-const USAGE = `usage: npm run bench [-- --peer] [-- --only NAME,…]
+const USAGE = `usage: npm run bench [-- --peer] [-- --long] [-- --only NAME,…]
   --peer       also measure Docker (Debian's docker.io, installed when missing), for the ratios
+  --long       also 2,500 containers on one host (cluster)
   --only NAME  one or more of ${Object.keys(SUITES).join(", ")}
 `;
 
 async function main(): Promise<number> {
-  let options: { readonly peer: boolean; readonly only: readonly string[] };
+  let options: BenchOptions & { readonly only: readonly string[] };
   try {
-    const { values } = parseArgs({ options: { peer: { type: "boolean" }, only: { type: "string", multiple: true } } });
-    options = { peer: values.peer ?? false, only: values.only?.flatMap((names) => names.split(",")) ?? [] };
+    const flag = { type: "boolean", default: false } as const;
+    const { values } = parseArgs({ options: { peer: flag, long: flag, only: { type: "string", multiple: true } } });
+    const only = values.only?.flatMap((names) => names.split(",")) ?? [];
+    options = { peer: values.peer, long: values.long, only };
   } catch (error) {
     return usage(error instanceof Error ? error.message : String(error));
   }

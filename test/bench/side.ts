@@ -23,14 +23,23 @@ export interface Side extends AsyncDisposable {
 }
 
 const SERVICE = "sleep";
-const STEPS = [
+
+/** A step of a plot: so many copies more. */
+interface Step {
+  readonly from: number;
+  readonly to: number;
+  readonly goalMs?: number;
+}
+
+const STEPS: readonly Step[] = [
   { from: 1, to: 51, goalMs: 500 },
   { from: 51, to: 101, goalMs: 500 },
   { from: 101, to: 201, goalMs: 1_000 },
-] as const;
-const COUNT = 201;
-/** Docker Swarm takes 19 s for its longest step on an idle machine. */
-const TIMEOUT_MS = 180_000;
+];
+/** As many containers as a host should hold. */
+const MANY: readonly Step[] = [{ from: 1, to: 2_500 }];
+/** Docker Swarm takes 19 s for its longest step on an idle machine; 2,500 containers take minutes on a busy one. */
+const TIMEOUT_MS = 600_000;
 const LIST_ROUNDS = 30;
 const RSS_GOALS_MB: Readonly<Record<string, { readonly idle: number; readonly busy?: number }>> = {
   manager: { idle: 70 },
@@ -38,7 +47,17 @@ const RSS_GOALS_MB: Readonly<Record<string, { readonly idle: number; readonly bu
 };
 
 /** Starts a side, scales 1→51→101→201, reads time and memory on the way, removes the service, ends the side. */
-export async function measureSide(start: () => Promise<Side>): Promise<Figure[]> {
+export function measureSide(start: () => Promise<Side>): Promise<Figure[]> {
+  return play(start, STEPS);
+}
+
+/** The same with 1→2,500. */
+export async function measureMany(start: () => Promise<Side>): Promise<Figure[]> {
+  return (await play(start, MANY)).filter(({ name }) => !name.includes(" idle, "));
+}
+
+async function play(start: () => Promise<Side>, steps: readonly Step[]): Promise<Figure[]> {
+  const count = steps.at(-1)?.to ?? 1;
   const group = `swarm-bench-${process.pid}`;
   await using cleanup = new AsyncDisposableStack();
   // When the side is gone: a group can be removed once its processes have ended.
@@ -51,9 +70,9 @@ export async function measureSide(start: () => Promise<Side>): Promise<Figure[]>
   const containers = new MemoryGroup(side.cgroupParent);
   const readings = () => ({ programs: programs.kib(), containers: containers.kib() });
   const before = readings();
-  for (const step of STEPS) figures.push(await scale(side, step));
+  for (const step of steps) figures.push(await scale(side, step));
   const after = readings();
-  const perContainer = (part: "programs" | "containers") => (after[part] - before[part]) / (COUNT - 1);
+  const perContainer = (part: "programs" | "containers") => (after[part] - before[part]) / (count - 1);
   const ownKib = mean(containers.processes(), privateKib);
   const [inside, outside] = [perContainer("containers") - ownKib, perContainer("programs")];
   figures.push(
@@ -62,9 +81,9 @@ export async function measureSide(start: () => Promise<Side>): Promise<Figure[]>
     { name: "  of it in the programs', supervisors included", value: outside, unit: "KiB" },
     { name: "supervisor per container, RSS", value: mean(side.supervisors(), residentMb) * 1024, unit: "KiB" },
     { name: "supervisor per container, private", value: mean(side.supervisors(), privateKib), unit: "KiB", goal: 100 },
-    ...programFigures(side, `with ${COUNT} containers`),
+    ...programFigures(side, `with ${count} containers`),
     await listing(side),
-    await remove(side),
+    await remove(side, count),
   );
   return figures;
 }
@@ -75,12 +94,17 @@ async function create(side: Side): Promise<void> {
   await until(async () => (await side.replicas(SERVICE)) === "1/1", TIMEOUT_MS);
 }
 
-async function scale(side: Side, { from, to, goalMs }: (typeof STEPS)[number]): Promise<Figure> {
+async function scale(side: Side, { from, to, goalMs }: Step): Promise<Figure> {
   const value = await timed(async () => {
     await side.run("service", "scale", "-d", `${SERVICE}=${to}`);
     await until(async () => (await side.replicas(SERVICE)) === `${to}/${to}`, TIMEOUT_MS);
   });
-  return { name: `scale ${from}→${to} until service ls shows it`, value, unit: "ms", goal: goalMs };
+  return {
+    name: `scale ${from}→${to} until service ls shows it`,
+    value,
+    unit: "ms",
+    ...(goalMs !== undefined && { goal: goalMs }),
+  };
 }
 
 async function listing(side: Side): Promise<Figure> {
@@ -89,12 +113,12 @@ async function listing(side: Side): Promise<Figure> {
   return { name: "service ls, whole process, p50", value: percentiles(values).p50, unit: "ms", goal: 120 };
 }
 
-async function remove(side: Side): Promise<Figure> {
+async function remove(side: Side, count: number): Promise<Figure> {
   const value = await timed(async () => {
     await side.run("service", "rm", SERVICE);
     await until(async () => (await side.containers()) === 0, TIMEOUT_MS);
   });
-  return { name: `service rm of ${COUNT} until no container is left`, value, unit: "ms" };
+  return { name: `service rm of ${count} until no container is left`, value, unit: "ms" };
 }
 
 /** Each program's resident memory, and that of all together, which a peer with fewer programs compares with. */
@@ -102,7 +126,8 @@ function programFigures(side: Side, when: "idle" | `with ${number} containers`):
   const programs = Object.entries(side.programs()).map(([name, pids]) => ({ name, value: sum(pids, residentMb) }));
   const all = { name: "all programs", value: sum(programs, ({ value }) => value) };
   return [...programs, all].map(({ name, value }) => {
-    const goal = RSS_GOALS_MB[name]?.[when === "idle" ? "idle" : "busy"];
+    const { idle, busy } = RSS_GOALS_MB[name] ?? {};
+    const goal = when === "idle" ? idle : when === "with 201 containers" ? busy : undefined;
     return { name: `${name} ${when}, RSS`, value, unit: "MB", ...(goal !== undefined && { goal }) };
   });
 }
