@@ -102,19 +102,22 @@ export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
   });
 }
 
-/** What a routing rule does with the packets that bear a mark, or with those that do not. */
+/** What a routing rule does with the packets that bear a mark, or, `unless`, with those that do not. */
 export type RuleSpec = { readonly priority: number } & (
   | { readonly mark: number; readonly table: number }
-  | { readonly unlessMark: number; readonly mask: number; readonly goTo: number }
+  | { readonly mark: number; readonly mask: number; readonly unless: boolean; readonly goTo: number }
   | { readonly nothing: true }
 );
 
-/** A routing rule of ours, as a dump tells it. */
+/** A routing rule of ours, as a dump tells it; 0 stands for what it does not have. */
 export interface Rule {
   readonly family: Family;
   readonly priority: number;
   readonly mark: number;
+  readonly mask: number;
+  readonly unless: boolean;
   readonly table: number;
+  readonly goTo: number;
 }
 
 /** RTM_NEWRULE; EEXIST when there is one like it. */
@@ -143,6 +146,9 @@ export function decodeRules(messages: readonly NetlinkMessage[]): Rule[] {
       family,
       priority: readU32(attributes.get(FRA.PRIORITY)),
       mark: readU32(attributes.get(FRA.FWMARK)),
+      mask: readU32(attributes.get(FRA.FWMASK)),
+      unless: (viewOf(payload).getUint32(8, true) & FIB_RULE_INVERT) !== 0,
+      goTo: readU32(attributes.get(FRA.GOTO)),
       table: readU32(attributes.get(FRA.TABLE)) || (payload[4] ?? 0),
     };
   });
@@ -255,8 +261,8 @@ function ruleMessage(type: number, flags: number, family: Family, rule: RuleSpec
     attributes.push(u32(FRA.FWMARK, rule.mark), u32(FRA.FWMASK, 0xffffffff), u32(FRA.TABLE, rule.table));
   } else if ("goTo" in rule) {
     header[7] = FR_ACT.GOTO;
-    viewOf(header).setUint32(8, FIB_RULE_INVERT, true);
-    attributes.push(u32(FRA.FWMARK, rule.unlessMark), u32(FRA.FWMASK, rule.mask), u32(FRA.GOTO, rule.goTo));
+    if (rule.unless) viewOf(header).setUint32(8, FIB_RULE_INVERT, true);
+    attributes.push(u32(FRA.FWMARK, rule.mark), u32(FRA.FWMASK, rule.mask), u32(FRA.GOTO, rule.goTo));
   } else {
     header[7] = FR_ACT.NOP;
   }
