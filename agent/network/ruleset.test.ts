@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { rootTest } from "../../test/privileges.ts";
-import { parseIpv4, parsePrefix } from "./address.ts";
+import { parseIp, parseIpv4, parsePrefix } from "./address.ts";
 import { type PublishedPort, type RulesetState, ruleset, rulesetChange, rulesetRemoval, settled } from "./ruleset.ts";
 
 /** util-linux's: runs a command in a namespace that ends with it. */
@@ -113,9 +113,10 @@ describe("the nftables table", () => {
       type filter hook prerouting priority mangle; policy accept;
       iifgroup 7 goto from_task
       iifname "swarm0" goto from_host
-      udp dport 4789 @th,96,24 99 fib daddr type local ip saddr != @peers drop
+      udp dport 4789 @th,96,24 99 ip saddr != @peers fib daddr type local drop
       }
       chain from_task {
+      ct mark 0 ct state established,related accept
       ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
       ct state established,related accept
       ip daddr 127.0.0.11 meta l4proto { tcp, udp } th dport 53 accept
@@ -128,6 +129,7 @@ describe("the nftables table", () => {
       ip daddr 169.254.0.0/16 drop
       }
       chain from_host {
+      ct mark 0 ct state established,related accept
       ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
       ct state established,related accept
       ct mark set ether saddr map @hosts
@@ -192,6 +194,24 @@ describe("the nftables table", () => {
     expect(rulesetChange(after, settled(after, state(web(8080, 1, 4, 5, 6))))).toMatchInlineSnapshot(`
       "delete element ip swarm tcp-8080 { 2 }
       add element ip swarm tcp-8080 { 2 : 10.224.0.6 . 80 }
+      "
+    `);
+  });
+
+  test("keeps them so in each family's table, whatever leaves the other", () => {
+    const [one, other] = ["fd00::1", "fd00::2"].map((text) => ({ address: parseIp(text) ?? 0, port: 80 }));
+    const ports = (...targets: PublishedPort["targets"]) => ({
+      ...state({ protocol: "tcp", port: 8080, targets }),
+      ipv6: "on" as const,
+    });
+    const [a, b, c] = web(8080, 1, 2, 3).targets;
+    if (!one || !other || !a || !b || !c) throw new Error("not read");
+    const before = settled(ports(), ports(a, b, c, one, other));
+    expect(rulesetChange(before, settled(before, ports(a, b, c, other)))).toMatchInlineSnapshot(`
+      "delete element ip6 swarm tcp-8080 { 0, 1 }
+      add element ip6 swarm tcp-8080 { 0 : fd00::2 . 80 }
+      flush chain ip6 swarm tcp-8080
+      add rule ip6 swarm tcp-8080 meta l4proto tcp dnat ip6 to numgen inc mod 1 map @tcp-8080
       "
     `);
   });

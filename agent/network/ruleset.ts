@@ -1,7 +1,8 @@
 /**
  * The host's nftables rules as text for `nft -f -`, computed from the whole wanted state. Ours is one table, and a
- * second of the same name for IPv6 where networks have it; nothing else of the host's rules is read or touched. Each published port and each virtual address has a chain of its own,
- * found through a map, so a packet's cost does not grow with their number; its targets are elements of one more map.
+ * second of the same name for IPv6 where networks have it; nothing else of the host's rules is read or touched. Each
+ * published port and each virtual address has a chain of its own, found through a map, so a packet's cost does not grow
+ * with their number; its targets are elements of one more map.
  */
 import {
   type Family,
@@ -193,7 +194,12 @@ export function settled(previous: RulesetState, next: RulesetState): RulesetStat
     return to.map((each): T => {
       const old = before.get(name(each));
       if (old === undefined || each.affinity === "client-ip") return each;
-      return { ...each, targets: inPlace<Target | Ip>(old.targets, each.targets) };
+      // By family, as the tables have them.
+      const targets = ([4, 6] as const).flatMap((family) => {
+        const isOf = (target: Target | Ip) => familyOf(typeof target === "object" ? target.address : target) === family;
+        return inPlace<Target | Ip>(old.targets.filter(isOf), each.targets.filter(isOf));
+      });
+      return { ...each, targets };
     });
   };
   return {
@@ -371,6 +377,9 @@ function translation({ device, group, pool }: RulesetState, family: Family): rea
   ];
 }
 
+/** Most packets are of a connection that was judged before, and neither came in nor go back by another host than its own. */
+const QUICK = ["ct mark 0 ct state established,related accept"];
+
 /** What may come in at all: judged before any translation, by where it really comes from and really wants to go. */
 function guards(state: RulesetState, family: Family): readonly string[] {
   const { device, group, vxlan } = state;
@@ -381,18 +390,20 @@ function guards(state: RulesetState, family: Family): readonly string[] {
     `iifname "${device}" goto from_host`,
     // Only hosts of the cluster may send packets of ours (CVE-2023-28840). `@th,96,24`: the VXLAN network's number.
     ...(family === 4
-      ? [`udp dport ${vxlan.port} @th,96,24 ${vxlan.id} fib daddr type local ip saddr != @peers drop`]
+      ? [`udp dport ${vxlan.port} @th,96,24 ${vxlan.id} ip saddr != @peers fib daddr type local drop`]
       : []),
     "}",
     "chain from_task {",
     // The reverse path filter that the kernel has for IPv4 only: nobody speaks in another's name.
     ...(family === 6 ? ["fib saddr . iif oif missing drop"] : []),
+    ...QUICK,
     // Answers to what came in by another host go back by it.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
     ...ownPlaces(state, family),
     "}",
     "chain from_host {",
+    ...QUICK,
     // Answers to what came in by another host and was passed on from here.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
