@@ -5,7 +5,8 @@ import { describe, expect, test } from "vitest";
 import { silentLogger } from "../../common/base/logger.ts";
 import { eventually } from "../../test/eventually.ts";
 import { parseIpv4 } from "./address.ts";
-import { assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
+import { assertPortFree } from "./loopback-port.ts";
+import { LoopbackProxy } from "./loopback-proxy.ts";
 import type { Target } from "./ruleset.ts";
 
 const LOCAL = parseIpv4("127.0.0.1") ?? 0;

@@ -4,14 +4,12 @@
  * Listening has a second use: nobody on the host can take the port on all addresses while we hold it.
  */
 
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { errnoOf, SwarmError } from "../../common/base/error.ts";
-import { printHostPort } from "../../common/base/host-port.ts";
+import { SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { formatIp } from "./address.ts";
-import type { Protocol, Target } from "./ruleset.ts";
+import { closeServer, type HostPort, isTaken, isWithoutIpv6, LOOPBACKS, listen, portTaken } from "./loopback-port.ts";
+import type { Target } from "./ruleset.ts";
 
 /** Each connection costs two sockets of the agent; more than this on one port are closed at once. */
 const CONNECTIONS_PER_PORT_MAX = 1024;
@@ -20,16 +18,6 @@ const CONNECT_TIMEOUT_MS = 3_000;
 /** A client waits for at most so many silent targets. */
 const TARGETS_TRIED_MAX = 3;
 const KEEPALIVE_MS = 30_000;
-
-const LOOPBACKS = ["127.0.0.1", "::1"];
-
-/** A port of this host. */
-export interface HostPort {
-  readonly protocol: Protocol;
-  readonly port: number;
-  /** The one address of it that is meant. Default: all. */
-  readonly address?: string;
-}
 
 /** A port that is listened on, and where its connections go. */
 interface Listening {
@@ -146,76 +134,6 @@ export class LoopbackProxy implements AsyncDisposable {
   }
 }
 
-/**
- * Whether nobody on the host listens on the port, on whatever address it is meant for: a translated port would be taken away
- * from them unseen. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
- */
-export async function assertPortFree(wanted: HostPort): Promise<void> {
-  const { protocol, port, address = "0.0.0.0" } = wanted;
-  if (protocol === "sctp") return;
-  const failure = protocol === "tcp" ? await probeTcp(address, port) : await probeUdp(address, port);
-  if (failure !== undefined && isTaken(failure)) throw portTaken(wanted);
-  if (failure !== undefined) throw SwarmError.wrap(nameOf(wanted), failure);
-}
-
-/** Throws `failed_precondition` when the port is for an address that this host does not have (now). */
-export async function assertOwnAddress(wanted: HostPort): Promise<void> {
-  if (wanted.address === undefined) return;
-  const failure = await probeUdp(wanted.address, 0);
-  if (errnoOf(failure) !== "EADDRNOTAVAIL") return;
-  throw new SwarmError("failed_precondition", `${nameOf(wanted)}: this node does not have the address`);
-}
-
-function portTaken(wanted: HostPort): SwarmError {
-  return new SwarmError("already_exists", `${nameOf(wanted)}: already in use on this node`);
-}
-
-function nameOf({ protocol, port, address }: HostPort): string {
-  return `published port ${address === undefined ? port : printHostPort({ host: address, port })}/${protocol}`;
-}
-
-async function probeTcp(address: string, port: number): Promise<unknown> {
-  const server = createServer();
-  const failure = await listen(server, address, port);
-  if (failure === undefined) await closeServer(server);
-  return failure;
-}
-
-async function probeUdp(address: string, port: number): Promise<unknown> {
-  const socket = createSocket("udp4");
-  const bound = once(socket, "listening").then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  socket.bind({ address, port, exclusive: true });
-  const failure = await bound;
-  if (failure === undefined) {
-    const closed = once(socket, "close");
-    socket.close();
-    await closed;
-  }
-  return failure;
-}
-
-/** Listens and tells of the failure as a value, for it is expected. */
-async function listen(server: Server, host: string, port: number): Promise<unknown> {
-  const listening = once(server, "listening").then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  server.listen({ host, port, exclusive: true });
-  const failure = await listening;
-  // A later error (accept ran out of descriptors) must not end the agent; the client sees its connection refused.
-  server.on("error", () => {});
-  return failure;
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-  });
-}
-
 /** Passes bytes both ways; the end of one direction is passed on while the other goes on (half-close). */
 function join(one: Socket, other: Socket): void {
   closeAfter(one, other);
@@ -229,12 +147,4 @@ function closeAfter(one: Socket, other: Socket): void {
   one.once("close", (broken: boolean) => {
     if (broken || !one.readableEnded || !one.writableFinished) other.resetAndDestroy();
   });
-}
-
-function isTaken(failure: unknown): boolean {
-  return errnoOf(failure) === "EADDRINUSE";
-}
-
-function isWithoutIpv6(failure: unknown): boolean {
-  return ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes(errnoOf(failure) ?? "");
 }

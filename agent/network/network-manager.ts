@@ -185,7 +185,7 @@ export class NetworkManager implements AsyncDisposable {
     assert(Buffer.byteLength(this.#options.device) <= 15, "a link's name has at most 15 bytes");
     const record = options.record === undefined ? undefined : new RuleRecord(options.record);
     this.#table = new RuleTable(world.rules, world.netlink, record);
-    this.#publisher = new PortPublisher(this.#table, world.netlink, this.#logger);
+    this.#publisher = new PortPublisher(this.#table, world);
     this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
     this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
     this.#indexes = new LinkIndexes(world.netlink, this.#group);

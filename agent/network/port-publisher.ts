@@ -1,8 +1,11 @@
+import type { Clock } from "../../common/base/clock.ts";
 import { assert, SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { contains, familyOf, formatIp, type Ip } from "./address.ts";
 import { forgetConnections, UDP } from "./conntrack.ts";
-import { assertOwnAddress, assertPortFree, LoopbackProxy } from "./loopback-proxy.ts";
+import { assertOwnAddress, assertPortFree } from "./loopback-port.ts";
+import { LoopbackProxy } from "./loopback-proxy.ts";
+import { LoopbackRelay } from "./loopback-relay.ts";
 import type { Netlink } from "./netlink.ts";
 import type { RuleTable } from "./rule-table.ts";
 import type { Protocol, PublishedPort, RulesetState, Target } from "./ruleset.ts";
@@ -19,20 +22,27 @@ export interface PublishProblem {
 const LOOPBACK = { address: 0x7f000000, length: 8 };
 const LOOPBACK_IPV6 = 1n;
 
+/** What it is done with. */
+interface PublisherWorld {
+  readonly netlink: Netlink;
+  readonly logger: Logger;
+  readonly clock: Clock;
+}
+
 /** Brings the published ports from what they are to what they should be: listeners, rules, tracked connections. */
 export class PortPublisher implements AsyncDisposable {
   readonly #table: RuleTable;
   readonly #netlink: Netlink;
   readonly #logger: Logger;
-  readonly #proxy: LoopbackProxy;
+  readonly #proxies: { readonly tcp: LoopbackProxy; readonly udp: LoopbackRelay };
   /** What is published now, by key; taken ports are not in it. */
   #published: ReadonlyMap<string, PublishedPort> = new Map();
 
-  constructor(table: RuleTable, netlink: Netlink, logger: Logger) {
+  constructor(table: RuleTable, { netlink, logger, clock }: PublisherWorld) {
     this.#table = table;
     this.#netlink = netlink;
     this.#logger = logger;
-    this.#proxy = new LoopbackProxy(logger);
+    this.#proxies = { tcp: new LoopbackProxy(logger), udp: new LoopbackRelay(clock) };
   }
 
   /**
@@ -64,7 +74,7 @@ export class PortPublisher implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#proxy[Symbol.asyncDispose]();
+    for (const proxy of Object.values(this.#proxies)) await proxy[Symbol.asyncDispose]();
   }
 
   /** Sees to it that the port is nobody else's, and listens on loopback where it should. */
@@ -73,8 +83,9 @@ export class PortPublisher implements AsyncDisposable {
       const { protocol, hostIp } = port;
       const bound = { protocol, port: port.port, ...(hostIp !== undefined && { address: formatIp(hostIp) }) };
       await assertOwnAddress(bound);
-      if (!this.#published.has(keyOf(port)) && !this.#proxy.open.has(keyOf(port))) await assertPortFree(bound);
-      if (isProxied(port)) await this.#proxy.listen({ ...bound, key: keyOf(port), targets: reachable(port.targets) });
+      const proxy = protocol === "sctp" ? undefined : this.#proxies[protocol];
+      if (!this.#published.has(keyOf(port)) && !proxy?.open.has(keyOf(port))) await assertPortFree(bound);
+      if (isProxied(port)) await proxy?.listen({ ...bound, key: keyOf(port), targets: reachable(port.targets) });
       return undefined;
     } catch (reason) {
       if (!(reason instanceof SwarmError)) throw reason;
@@ -85,7 +96,9 @@ export class PortPublisher implements AsyncDisposable {
 
   async #release(published: readonly PublishedPort[]): Promise<void> {
     const kept = new Set(published.filter((port) => isProxied(port) && port.targets.length > 0).map(keyOf));
-    for (const key of this.#proxy.open) if (!kept.has(key)) await this.#proxy.close(key);
+    for (const proxy of Object.values(this.#proxies)) {
+      for (const key of proxy.open) if (!kept.has(key)) await proxy.close(key);
+    }
   }
 
   /**
@@ -126,7 +139,7 @@ function keyOf(port: PublishedPort): string {
 
 /** Loopback is served where the port is meant for all addresses or for loopback itself. */
 function isProxied(port: PublishedPort): boolean {
-  return port.protocol === "tcp" && (port.hostIp === undefined || isLoopback(port.hostIp));
+  return port.protocol !== "sctp" && (port.hostIp === undefined || isLoopback(port.hostIp));
 }
 
 function isLoopback(address: Ip | undefined): boolean {

@@ -277,9 +277,9 @@ describe("each bad field is named", () => {
       'ports[0].host_ip: invalid host ip "web": not an IP address',
     ],
     [
-      "udp on IPv6's loopback",
-      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 1, hostIp: "::1" }] } },
-      "ports[0].host_ip: only tcp can be published on ::1",
+      "sctp on IPv6's loopback",
+      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 2, hostIp: "::1" }] } },
+      "ports[0].host_ip: sctp cannot be published on ::1",
     ],
     [
       "a zone in a host address",
@@ -287,9 +287,9 @@ describe("each bad field is named", () => {
       'ports[0].host_ip: invalid host ip "fe80::1%eth0": not an IP address',
     ],
     [
-      "udp on loopback",
-      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 1, hostIp: "127.0.0.1" }] } },
-      "ports[0].host_ip: only tcp can be published on 127.0.0.1",
+      "sctp on loopback",
+      { endpoint: { ports: [{ targetPort: 53, publishedPort: 53, protocol: 2, hostIp: "127.0.0.1" }] } },
+      "ports[0].host_ip: sctp cannot be published on 127.0.0.1",
     ],
     [
       "health",

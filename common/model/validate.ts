@@ -197,8 +197,8 @@ function checkPort(port: PortConfig, field: string, problems: Problems): void {
   if (address !== "" && parseIpAddress(address) === undefined) {
     problems.add(`${field}.host_ip`, `invalid host ip ${quoted(address)}: not an IP address`);
   }
-  // The kernel translates no loopback address; a process passes bytes on there, which it can for streams only.
-  if ((address.startsWith("127.") || address === "::1") && port.protocol !== PortConfig_Protocol.TCP) {
-    problems.add(`${field}.host_ip`, `only tcp can be published on ${address}`);
+  // The kernel translates no loopback address; a process passes bytes on there; Node has no SCTP.
+  if ((address.startsWith("127.") || address === "::1") && port.protocol === PortConfig_Protocol.SCTP) {
+    problems.add(`${field}.host_ip`, `sctp cannot be published on ${address}`);
   }
 }
