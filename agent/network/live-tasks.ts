@@ -19,13 +19,17 @@ export class LiveTasks {
       if (holder === taskId) continue;
       throw new SwarmError("failed_precondition", `address ${formatIp(address)}: task ${holder} of this node has it`);
     }
-    this.adopt(taskId, interfaces);
+    this.adopt(taskId, interfaces, true);
   }
 
-  /** Takes a task that runs already: what it has cannot be refused to it. */
-  adopt(taskId: TaskId, interfaces: readonly InterfaceSpec[]): void {
+  /**
+   * Takes a task of an earlier run. One without a link may have ended long ago: its addresses are anybody's, as fixed ones
+   * of a service are its next task's.
+   */
+  adopt(taskId: TaskId, interfaces: readonly InterfaceSpec[], hasLink: boolean): void {
     this.delete(taskId);
     this.#interfaces.set(taskId, interfaces);
+    if (!hasLink) return;
     for (const address of interfaces.flatMap(addressesOf)) {
       if (!this.#holders.has(address)) this.#holders.set(address, taskId);
     }

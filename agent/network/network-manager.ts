@@ -30,6 +30,7 @@ import {
   type FabricState,
   fabricMac,
   fabricNumber,
+  listLinks,
   removeLink,
 } from "./fabric.ts";
 import { Forwarder } from "./forwarder.ts";
@@ -329,8 +330,10 @@ export class NetworkManager implements AsyncDisposable {
 
   /** Takes up live tasks of an earlier run, and deletes the links of all others but those attached since; says which. */
   async adopt(tasks: Iterable<AttachedTask>, signal: AbortSignal): Promise<readonly string[]> {
+    const present = new Set((await listLinks(this.#world.netlink, signal)).map(({ name }) => name));
     for (const { taskId, attachment } of tasks) {
-      if (attachment.kind === "routed" && !this.#live.has(taskId)) this.#live.adopt(taskId, attachment.interfaces);
+      if (attachment.kind !== "routed" || this.#live.has(taskId)) continue;
+      this.#live.adopt(taskId, attachment.interfaces, present.has(vethName(taskId)));
     }
     const live = this.#live.links();
     const options = { group: this.#group, live: (name: string) => live.has(name) };

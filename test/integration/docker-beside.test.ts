@@ -1,5 +1,5 @@
 /**
- * Goal: Docker and an agent publish ports side by side on one host, and neither's restart takes the other's away. Method,
+ * Goal: Docker and an agent publish ports side by side on one host, and neither takes the other's rules away. Method,
  * with `--long` only: Debian's dockerd in the network namespace of a host with a real NetworkManager. Docker's FORWARD
  * policy is in our way, and what `network check` says of it helps.
  */
@@ -25,12 +25,14 @@ beforeAll(async () => {
   if (!wanted) return;
   installDocker();
   lab = await Lab.open();
+  // Docker drops what is forwarded where it was the one that turned forwarding on.
+  await lab.inHost("busybox", "sysctl", "-qw", "net.ipv4.ip_forward=0");
+  docker = await DockerEngine.start(`/run/netns/${lab.hostNamespace}`);
   await lab.ask({ do: "open", pool: "10.224.0.0/12" });
   task = await lab.host.serveHttp({ taskId: newId<TaskId>(systemRandom), addresses: [`${OURS.address}/12`] }, "ours");
   const targets = [{ address: OURS.address, port: 80 }];
   await lab.ask({ do: "publish", ports: [{ protocol: "tcp", port: OURS.port, targets }] });
   await lab.ask({ do: "run" });
-  docker = await startDocker();
   const serve = ["sh", "-c", "echo theirs >/index.html; exec httpd -f -p 80 -h /"];
   await docker.docker("run", "-d", "--name", "theirs", "-p", `${THEIRS.port}:80`, IMAGE, ...serve);
 }, 240_000);
@@ -38,10 +40,6 @@ afterAll(async () => {
   await docker?.[Symbol.asyncDispose]();
   await lab?.[Symbol.asyncDispose]();
 }, 60_000);
-
-function startDocker(): Promise<DockerEngine> {
-  return DockerEngine.start(`/run/netns/${lab.hostNamespace}`);
-}
 
 function fetch(port: number): readonly string[] {
   return ["timeout", "2", "busybox", "wget", "-qO-", `http://${HOST_ADDRESS}:${port}/`];

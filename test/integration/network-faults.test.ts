@@ -65,21 +65,31 @@ async function statusOf(node: string): Promise<string> {
   return (await cluster.swarmctl("node", "ls", "--filter", `name=${node}`, "--format", "{{.Status}}")).trim();
 }
 
-rootTest("a link deleted under a running task is back, and the task runs on", async () => {
-  const before = await allContainers();
-  const host = cluster.host("node-1");
-  /** "27: v3f9k2abcde0@if1000: …" */
-  const links = async (): Promise<readonly string[]> =>
-    (await on(host, "ip -o link show type veth")).match(/^\d+: v[a-z0-9]{11}(?=@)/gm) ?? [];
-  const old = await links();
-  for (const link of old) await on(host, `ip link delete ${link.split(" ")[1]}`);
-  await eventually(allGreen, MENDED);
-  const names = (list: readonly string[]) => list.map((link) => link.split(" ")[1]).toSorted();
-  const made = await links();
-  expect(names(made)).toEqual(names(old));
-  expect(made.filter((link) => old.includes(link))).toEqual([]);
-  expect(await allContainers()).toEqual(before);
-});
+rootTest(
+  "links deleted under running tasks are back, and the tasks run on, also where the agent was away",
+  async () => {
+    const before = await allContainers();
+    const [host, away] = [cluster.host("node-1"), cluster.host("node-2")];
+    const old = await linksOf(host);
+    await cluster.end(cluster.agent("node-2"), "SIGKILL");
+    for (const each of [host, away]) {
+      for (const link of await linksOf(each)) await on(each, `ip link delete ${link.split(" ")[1]}`);
+    }
+    cluster.startAgent(away);
+    await cluster.nodesReady(3);
+    await eventually(allGreen, MENDED);
+    const names = (list: readonly string[]) => list.map((link) => link.split(" ")[1]).toSorted();
+    const made = await linksOf(host);
+    expect(names(made)).toEqual(names(old));
+    expect(made.filter((link) => old.includes(link))).toEqual([]);
+    expect(await allContainers()).toEqual(before);
+  },
+);
+
+/** "27: v3f9k2abcde0" for each link of a task. */
+async function linksOf(host: Host): Promise<readonly string[]> {
+  return (await on(host, "ip -o link show type veth")).match(/^\d+: v[a-z0-9]{11}(?=@)/gm) ?? [];
+}
 
 rootTest("a host's filter that is in the way is told of, and how to take it away", async () => {
   const host = cluster.host("node-2");
