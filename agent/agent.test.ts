@@ -72,6 +72,7 @@ class ScriptedManager {
       },
       reportVolumes: async () => ({}),
       reportCertificate: async () => ({}),
+      reportWireguardKey: async () => ({}),
       async updateTaskStatus({ updates }) {
         for (const { status } of updates) manager.statuses.push(TaskState[status?.state ?? TaskState.NEW] ?? "");
         return {};

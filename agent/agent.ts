@@ -97,6 +97,7 @@ export class Agent {
     scope.spawn("statuses", (inner) => parts.reporter.deliver(session, inner));
     scope.spawn("volumes", (inner) => this.#volumes(session, inner));
     scope.spawn("certificate", (inner) => this.#certificates(session, inner));
+    scope.spawn("wireguard key", (inner) => this.#keys(session, inner));
     scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
     scope.spawn("streams", (inner) => parts.streams.serve(session, inner));
     await scope.join();
@@ -136,6 +137,13 @@ export class Agent {
       }
       await clock.sleep(backoff.nextDelayMs(), signal);
     }
+  }
+
+  async #keys({ nodeId, sessionId, dispatcher }: Session, signal: AbortSignal): Promise<void> {
+    const tell = async (key: Uint8Array, inner: AbortSignal) => {
+      await dispatcher.reportWireguardKey({ nodeId, sessionId, key }, { signal: inner });
+    };
+    await this.#options.executor.replaceKeys?.(tell, signal);
   }
 
   /** Follows the assignments; a broken chain means asking again, a stale leader means another manager. */

@@ -8,6 +8,7 @@ import { firstSource } from "../common/registry/source.ts";
 import { PullPolicy } from "../proto/gen/swarm/v1/types_pb.js";
 import { recordContents, writeContents } from "./container-contents.ts";
 import { containerDevices } from "./container-devices.ts";
+import { checkEncryption } from "./container-network.ts";
 import { type ContainerRecord, writeContainerRecord } from "./container-record.ts";
 import { compiledSeccomp } from "./container-seccomp.ts";
 import { type ContainerSettings, containerSettings, type LifeSettings, lifeSettings } from "./container-settings.ts";
@@ -96,12 +97,14 @@ async function ensureImage(settings: ContainerSettings, node: NodeRuntime, signa
 }
 
 async function attach(
-  { task }: AssignedTask,
+  assigned: AssignedTask,
   settings: ContainerSettings,
   node: NodeRuntime,
   signal: AbortSignal,
 ): Promise<NetworkPlan> {
   const network = await node.network(signal);
+  checkEncryption(assigned, network.encryptionProblem);
+  const { task } = assigned;
   const { hostname, spec } = settings;
   const dns = spec.dns && { dns: spec.dns };
   const names = { hostname, extraHosts: spec.hosts, resolver: task.networks.length > 0, ...dns };

@@ -2,7 +2,7 @@
  * Runs tasks as containers of this host: composes image/, runtime/, cgroup/ and network/ into the agent's Executor. It
  * knows nothing of sessions and managers.
  */
-import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { create } from "@bufbuild/protobuf";
 import type { Clock } from "../common/base/clock.ts";
@@ -37,18 +37,14 @@ import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
 import { contains, formatIp, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
 import { vethGroup } from "./network/attach.ts";
+import { type Underlay, VXLAN_PORT_DEFAULT } from "./network/fabric.ts";
 import { readHostRoutes } from "./network/host-routes.ts";
 import { hostWarnings } from "./network/host-warnings.ts";
-import {
-  type AttachedTask,
-  type NetworkDependencies,
-  NetworkManager,
-  type Underlay,
-  VXLAN_PORT_DEFAULT,
-} from "./network/network-manager.ts";
+import { type AttachedTask, type NetworkDependencies, NetworkManager } from "./network/network-manager.ts";
 import { NftRuleLoader } from "./network/rule-loader.ts";
 import type { Protocol } from "./network/ruleset.ts";
 import { systemSysctls } from "./network/sysctl.ts";
+import { hasWireguard } from "./network/tunnel.ts";
 import { probeFrom, probesOf } from "./network-probe.ts";
 import { clusterNetwork } from "./network-view.ts";
 import { type AgentDirectories, containerDirectory, type NodeRuntime } from "./node-runtime.ts";
@@ -57,6 +53,7 @@ import type { HostPath } from "./runtime/op.ts";
 import { Runner } from "./runtime/runner.ts";
 import { readTaskUsage } from "./task-usage.ts";
 import { Volumes } from "./volumes.ts";
+import { WireguardKeys } from "./wireguard-keys.ts";
 
 /** Containers made at a time, for each processor: the work is the kernel's, and part of it is waiting for its locks. */
 const STARTS_PER_CPU = 2;
@@ -84,6 +81,8 @@ export interface ContainerExecutorOptions {
   readonly networkDevice: string;
   /** Whether tasks may speak to link-local addresses, such as a cloud's metadata server. Default false. */
   readonly linkLocal?: boolean;
+  /** How long a key for encrypted networks is used, in ms; 0: for ever. */
+  readonly wireguardKeyLifetimeMs: number;
 }
 
 export class ContainerExecutor implements Executor, AsyncDisposable {
@@ -96,6 +95,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   readonly #controllers = new Map<TaskId, ContainerController>();
   readonly #networkReady = Promise.withResolvers<NetworkManager>();
   #network: NetworkManager | undefined;
+  /** Undefined where the kernel has no WireGuard. */
+  #keys: WireguardKeys | undefined;
   #settings: NetworkSettings | undefined;
   #resolver: DnsServer | undefined;
   #names: ServiceNames | undefined;
@@ -160,10 +161,12 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
           overlay: String(facts.overlay),
           seccomp: String(facts.seccomp),
           apparmor: String(facts.apparmor),
+          wireguard: String(this.#keys !== undefined),
           ...(await this.#networkFact()),
         },
       },
       routes: await this.#routes(),
+      ...(this.#keys && { wireguardKey: this.#keys.told }),
     });
   }
 
@@ -182,6 +185,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   }
 
   async configure(settings: NetworkSettings, signal: AbortSignal): Promise<void> {
+    // The session began with the description, and the key in it.
+    if (this.#keys?.settle()) await this.#network?.setKey(this.#keys.inUse, signal);
     const before = this.#settings;
     if (before && sameSettings(before, settings)) return;
     if (before && before.addressPool !== settings.addressPool) {
@@ -192,6 +197,23 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     }
     await this.#startNetwork(settings, signal);
     this.#recordSettings(settings);
+  }
+
+  /** What fails here leaves a node that takes no part in what is encrypted. */
+  async #openKeys(signal: AbortSignal): Promise<WireguardKeys | undefined> {
+    const { clock, logger, directories, wireguardKeyLifetimeMs: lifetimeMs } = this.#options;
+    try {
+      if (!(await hasWireguard(this.#runner, signal))) return undefined;
+      return WireguardKeys.open({ clock, logger, path: directories.wireguard, lifetimeMs });
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      logger.warn({ err: reason }, "no key for encrypted networks");
+      return undefined;
+    }
+  }
+
+  async replaceKeys(tell: (key: Uint8Array, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
+    await this.#keys?.run(tell, async (key, inner) => this.#network?.setKey(key, inner), signal);
   }
 
   async #startNetwork(settings: NetworkSettings, signal: AbortSignal): Promise<void> {
@@ -294,9 +316,9 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
 
   async probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
     const manager = await this.#node.network(signal);
-    const { mtu } = manager.fabric;
     const results = (await manager.warnings(signal)).map(warningOf);
-    for (const { id } of network.networks) {
+    for (const { id, encrypted } of network.networks) {
+      const { mtu } = encrypted ? manager.encryptedFabric : manager.fabric;
       if (networkId !== "" && networkId !== id) continue;
       const from = network.own.find(
         ({ serving, task }) => serving && task.networks.some((each) => each.networkId === id),
@@ -310,6 +332,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async collect(live: ReadonlySet<TaskId>, signal: AbortSignal): Promise<void> {
     await this.#node.volumes.recover(live, signal);
     await this.#free(live, signal);
+    this.#keys = await this.#openKeys(signal);
     await this.#resumeNetwork(signal);
     this.#scope.spawn("collect images", (inner) => this.#collectImages(inner));
     this.#scope.spawn("measure volumes", (inner) => this.#node.volumes.measure(inner));
@@ -339,6 +362,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     if (this.#options.directories.contents !== undefined) removeContents(this.#options.directories.contents);
     const network = this.#network ?? this.#networkOf(parsePrefix(ADDRESS_POOL_DEFAULT));
     await network.removeAll(signal);
+    rmSync(this.#options.directories.wireguard, { force: true });
     await this.#options.cgroups.removeParent();
   }
 
@@ -353,7 +377,8 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     const world = { clock, logger, netlink: this.#runner, rules: new NftRuleLoader(), sysctls: systemSysctls };
     const enter: NetworkDependencies["enter"] = async (taskId, signal) =>
       this.#controllers.get(taskId)?.enterNetwork(signal);
-    return new NetworkManager({ ...world, enter }, { pool, device, linkLocal, record: directories.rules });
+    const options = { pool, device, linkLocal, record: directories.rules, key: this.#keys?.inUse };
+    return new NetworkManager({ ...world, enter }, options);
   }
 
   /** Lets go of everything; containers, links and rules stay. */

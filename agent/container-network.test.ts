@@ -6,7 +6,7 @@ import {
   TaskTemplateSchema,
 } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { type Task, TaskSchema } from "../proto/gen/swarm/v1/objects_pb.js";
-import { attachmentOf, checkNetworks } from "./container-network.ts";
+import { attachmentOf, checkEncryption } from "./container-network.ts";
 import type { AssignedTask } from "./executor.ts";
 import { formatIpv4, formatPrefix } from "./network/address.ts";
 
@@ -61,8 +61,10 @@ test("the host's network and none are themselves; no address at all is refused",
   expect(() => attach({})).toThrow("the task was given no address");
 });
 
-test("what a network promises and this agent cannot keep is refused, never left out", () => {
-  const check = (networkId: string) => checkNetworks(assigned({ networks: [on(networkId, "10.0.9.7/24")] }));
-  expect(() => check("secret")).toThrow("network secret is encrypted");
-  expect(() => check("front")).not.toThrow();
+test("an encrypted network is refused where nothing can be encrypted, never left in clear", () => {
+  const check = (networkId: string, problem?: string) =>
+    checkEncryption(assigned({ networks: [on(networkId, "10.0.9.7/24")] }), problem);
+  expect(() => check("secret", "no WireGuard")).toThrow("network secret is encrypted: no WireGuard");
+  expect(() => check("secret")).not.toThrow();
+  expect(() => check("front", "no WireGuard")).not.toThrow();
 });

@@ -20,7 +20,13 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
     const prefix = parsePrefix(address);
     const told = network?.ipam.map(({ gateway }) => parseIpv4(gateway)).find((each) => each !== undefined);
     const ipv6 = ipv6Of(addresses, network);
-    return { address: prefix, gateway: told ?? gatewayOf(prefix), ipv6, internal: network?.internal ?? false };
+    return {
+      address: prefix,
+      gateway: told ?? gatewayOf(prefix),
+      ipv6,
+      internal: network?.internal ?? false,
+      encrypted: network?.encrypted ?? false,
+    };
   });
   if (task.address !== "") {
     const address = parsePrefix(task.address);
@@ -39,15 +45,11 @@ function ipv6Of(addresses: readonly string[], network: NetworkAssignment | undef
   return { address: { address, length }, gateway };
 }
 
-/**
- * Throws `failed_precondition` for networks that promise what this agent cannot keep: better no task than one whose traffic
- * is in clear, or that lacks addresses which others were told.
- */
-export function checkNetworks({ task, networks }: AssignedTask): void {
+/** Throws `failed_precondition` for encrypted networks on a node that cannot: better no task than one in clear. */
+export function checkEncryption({ task, networks }: AssignedTask, problem: string | undefined): void {
+  if (problem === undefined) return;
   for (const { networkId } of task.networks) {
     const { name = "", encrypted = false } = networks.network(networkId) ?? {};
-    if (encrypted) {
-      throw new SwarmError("failed_precondition", `network ${name} is encrypted, which this node cannot do yet`);
-    }
+    if (encrypted) throw new SwarmError("failed_precondition", `network ${name} is encrypted: ${problem}`);
   }
 }

@@ -12,7 +12,7 @@ import type { ImageConfig } from "../common/model/oci-image.ts";
 import { expandContainerSpec, type TemplateContext } from "../common/model/template.ts";
 import { type ContainerSpec, ContainerSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { type MountDirectories, type PlannedMount, planMounts } from "./container-mounts.ts";
-import { attachmentOf, checkNetworks } from "./container-network.ts";
+import { attachmentOf } from "./container-network.ts";
 import { type ContentPlan, planContents } from "./content-plan.ts";
 import type { AssignedTask } from "./executor.ts";
 import { type HealthPolicy, healthPolicy } from "./health.ts";
@@ -61,7 +61,6 @@ export function containerSettings(
   const spec = expanded.value;
   // Checked early; the image's own signal is checked once it is known.
   if (spec.stopSignal !== "") signalNumber(spec.stopSignal);
-  checkNetworks(assigned);
   const logging = readLogDriver(template.spec?.logDriver);
   if (!logging.ok) throw invalidFields(logging.problems);
   const contents = planContents(spec, template.pins);

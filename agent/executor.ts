@@ -158,6 +158,11 @@ export interface Executor {
   configure(settings: NetworkSettings, signal: AbortSignal): Promise<void>;
   /** The controller of a task, new or known from before the agent's restart. */
   controller(assigned: AssignedTask): TaskController;
+  /**
+   * Replaces the node's key for encrypted networks from time to time, for as long as a session lasts. `tell` returns when
+   * managers have the new one. Absent: there is none.
+   */
+  replaceKeys?(tell: (key: Uint8Array, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void>;
   /** The network as it should be now, in full. Never overlaps itself; not called before the first complete set. */
   publish(network: NodeNetwork, signal: AbortSignal): Promise<void>;
   /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */

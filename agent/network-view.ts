@@ -12,9 +12,10 @@ import {
 import { addressesOf } from "./cluster-network.ts";
 import type { NodeNetwork, OwnTask, PublishedEndpoint } from "./executor.ts";
 import { compareIps, familyOf, type Ip, type Ipv4, parseIp, parseIpPrefix, parseIpv4 } from "./network/address.ts";
+import type { ClusterNetwork } from "./network/cluster.ts";
 import type { RemoteAddress } from "./network/forwarding.ts";
-import type { ClusterNetwork } from "./network/network-manager.ts";
 import type { Affinity, HostNetwork, Protocol, PublishedPort, VirtualAddress } from "./network/ruleset.ts";
+import { KEY_BYTES } from "./network/wireguard-messages.ts";
 
 const PROTOCOLS: Readonly<Record<PortConfig_Protocol, Protocol>> = {
   [PortConfig_Protocol.TCP]: "tcp",
@@ -34,10 +35,11 @@ export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetw
   }
   const serving = servingTasks(network);
   return {
-    networks: network.networks.flatMap(({ ipam, internal }): HostNetwork[] =>
-      ipam.map(({ subnet }) => ({ subnet: parseIpPrefix(subnet), internal })),
+    networks: network.networks.flatMap(({ ipam, internal, encrypted }): HostNetwork[] =>
+      ipam.map(({ subnet }) => ({ subnet: parseIpPrefix(subnet), internal, encrypted })),
     ),
     hosts: [...new Set(hosts.values())].sort((left, right) => left - right),
+    keys: keysOf(network, hosts),
     remote: remoteAddresses(network, hosts),
     virtual: network.services.flatMap((service) => virtualAddresses(service, serving.get(service.serviceId) ?? [])),
     leaving: leavingAddresses(network.own, serving, nowMs),
@@ -46,15 +48,29 @@ export function clusterNetwork(network: NodeNetwork, nowMs: number): ClusterNetw
   };
 }
 
+/** The WireGuard keys of the other nodes. Two that say they have one key would speak for each other: the first has it. */
+function keysOf({ peers }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4>): ReadonlyMap<Ipv4, Uint8Array> {
+  const keys = new Map<string, readonly [Ipv4, Uint8Array]>();
+  for (const { nodeId, wireguardKey } of peers) {
+    const [host, name] = [hosts.get(nodeId), Buffer.from(wireguardKey).toString("hex")];
+    if (host !== undefined && wireguardKey.length === KEY_BYTES && !keys.has(name))
+      keys.set(name, [host, wireguardKey]);
+  }
+  return new Map(keys.values());
+}
+
 /** Where each task of another node is; one whose node's address is not known cannot be reached. */
-function remoteAddresses({ tasks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4>): readonly RemoteAddress[] {
+function remoteAddresses({ tasks, networks }: NodeNetwork, hosts: ReadonlyMap<string, Ipv4>): readonly RemoteAddress[] {
   const remote = new Map<Ip, RemoteAddress>();
+  const secret = new Set(networks.filter(({ encrypted }) => encrypted).map(({ id }) => id));
   for (const task of tasks) {
     const host = hosts.get(task.nodeId);
     if (host === undefined) continue;
-    for (const text of [...task.ingressAddresses, ...addressesOf(task).map(([, address]) => address)]) {
+    const places = addressesOf(task).map(([id, text]) => [text, secret.has(id)] as const);
+    const ingress = task.ingressAddresses.map((text) => [text, task.encryptedAddresses.includes(text)] as const);
+    for (const [text, encrypted] of [...ingress, ...places]) {
       const address = parseIp(text);
-      if (address !== undefined) remote.set(address, { address, host });
+      if (address !== undefined) remote.set(address, { address, host, encrypted });
     }
   }
   return [...remote.values()];

@@ -20,7 +20,7 @@ import type { Volumes } from "./volumes.ts";
 /**
  * The agent's data directory, every part of it 0700:
  *
- *   node-id  lock  network.json  rules.bin  endpoints.pb
+ *   node-id  lock  network.json  wireguard.json  rules.bin  endpoints.pb
  *   tasks/<task id>.pb
  *   containers/<task id>/   control.sock exit container.json hosts hostname resolv.conf upper/ work/ volumes/ log log.1 …
  *   root/                   empty: where every container mounts its root, in its own mount namespace
@@ -34,6 +34,8 @@ export interface AgentDirectories {
   readonly network: string;
   /** File: the nftables table as it was loaded last. */
   readonly rules: string;
+  /** File: the node's keys for encrypted networks, private. */
+  readonly wireguard: string;
   readonly containers: string;
   readonly images: string;
   readonly volumes: string;
@@ -51,6 +53,7 @@ export function agentDirectories(dataDirectory: string, contents: string | undef
     endpoints: `${dataDirectory}/endpoints.pb`,
     network: `${dataDirectory}/network.json`,
     rules: `${dataDirectory}/rules.bin`,
+    wireguard: `${dataDirectory}/wireguard.json`,
     containers: `${dataDirectory}/containers`,
     images: `${dataDirectory}/images`,
     volumes: `${dataDirectory}/volumes`,

@@ -113,6 +113,7 @@ async function openExecutor(parts: {
       imageRetentionMs: settings.imageRetentionMs,
       networkDevice: settings.networkDevice,
       linkLocal: settings.linkLocal,
+      wireguardKeyLifetimeMs: settings.wireguardKeyLifetimeMs,
     },
     hostPlatform(),
   );

@@ -9,6 +9,8 @@ import { parseDurationMs } from "../common/model/units.ts";
 
 /** Far longer than a task needs from its image's arrival to its container. */
 const RETENTION_MS_MIN = 10 * 60_000;
+/** Each replacement costs packets of a moment; and a timer of Node's lasts at most 24 days. */
+const [KEY_LIFETIME_MS_MIN, KEY_LIFETIME_MS_MAX] = [60_000, 20 * 24 * 3_600_000];
 
 const OPTIONS = {
   manager: {
@@ -51,6 +53,11 @@ const OPTIONS = {
   "link-local": {
     help: "Let tasks speak to link-local addresses, such as a cloud's metadata server\n(169.254.169.254), which may give them the host's credentials",
   },
+  "wireguard-key-lifetime": {
+    value: "DURATION",
+    help: "Replace this node's key for encrypted networks each time it is so old; 0 never does",
+    default: "12h",
+  },
   purge: {
     help: "End this node's containers, remove everything it made on this host, the data\ndirectory included, and exit. The agent must not run",
   },
@@ -91,6 +98,8 @@ export interface AgentSettings {
   readonly networkDevice: string;
   /** Whether tasks may speak to link-local addresses. */
   readonly linkLocal: boolean;
+  /** 0: its key for encrypted networks is never replaced. */
+  readonly wireguardKeyLifetimeMs: number;
   /** Carry out probes, and nothing else. */
   readonly probe: boolean;
   /** Undo everything instead of running. */
@@ -116,8 +125,8 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   check("data-dir", values["data-dir"].startsWith("/"), "must be an absolute path");
   check(
     "network-device",
-    /^[a-zA-Z][a-zA-Z0-9_-]{0,14}$/.test(values["network-device"]),
-    "must be 1 to 15 letters, digits, - or _",
+    /^[a-zA-Z][a-zA-Z0-9_-]{0,13}$/.test(values["network-device"]),
+    "must be 1 to 14 letters, digits, - or _",
   );
   const labels = splitList(values.label).map((label) => {
     check("label", /^[^=\s]+=/.test(label), `${label} is not KEY=VALUE`);
@@ -129,6 +138,14 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
   check("image-retention", retention.ok, retention.ok ? "" : retention.problem);
   // A task that is being prepared does not use its image yet.
   check("image-retention", retentionMs === 0 || retentionMs >= RETENTION_MS_MIN, "must be 0 or at least 10m");
+  const lifetime = parseDurationMs(values["wireguard-key-lifetime"]);
+  const lifetimeMs = lifetime.ok ? lifetime.value : 0;
+  check("wireguard-key-lifetime", lifetime.ok, lifetime.ok ? "" : lifetime.problem);
+  check(
+    "wireguard-key-lifetime",
+    lifetimeMs === 0 || (lifetimeMs >= KEY_LIFETIME_MS_MIN && lifetimeMs <= KEY_LIFETIME_MS_MAX),
+    "must be 0 or from 1m to 20d",
+  );
   const level = LOG_LEVELS.find((known) => known === values["log-level"]);
   check("log-level", level !== undefined, `must be one of ${LOG_LEVELS.join(", ")}`);
   const format = values["log-format"];
@@ -147,6 +164,7 @@ export function agentSettings(values: OptionValues<typeof OPTIONS>): AgentSettin
     cgroupParent: values["cgroup-parent"],
     networkDevice: values["network-device"],
     linkLocal: values["link-local"],
+    wireguardKeyLifetimeMs: lifetimeMs,
     probe: values.probe,
     purge: values.purge,
     log: logOptions(level ?? "info", format),

@@ -117,6 +117,7 @@ export class TestNode implements AsyncDisposable {
         shimPath: buildShim(),
         clusterImages: this.source,
         networkDevice: this.networkDevice,
+        wireguardKeyLifetimeMs: 0,
       },
       hostPlatform(),
     );

@@ -42,6 +42,7 @@ const DISPATCHER: Rights<typeof Dispatcher> = {
   updateTaskStatus: AGENT,
   reportVolumes: AGENT,
   reportCertificate: AGENT,
+  reportWireguardKey: AGENT,
 };
 
 const LOG_BROKER: Rights<typeof LogBroker> = { listenSubscriptions: AGENT, publishLogs: AGENT };

@@ -209,6 +209,7 @@ export class Manager {
         updateTaskStatus: async (...call) => dispatcher().updateTaskStatus(...call),
         reportVolumes: async (...call) => dispatcher().reportVolumes(...call),
         reportCertificate: async (...call) => dispatcher().reportCertificate(...call),
+        reportWireguardKey: async (...call) => dispatcher().reportWireguardKey(...call),
       },
       logBroker: {
         listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),

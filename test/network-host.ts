@@ -16,18 +16,14 @@ import {
   parsePrefix,
 } from "../agent/network/address.ts";
 import type { AttachOp, InterfaceSpec } from "../agent/network/attach.ts";
+import type { ClusterNetwork } from "../agent/network/cluster.ts";
+import { type Underlay, VXLAN_PORT_DEFAULT } from "../agent/network/fabric.ts";
 import { readHostRoutes } from "../agent/network/host-routes.ts";
 import type { Netlink } from "../agent/network/netlink.ts";
-import {
-  type AttachedTask,
-  type ClusterNetwork,
-  type NetworkDependencies,
-  NetworkManager,
-  type Underlay,
-  VXLAN_PORT_DEFAULT,
-} from "../agent/network/network-manager.ts";
+import { type AttachedTask, type NetworkDependencies, NetworkManager } from "../agent/network/network-manager.ts";
 import { NftRuleLoader } from "../agent/network/rule-loader.ts";
 import { systemSysctls } from "../agent/network/sysctl.ts";
+import { publicKeyOf } from "../agent/network/wireguard-key.ts";
 import { systemClock } from "../common/base/clock.ts";
 import { SwarmError } from "../common/base/error.ts";
 import type { TaskId } from "../common/base/id.ts";
@@ -69,7 +65,8 @@ async function obey(request: HostRequest): Promise<unknown> {
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, enter, ...stepping(request.dieAt ?? Number.POSITIVE_INFINITY) };
     const { pool, record, linkLocal = false } = request;
-    const options = { pool: parsePrefix(pool), linkLocal, ...(record !== undefined && { record }) };
+    const key = request.key === undefined ? undefined : Buffer.from(request.key, "hex");
+    const options = { pool: parsePrefix(pool), linkLocal, key, ...(record !== undefined && { record }) };
     manager = new NetworkManager(world, options);
     underlay = { port: VXLAN_PORT_DEFAULT, ...(request.local !== undefined && { local: ipv4(request.local) }) };
     return manager.start(underlay, signal);
@@ -95,6 +92,8 @@ async function obey(request: HostRequest): Promise<unknown> {
       return network.setCluster(clusterOf({ published: request.ports }), signal);
     case "cluster":
       return network.setCluster(clusterOf(request.cluster), signal);
+    case "key":
+      return network.setKey(Buffer.from(request.key, "hex"), signal);
     case "reconcile":
       return network.reconcile(signal);
     case "detach": {
@@ -146,10 +145,16 @@ function stepping(dieAt: number): Pick<NetworkDependencies, "netlink" | "rules" 
   };
 }
 
-function attached({ taskId, addresses, ipv6 = [], internal = [] }: TestTask): AttachedTask {
+function attached({ taskId, addresses, ipv6 = [], internal = [], encrypted = [] }: TestTask): AttachedTask {
   const interfaces = addresses.map((text, which) => {
     const address = parsePrefix(text);
-    return { address, gateway: gatewayOf(address), ipv6: ipv6Of(ipv6[which]), internal: internal.includes(text) };
+    return {
+      address,
+      gateway: gatewayOf(address),
+      ipv6: ipv6Of(ipv6[which]),
+      internal: internal.includes(text),
+      encrypted: encrypted.includes(text),
+    };
   });
   return { taskId, attachment: { kind: "routed", interfaces } };
 }
@@ -165,7 +170,9 @@ function clusterOf(cluster: TestCluster): ClusterNetwork {
   const {
     networks = [],
     hosts = [],
+    keys = {},
     remote = {},
+    encrypted = [],
     virtual = {},
     leaving = {},
     published = [],
@@ -173,9 +180,14 @@ function clusterOf(cluster: TestCluster): ClusterNetwork {
     affinity,
   } = cluster;
   return {
-    networks: networks.map(({ subnet, internal = false }) => ({ subnet: parseIpPrefix(subnet), internal })),
+    networks: networks.map(({ subnet, internal = false, encrypted: isEncrypted = false }) => ({
+      ...{ subnet: parseIpPrefix(subnet), internal, encrypted: isEncrypted },
+    })),
     hosts: hosts.map(ipv4),
-    remote: Object.entries(remote).map(([address, host]) => ({ address: ip(address), host: ipv4(host) })),
+    keys: new Map(Object.entries(keys).map(([host, key]) => [ipv4(host), publicKeyOf(Buffer.from(key, "hex"))])),
+    remote: Object.entries(remote).map(([address, host]) => ({
+      ...{ address: ip(address), host: ipv4(host), encrypted: encrypted.includes(address) },
+    })),
     virtual: Object.entries(virtual).map(([address, targets]) => ({
       ...{ address: ip(address), targets: targets.map(ip), affinity: affinity ?? "none" },
     })),

@@ -22,6 +22,7 @@ export type HostRequest =
   | OpenRequest
   | { readonly do: "run" | "start" | "reconcile" | "removeAll" | "routes" | "steps" | "warnings" }
   | { readonly do: "move"; readonly local: string }
+  | { readonly do: "key"; readonly key: string }
   | { readonly do: "attach"; readonly task: TestTask; readonly command: readonly string[] }
   | { readonly do: "publish"; readonly ports: readonly TestPort[] }
   | { readonly do: "cluster"; readonly cluster: TestCluster }
@@ -33,19 +34,22 @@ export interface OpenRequest {
   readonly do: "open";
   readonly pool: string;
   readonly local?: string;
+  /** Its WireGuard key, private, hexadecimal. */
+  readonly key?: string;
   /** File that remembers the rules for the next one. */
   readonly record?: string;
   readonly linkLocal?: boolean;
   readonly dieAt?: number;
 }
 
-/** A task and its addresses, "10.224.0.7/12", one for each network; the internal ones are named. */
+/** A task and its addresses, "10.224.0.7/12", one for each network; those on internal and on encrypted ones are named. */
 export interface TestTask {
   readonly taskId: TaskId;
   readonly addresses: readonly string[];
   /** The same in IPv6, of the same networks. */
   readonly ipv6?: readonly string[];
   readonly internal?: readonly string[];
+  readonly encrypted?: readonly string[];
 }
 
 /** A published port with its targets' addresses as text. */
@@ -59,8 +63,12 @@ export interface TestPort {
 
 /** What `NetworkManager.setCluster` takes, with addresses as text. */
 export interface TestCluster {
-  readonly networks?: readonly { readonly subnet: string; readonly internal?: boolean }[];
+  readonly networks?: readonly { readonly subnet: string; readonly internal?: boolean; readonly encrypted?: boolean }[];
   readonly hosts?: readonly string[];
+  /** Private WireGuard keys of hosts, hexadecimal; only the public ones are used. */
+  readonly keys?: Readonly<Record<string, string>>;
+  /** Those of `remote` that are to be reached by the encrypted way. */
+  readonly encrypted?: readonly string[];
   readonly remote?: Readonly<Record<string, string>>;
   readonly virtual?: Readonly<Record<string, readonly string[]>>;
   readonly leaving?: Readonly<Record<string, readonly string[]>>;

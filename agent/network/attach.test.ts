@@ -12,7 +12,7 @@ function plan(ipv6: boolean): string {
     { address: ADDRESS, gateway: gatewayOf(ADDRESS), internal: false },
   ];
   const point = { hostIndexes: [1048576, 1048577], group: vethGroup("swarm0"), hostAddress: gatewayOf(ADDRESS) };
-  return routedOps(TASK, interfaces, { ...point, mtu: 1450, ipv6 })
+  return routedOps(TASK, interfaces, { ...point, mtu: 1450, encryptedMtu: 1390, ipv6 })
     .map(describeOp)
     .join("\n");
 }

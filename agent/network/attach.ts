@@ -38,6 +38,8 @@ export interface InterfaceSpec {
   readonly ipv6?: { readonly address: Ipv6Prefix; readonly gateway: Ipv6 } | undefined;
   /** Whether nothing but this network can be reached by it: then it is no way out. */
   readonly internal: boolean;
+  /** Whether its traffic is encrypted between hosts: then less fits into a packet. Default false. */
+  readonly encrypted?: boolean;
 }
 
 /**
@@ -55,6 +57,8 @@ export interface AttachPoint {
   /** `vethGroup` of the fabric's name. */
   readonly group: number;
   readonly mtu: number;
+  /** The same on encrypted networks. */
+  readonly encryptedMtu: number;
   /** Where the host's own packets to a task come from. */
   readonly hostAddress: Ipv4;
   /** A process in the host's namespace. Default: the descriptor that the shim holds open for a container it makes. */
@@ -145,7 +149,7 @@ function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, w
   const veth = vethName(taskId, which);
   const hostIndex = point.hostIndexes[which] ?? 0;
   const pair = createVeth({
-    ...{ index, name, mac: macOf(address.address), mtu: point.mtu },
+    ...{ index, name, mac: macOf(address.address), mtu: spec.encrypted ? point.encryptedMtu : point.mtu },
     peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netns: hostNetns(point) },
   });
   return [

@@ -17,7 +17,7 @@ import {
 } from "./address.ts";
 import { isVethName } from "./attach.ts";
 import { exchange, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
-import { decodeRoutes, dumpRoutes, type Route } from "./routing-messages.ts";
+import { decodeRoutes, dumpRoutes, type Route, RTPROT_SWARM } from "./routing-messages.ts";
 import {
   addAddress,
   createVxlan,
@@ -35,25 +35,39 @@ import {
 /** Of an Ethernet: no uplink of ours may have more, or a packet would not fit through the next host's. */
 const ETHERNET_MTU = 1500;
 /** What VXLAN adds to a packet: an Ethernet header in an IPv4, a UDP and a VXLAN header (RFC 7348 §5). */
-const VXLAN_OVERHEAD = 50;
+export const VXLAN_OVERHEAD = 50;
 /** RFC 791: every host must take this much. */
-const MTU_MIN = 576;
+export const MTU_MIN = 576;
 const LOOPBACK = { address: 0x7f000000, length: 8 };
 const RTN_BROADCAST = 3;
 const RTN_MULTICAST = 5;
+
+/** RFC 7348 §5. */
+export const VXLAN_PORT_DEFAULT = 4789;
+
+/** Where packets to and from other hosts pass. */
+export interface Underlay {
+  /** This host's address for them; absent: no other host is reached. */
+  readonly local?: Ipv4 | undefined;
+  /** UDP port on all hosts. Default 4789 (RFC 7348). */
+  readonly port: number;
+}
 
 /** What the fabric's device should be. */
 export interface FabricOptions {
   /** The device's; the VXLAN network's number follows from it, so all hosts of a cluster have the same. */
   readonly name: string;
-  /** The nodes' own network: the device holds its first address, on every host the same. */
-  readonly pool: Ipv4Prefix;
+  /** The nodes' own network: the device holds its first address, on every host the same. Absent: it holds none. */
+  readonly pool?: Ipv4Prefix | undefined;
+  readonly mac: Uint8Array;
   /** Where this host's packets to other hosts come from; absent: there are none yet. */
   readonly local?: Ipv4 | undefined;
+  /** The index of the link that its packets must leave by. Absent: whichever the routes say. */
+  readonly under?: number | undefined;
   /** UDP port on all hosts. */
   readonly port: number;
-  /** Absent: that of the device of the host's default route, at most 1,500, less what VXLAN adds. */
-  readonly mtu?: number | undefined;
+  /** `underlayMtu` less what is added to a packet. */
+  readonly mtu: number;
 }
 
 /** The device as it is after `ensureFabric`. */
@@ -70,7 +84,7 @@ export interface FabricState {
  */
 export async function checkPool(
   netlink: Netlink,
-  options: Pick<FabricOptions, "name" | "pool">,
+  options: { readonly name: string; readonly pool: Ipv4Prefix },
   signal: AbortSignal,
 ): Promise<void> {
   const links = await listLinks(netlink, signal);
@@ -80,7 +94,7 @@ export async function checkPool(
       .map(({ index }) => index),
   );
   const clash = (await listRoutes(netlink, signal)).find(
-    (found) => !own.has(found.index) && conflicts(found, options.pool),
+    (found) => !own.has(found.index) && found.protocol !== RTPROT_SWARM && conflicts(found, options.pool),
   );
   if (clash === undefined) return;
   const device = links.find((link) => link.index === clash.index)?.name ?? "none";
@@ -97,20 +111,18 @@ export async function ensureFabric(
   options: FabricOptions,
   signal: AbortSignal,
 ): Promise<FabricState> {
-  const { name, local } = options;
-  const mac = fabricMac(local ?? gatewayOf(options.pool));
+  const { name, mtu, mac, pool } = options;
   const before = await findLink(netlink, name, signal);
   if (before !== undefined && before.kind !== "vxlan") {
     const kind = before.kind || "device";
     throw new SwarmError("failed_precondition", `create ${name}: a ${kind} of that name exists on this host`);
   }
-  const mtu = options.mtu ?? (await uplinkMtu(netlink, { name, local }, signal));
   // Its port, number and source cannot be changed.
   const replaced = before !== undefined && !isAsWanted(before, options);
   if (replaced) await removeLink(netlink, { name }, signal);
   const kept = replaced ? undefined : before;
   if (kept === undefined) {
-    const create = createVxlan({ ...options, id: fabricNumber(name), mac, mtu });
+    const create = createVxlan({ ...options, id: fabricNumber(name) });
     await exchange(netlink, route(create, `create vxlan device ${name}`), signal);
   }
   const device = kept ?? (await findLink(netlink, name, signal));
@@ -119,7 +131,7 @@ export async function ensureFabric(
     const change = setLink({ index: device.index }, { up: true, mtu, mac, reversePathFilter: 0 });
     await exchange(netlink, route(change, `bring ${name} up`), signal);
   }
-  await ensureAddress(netlink, device, { address: gatewayOf(options.pool), length: 32 }, signal);
+  if (pool !== undefined) await ensureAddress(netlink, device, { address: gatewayOf(pool), length: 32 }, signal);
   // Routes over a link that was down are gone.
   return { index: device.index, mtu, anew: kept === undefined || !device.up };
 }
@@ -130,6 +142,11 @@ export async function ensureFabric(
  */
 export function fabricMac(local: Ipv4): Uint8Array {
   return Uint8Array.of(0x02, 0x53, ...ipv4Bytes(local));
+}
+
+/** The MAC of a host's other device, whose packets are encrypted: 02:54 tells the way they came by. */
+export function encryptedMac(local: Ipv4): Uint8Array {
+  return Uint8Array.of(0x02, 0x54, ...ipv4Bytes(local));
 }
 
 /** The number of the VXLAN network (24 bits) that a device of this name is on. */
@@ -183,8 +200,8 @@ function route(message: Uint8Array, label: string, ...tolerated: readonly string
   return { protocol: NETLINK.ROUTE, message, label, tolerated };
 }
 
-function isAsWanted({ vxlan }: Link, { name, port, local }: FabricOptions): boolean {
-  return vxlan?.id === fabricNumber(name) && vxlan.port === port && vxlan.local === local;
+function isAsWanted({ vxlan }: Link, { name, port, local, under = 0 }: FabricOptions): boolean {
+  return vxlan?.id === fabricNumber(name) && vxlan.port === port && vxlan.local === local && vxlan.under === under;
 }
 
 /** A default route covers every pool and conflicts with none; broadcast and multicast routes belong to others. */
@@ -209,10 +226,10 @@ async function ensureAddress(netlink: Netlink, device: Link, wanted: Ipv4Prefix,
   await exchange(netlink, route(addAddress(device.index, wanted), label), signal);
 }
 
-/** What fits through the device that packets to other hosts leave by, with VXLAN's headers around it. */
-async function uplinkMtu(
+/** What fits through the device that packets to other hosts leave by, all headers counted; of an Ethernet at most. */
+export async function underlayMtu(
   netlink: Netlink,
-  { name, local }: Pick<FabricOptions, "name" | "local">,
+  { name, local }: { readonly name: string; readonly local?: Ipv4 | undefined },
   signal: AbortSignal,
 ): Promise<number> {
   const links = await listLinks(netlink, signal);
@@ -220,5 +237,5 @@ async function uplinkMtu(
   const bearer = addresses.find(({ prefix }) => prefix.address === local)?.index;
   const out = (await listRoutes(netlink, signal)).find((found) => found.destination.length === 0 && found.index !== 0);
   const uplink = links.find(({ index, name: each }) => index === (bearer ?? out?.index) && each !== name);
-  return Math.max(MTU_MIN, Math.min(ETHERNET_MTU, uplink?.mtu ?? ETHERNET_MTU) - VXLAN_OVERHEAD);
+  return Math.min(ETHERNET_MTU, uplink?.mtu ?? ETHERNET_MTU);
 }

@@ -5,16 +5,18 @@ import { isTaskLink, listLinks } from "./fabric.ts";
 import {
   applyForwarding,
   type Forwarding,
+  type HostMark,
   type KernelForwarding,
   kernelAfter,
   type LocalAddress,
   marksOf,
   readForwarding,
+  type Way,
 } from "./forwarding.ts";
 import type { Netlink } from "./netlink.ts";
 
 /** What the cluster says is behind the fabric. */
-export type FabricContent = Pick<Forwarding, "index" | "hosts" | "remote" | "source" | "ipv6">;
+export type FabricContent = Pick<Forwarding, "ways" | "nowhere" | "source" | "ipv6">;
 
 /**
  * Keeps the kernel's entries as they should be. What was sent is remembered, so a change costs as much as it changes;
@@ -26,7 +28,7 @@ export class Forwarder {
   #kernel: KernelForwarding | undefined;
   /** What led to that. */
   #applied: FabricContent | undefined;
-  #marks: ReadonlyMap<Ipv4, number> = new Map();
+  #marks: readonly HostMark[] = [];
 
   constructor(netlink: Netlink, options: { readonly group: number; readonly gateway: Ipv4 }) {
     this.#netlink = netlink;
@@ -34,7 +36,7 @@ export class Forwarder {
   }
 
   /** The marks of the other hosts. */
-  get marks(): ReadonlyMap<Ipv4, number> {
+  get marks(): readonly HostMark[] {
     return this.#marks;
   }
 
@@ -57,7 +59,7 @@ export class Forwarder {
     // asked for after the routes: a task that was attached meanwhile must not lose its route.
     const local = known === undefined ? await this.#localAddresses(links(), signal) : [];
     const wanted = { ...content, local, gateway: this.#options.gateway };
-    const marks = marksOf(content.hosts, kernel);
+    const marks = marksOf(content.ways, kernel);
     const changed = await applyForwarding(this.#netlink, wanted, kernel, signal);
     this.#marks = marks;
     this.#kernel = kernelAfter({ ...wanted, local: [] }, marks);
@@ -81,15 +83,26 @@ export class Forwarder {
 /** Whether two contents say the same in the same order: most changes of a cluster are of who serves, not of who is where. */
 function isSame(one: FabricContent, other: FabricContent): boolean {
   return (
-    one.index === other.index &&
     one.ipv6 === other.ipv6 &&
     one.source === other.source &&
-    one.hosts.length === other.hosts.length &&
-    one.hosts.every((host, index) => host === other.hosts[index]) &&
-    one.remote.length === other.remote.length &&
-    one.remote.every(({ address, host }, index) => {
-      const found = other.remote[index];
-      return found?.address === address && found.host === host;
-    })
+    sameList(one.ways, other.ways, isSameWay) &&
+    sameList(one.nowhere, other.nowhere, (a, b) => a.address === b.address && a.length === b.length)
   );
+}
+
+function isSameWay(one: Way, other: Way): boolean {
+  return (
+    one.index === other.index &&
+    one.under === other.under &&
+    sameList(one.hosts, other.hosts, (a, b) => a === b) &&
+    sameList(one.remote, other.remote, (a, b) => a.address === b.address && a.host === b.host)
+  );
+}
+
+function sameList<T>(one: readonly T[], other: readonly T[], isEqual: (a: T, b: T) => boolean): boolean {
+  if (one.length !== other.length) return false;
+  return one.every((each, index) => {
+    const found = other[index];
+    return found !== undefined && isEqual(each, found);
+  });
 }

@@ -5,6 +5,7 @@
  * - a host: its MAC behind its address (forwarding entry), and its address as a next hop (neighbour)
  * - a task elsewhere: a route to its address over its host
  * - the way back: a table with a default route over the host, for packets that bear its mark
+ * - what must not leave in clear: a route that leads nowhere, where no better one is
  */
 import {
   bitsOf,
@@ -18,7 +19,6 @@ import {
   type Ipv6,
   type Prefix,
 } from "./address.ts";
-import { fabricMac } from "./fabric.ts";
 import type { Ipv6Use } from "./ipv6.ts";
 import { exchange, exchangeAll, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
 import {
@@ -53,6 +53,8 @@ import {
 export interface RemoteAddress {
   readonly address: Ip;
   readonly host: Ipv4;
+  /** Whether nothing may go there in clear. Default false. */
+  readonly encrypted?: boolean;
 }
 
 /** An address of a task of this host. */
@@ -63,12 +65,33 @@ export interface LocalAddress {
   readonly mac: Uint8Array;
 }
 
-/** Everything that the kernel should know. */
-export interface Forwarding {
-  /** The fabric device's index. */
+/** A device of the fabric, and what is behind it. */
+export interface Way {
+  /** The device's index. */
   readonly index: number;
+  /** The index of the link that its packets must leave by. Absent: whichever the routes say. */
+  readonly under?: number | undefined;
+  /** The MAC that a host has on it. */
+  readonly macOf: (host: Ipv4) => Uint8Array;
   readonly hosts: readonly Ipv4[];
   readonly remote: readonly RemoteAddress[];
+}
+
+/** The mark of what goes back to a host by the device that it came by. */
+export interface HostMark {
+  readonly host: Ipv4;
+  /** The device's index. */
+  readonly index: number;
+  /** The host's on that device. */
+  readonly mac: Uint8Array;
+  readonly mark: number;
+}
+
+/** Everything that the kernel should know. */
+export interface Forwarding {
+  readonly ways: readonly Way[];
+  /** What is not to be reached but by a way that is told. */
+  readonly nowhere: readonly Prefix[];
   readonly local: readonly LocalAddress[];
   /** Where the host's own packets to tasks elsewhere come from, so that answers find back to this very host. */
   readonly source?: Ipv4 | undefined;
@@ -104,29 +127,30 @@ const GROUP_MASK = 0xffffffe0;
 const PRIORITY = { skip: 5356, group: 5357, first: 5400, end: 5912 } as const;
 
 /** The marks of the hosts: those that the kernel has a table for keep theirs, since connections bear them. */
-export function marksOf(hosts: readonly Ipv4[], kernel: Pick<KernelForwarding, "routes">): ReadonlyMap<Ipv4, number> {
-  const marks = new Map<Ipv4, number>();
+export function marksOf(ways: readonly Way[], kernel: Pick<KernelForwarding, "routes">): readonly HostMark[] {
+  const marks = new Map<string, number>();
   const taken = new Set<number>();
-  const wanted = new Set(hosts);
-  for (const { table, via } of kernel.routes) {
-    if (!isMark(table) || typeof via !== "number" || !wanted.has(via) || marks.has(via)) continue;
-    marks.set(via, table);
+  const wanted = new Set(ways.flatMap(({ index, hosts }) => hosts.map((host) => `${index} ${host}`)));
+  for (const { table, via, index } of kernel.routes) {
+    const name = `${index} ${via}`;
+    if (!isMark(table) || typeof via !== "number" || !wanted.has(name) || marks.has(name)) continue;
+    marks.set(name, table);
     taken.add(table);
   }
   let next = MARK_BASE + 1;
-  for (const host of hosts) {
-    if (marks.has(host)) continue;
-    while (taken.has(next)) next++;
-    if (next > MARK_BASE + HOSTS_MAX) break;
-    marks.set(host, next);
-    taken.add(next);
-  }
-  return marks;
+  return ways.flatMap(({ index, hosts, macOf }) =>
+    hosts.flatMap((host): HostMark[] => {
+      const known = marks.get(`${index} ${host}`);
+      while (known === undefined && taken.has(next)) next++;
+      const mark = known ?? next++;
+      return mark > MARK_BASE + HOSTS_MAX ? [] : [{ host, index, mac: macOf(host), mark }];
+    }),
+  );
 }
 
 /** The requests that lead from what the kernel has to what it should have; none when it is right. */
 export function forwardingChanges(wanted: Forwarding, kernel: KernelForwarding): readonly NetlinkRequest[] {
-  const marks = marksOf(wanted.hosts, kernel);
+  const marks = marksOf(wanted.ways, kernel);
   return [
     ...hostChanges(wanted, kernel),
     ...neighborChanges(wanted, kernel),
@@ -135,10 +159,10 @@ export function forwardingChanges(wanted: Forwarding, kernel: KernelForwarding):
   ];
 }
 
-/** Asks the kernel for what it has on the fabric's device, on the links of tasks, and in tables of ours. */
+/** Asks the kernel for what it has on the fabric's devices, on the links of tasks, and in tables of ours. */
 export async function readForwarding(
   netlink: Netlink,
-  { index, ipv6 }: Pick<Forwarding, "index" | "ipv6">,
+  { ways, ipv6 }: Pick<Forwarding, "ways" | "ipv6">,
   signal: AbortSignal,
 ): Promise<KernelForwarding> {
   const ask = (message: Uint8Array, label: string) => exchange(netlink, request(message, label), signal);
@@ -151,8 +175,9 @@ export async function readForwarding(
     routes.push(...decodeRoutes(await ask(dumpRoutes(family), "list routes")));
     rules.push(...decodeRules(await ask(dumpRules(family), "list routing rules")));
   }
+  const indexes = new Set(ways.map(({ index }) => index));
   return {
-    forwarding: forwarding.filter((entry) => entry.index === index),
+    forwarding: forwarding.filter((entry) => indexes.has(entry.index)),
     neighbors,
     routes: routes.filter(({ protocol }) => protocol === RTPROT_SWARM),
     rules,
@@ -172,10 +197,9 @@ export async function applyForwarding(
 }
 
 /** What the kernel has of ours once `wanted` was applied. */
-export function kernelAfter(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>): KernelForwarding {
-  const { index, hosts } = wanted;
+export function kernelAfter(wanted: Forwarding, marks: readonly HostMark[]): KernelForwarding {
   return {
-    forwarding: hosts.map((host) => ({ index, mac: fabricMac(host), host })),
+    forwarding: wantedForwarding(wanted),
     neighbors: wantedNeighbors(wanted),
     routes: wantedRoutes(wanted, marks).map((route) => ({ type: RTN_UNICAST, protocol: RTPROT_SWARM, ...route })),
     rules: familiesOf(wanted).flatMap((family) => wantedRules(marks).map((rule) => ruleOf(family, rule))),
@@ -184,7 +208,7 @@ export function kernelAfter(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>
 
 /** Takes all rules and tables of ours out of the kernel; what is on the device goes with the device. */
 export async function removeForwarding(netlink: Netlink, ipv6: Ipv6Use, signal: AbortSignal): Promise<void> {
-  const kernel = await readForwarding(netlink, { index: 0, ipv6 }, signal);
+  const kernel = await readForwarding(netlink, { ways: [], ipv6 }, signal);
   const routes = kernel.routes.map((route) => dropRoute(route));
   await exchangeAll(netlink, [...kernel.rules.map(dropRule), ...routes], signal);
 }
@@ -202,32 +226,38 @@ function isMark(table: number): boolean {
   return (table & MARK_MASK) >>> 0 === MARK_BASE;
 }
 
-function hostChanges({ index, hosts }: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
-  const known = new Map(kernel.forwarding.map((entry) => [key(entry.mac), entry]));
+function wantedForwarding({ ways }: Forwarding): readonly ForwardingEntry[] {
+  return ways.flatMap(({ index, under, macOf, hosts }) =>
+    hosts.map((host) => ({ index, mac: macOf(host), host, under })),
+  );
+}
+
+function hostChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
+  const known = new Map(kernel.forwarding.map((entry) => [entryKey(entry), entry]));
   const changes: NetlinkRequest[] = [];
-  for (const host of hosts) {
-    const mac = fabricMac(host);
-    const found = known.get(key(mac));
-    known.delete(key(mac));
-    if (found?.host === host) continue;
-    changes.push(request(replaceForwarding({ index, mac, host }), `reach host ${formatIpv4(host)}`));
+  for (const entry of wantedForwarding(wanted)) {
+    const found = known.get(entryKey(entry));
+    known.delete(entryKey(entry));
+    if (found?.host === entry.host && found.under === entry.under) continue;
+    changes.push(request(replaceForwarding(entry), `reach host ${formatIpv4(entry.host)}`));
   }
-  for (const { mac, host } of known.values()) {
-    changes.push(request(deleteForwarding({ index, mac }), `forget host ${formatIpv4(host)}`, "ENOENT"));
+  for (const entry of known.values()) {
+    changes.push(request(deleteForwarding(entry), `forget host ${formatIpv4(entry.host)}`, "ENOENT", "ENODEV"));
   }
   return changes;
 }
 
 function wantedNeighbors(wanted: Forwarding): readonly Neighbor[] {
-  const { index, hosts, local } = wanted;
-  const ways = familiesOf(wanted).flatMap((family) =>
-    hosts.map((host) => ({ index, address: nextHop(family, host), mac: fabricMac(host) })),
+  const hosts = wanted.ways.flatMap(({ index, macOf, hosts: each }) =>
+    familiesOf(wanted).flatMap((family) =>
+      each.map((host) => ({ index, address: nextHop(family, host), mac: macOf(host) })),
+    ),
   );
-  return [...ways, ...local];
+  return [...hosts, ...wanted.local];
 }
 
 function neighborChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkRequest[] {
-  const ours = new Set([wanted.index, ...wanted.local.map((each) => each.index)]);
+  const ours = new Set([...wanted.ways, ...wanted.local].map((each) => each.index));
   const known = new Map(
     kernel.neighbors.filter((each) => ours.has(each.index)).map((each) => [`${each.index} ${each.address}`, each]),
   );
@@ -240,44 +270,44 @@ function neighborChanges(wanted: Forwarding, kernel: KernelForwarding): NetlinkR
     changes.push(request(replaceNeighbor(neighbor), `tell neighbour ${formatIp(neighbor.address)}`, "ENODEV"));
   }
   for (const neighbor of known.values()) {
-    changes.push(request(deleteNeighbor(neighbor), `forget neighbour ${formatIp(neighbor.address)}`, "ENOENT"));
+    changes.push(
+      request(deleteNeighbor(neighbor), `forget neighbour ${formatIp(neighbor.address)}`, "ENOENT", "ENODEV"),
+    );
   }
   return changes;
 }
 
 function wantedRoutes(
   wanted: Forwarding,
-  marks: ReadonlyMap<Ipv4, number>,
+  marks: readonly HostMark[],
 ): readonly (RouteSpec & { readonly table: number })[] {
-  const { index, remote, local, source, gateway } = wanted;
+  const { ways, nowhere, local, source, gateway } = wanted;
   const families = familiesOf(wanted);
+  const isUsed = ({ address }: { readonly address: Ip }) => families.includes(familyOf(address));
   const from = (address: Ip, own: Ipv4 | undefined) =>
     own === undefined || familyOf(address) === 6 ? {} : { source: own };
   const table = TABLE.MAIN;
   return [
-    ...remote
-      .filter(({ address }) => families.includes(familyOf(address)))
-      .map(({ address, host }) => ({
+    ...nowhere.filter(isUsed).map((destination) => ({ destination, table, index: 0 })),
+    ...ways.flatMap(({ index, remote }) =>
+      remote.filter(isUsed).map(({ address, host }) => ({
         ...{ destination: single(address), table, index, via: nextHop(familyOf(address), host) },
         ...from(address, source),
       })),
+    ),
     ...local.map(({ address, index: link }) => ({
       ...{ destination: single(address), table, index: link },
       ...from(address, gateway),
     })),
     ...families.flatMap((family) =>
-      [...marks].map(([host, mark]) => ({
+      marks.map(({ host, index, mark }) => ({
         ...{ destination: EVERYWHERE[family], table: mark, index, via: nextHop(family, host) },
       })),
     ),
   ];
 }
 
-function routeChanges(
-  wanted: Forwarding,
-  marks: ReadonlyMap<Ipv4, number>,
-  kernel: KernelForwarding,
-): NetlinkRequest[] {
+function routeChanges(wanted: Forwarding, marks: readonly HostMark[], kernel: KernelForwarding): NetlinkRequest[] {
   const known = new Map(kernel.routes.map((route) => [routeKey(route), route]));
   const changes: NetlinkRequest[] = [];
   for (const route of wantedRoutes(wanted, marks)) {
@@ -286,20 +316,21 @@ function routeChanges(
     if (found?.index === route.index && found.via === route.via && found.source === route.source) continue;
     changes.push(request(replaceRoute(route), `route ${formatPrefix(route.destination)}`, "ENODEV", "ENETDOWN"));
   }
+  const ours = new Set([0, ...wanted.ways.map(({ index }) => index)]);
   for (const route of known.values()) {
     // Those to tasks of this host go with their links, which may be of tasks that are not known yet.
-    if (route.index === wanted.index || isMark(route.table)) changes.push(dropRoute(route));
+    if (ours.has(route.index) || isMark(route.table)) changes.push(dropRoute(route));
   }
   return changes;
 }
 
-function wantedRules(marks: ReadonlyMap<Ipv4, number>): readonly RuleSpec[] {
-  if (marks.size === 0) return [];
-  const groups = new Set([...marks.values()].map((mark) => (mark & GROUP_MASK) >>> 0));
+function wantedRules(marks: readonly HostMark[]): readonly RuleSpec[] {
+  if (marks.length === 0) return [];
+  const groups = new Set(marks.map(({ mark }) => (mark & GROUP_MASK) >>> 0));
   return [
     { priority: PRIORITY.end, nothing: true },
     { priority: PRIORITY.skip, mark: MARK_BASE, mask: MARK_MASK, unless: true, goTo: PRIORITY.end },
-    ...[...marks.values()].map((mark) => ({ priority: priorityOf(mark), mark, table: mark })),
+    ...marks.map(({ mark }) => ({ priority: priorityOf(mark), mark, table: mark })),
     ...[...groups].map((mark) => ({
       ...{ priority: PRIORITY.group, mark, mask: GROUP_MASK, unless: false, goTo: priorityOf(mark) },
     })),
@@ -311,7 +342,7 @@ function priorityOf(mark: number): number {
   return PRIORITY.first + ((mark & ~MARK_MASK & GROUP_MASK) >>> 5);
 }
 
-function ruleChanges(wanted: Forwarding, marks: ReadonlyMap<Ipv4, number>, kernel: KernelForwarding): NetlinkRequest[] {
+function ruleChanges(wanted: Forwarding, marks: readonly HostMark[], kernel: KernelForwarding): NetlinkRequest[] {
   const known = new Map(kernel.rules.map((rule) => [ruleKey(rule), rule]));
   const changes: NetlinkRequest[] = [];
   for (const family of familiesOf(wanted)) {
@@ -355,6 +386,10 @@ function routeKey({ destination, table }: { readonly destination: Prefix; readon
 
 function ruleKey({ family, priority, mark, table, goTo }: Rule): string {
   return `${family} ${priority} ${mark} ${table} ${goTo}`;
+}
+
+function entryKey({ index, mac }: ForwardingEntry): string {
+  return `${index} ${key(mac)}`;
 }
 
 function single<A extends Ip>(address: A): Prefix<A> {

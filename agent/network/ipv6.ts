@@ -3,6 +3,8 @@
  * most are, and its kernel stops hearing router advertisements, so that the interfaces that live on them are told to go on.
  */
 import type { Logger } from "../../common/base/logger.ts";
+import { familyOf } from "./address.ts";
+import type { ClusterNetwork } from "./cluster.ts";
 import { listLinks } from "./fabric.ts";
 import { exchange, NETLINK, type Netlink } from "./netlink.ts";
 import { setLink } from "./rtnetlink.ts";
@@ -24,6 +26,14 @@ const FORWARDING = "net/ipv6/conf/all/forwarding";
 export async function hasIpv6(sysctls: Sysctls, device: string): Promise<boolean> {
   const isOff = await sysctls.read("net/ipv6/conf/default/disable_ipv6");
   return isOff === "0" && (await sysctls.read(`net/ipv6/conf/${device}/disable_ipv6`)) !== undefined;
+}
+
+/** Whether a network of this host or a task elsewhere that is published has IPv6. */
+export function hasIpv6Networks({ networks, remote }: Pick<ClusterNetwork, "networks" | "remote">): boolean {
+  return (
+    networks.some(({ subnet }) => familyOf(subnet.address) === 6) ||
+    remote.some(({ address }) => familyOf(address) === 6)
+  );
 }
 
 /** Keeps a device free of IPv6. */

@@ -7,7 +7,7 @@ import { getSystemErrorName } from "node:util";
 import { type ErrorCode, SwarmError } from "../../common/base/error.ts";
 
 /** Netlink's protocols (linux/netlink.h). */
-export const NETLINK = { ROUTE: 0, NETFILTER: 12 } as const;
+export const NETLINK = { ROUTE: 0, NETFILTER: 12, GENERIC: 16 } as const;
 
 /**
  * Sends netlink messages in the host's network namespace; the shim's runner does it for the agent. One message goes
@@ -49,6 +49,10 @@ const NLA_TYPE_MASK = 0x3fff;
 
 export function u8(type: number, value: number): Attribute {
   return { type, value: Uint8Array.of(value) };
+}
+
+export function u16(type: number, value: number): Attribute {
+  return { type, value: Uint8Array.of(value & 255, value >>> 8) };
 }
 
 export function u32(type: number, value: number): Attribute {
@@ -125,12 +129,17 @@ export function concatenate(parts: readonly Uint8Array[]): Uint8Array {
 
 /** The attributes of a region by type (flags masked off). Throws `data_loss` on lengths that do not fit. */
 export function decodeAttributes(region: Uint8Array): ReadonlyMap<number, Uint8Array> {
-  const attributes = new Map<number, Uint8Array>();
+  return new Map(listAttributes(region));
+}
+
+/** The same in order: an array's elements may all have one type. */
+export function listAttributes(region: Uint8Array): readonly (readonly [number, Uint8Array])[] {
+  const attributes: (readonly [number, Uint8Array])[] = [];
   const view = new DataView(region.buffer, region.byteOffset, region.byteLength);
   for (let offset = 0; offset + 4 <= region.length; ) {
     const length = view.getUint16(offset, true);
     if (length < 4 || offset + length > region.length) throw malformed("attribute", length);
-    attributes.set(view.getUint16(offset + 2, true) & NLA_TYPE_MASK, region.subarray(offset + 4, offset + length));
+    attributes.push([view.getUint16(offset + 2, true) & NLA_TYPE_MASK, region.subarray(offset + 4, offset + length)]);
     offset += (length + 3) & ~3;
   }
   return attributes;

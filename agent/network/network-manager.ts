@@ -8,7 +8,7 @@ import { assert, SwarmError } from "../../common/base/error.ts";
 import type { TaskId } from "../../common/base/id.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { Wakeup } from "../../common/base/wakeup.ts";
-import { familyOf, formatIpv4, formatPrefix, gatewayOf, type Ipv4, type Ipv4Prefix } from "./address.ts";
+import { formatIpv4, formatPrefix, gatewayOf, type Ipv4Prefix } from "./address.ts";
 import {
   type Attachment,
   type AttachOp,
@@ -22,7 +22,9 @@ import {
   vethGroup,
   vethName,
 } from "./attach.ts";
+import { type ClusterNetwork, NOTHING } from "./cluster.ts";
 import { ConnectionSweeper } from "./conntrack.ts";
+import { EncryptedFabric, encryptedMtu } from "./encrypted-fabric.ts";
 import {
   checkPool,
   deleteVeths,
@@ -31,13 +33,18 @@ import {
   fabricMac,
   fabricNumber,
   listLinks,
+  MTU_MIN,
   removeLink,
+  type Underlay,
+  underlayMtu,
+  VXLAN_OVERHEAD,
+  VXLAN_PORT_DEFAULT,
 } from "./fabric.ts";
 import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
 import { hostWarnings } from "./host-warnings.ts";
-import { hasIpv6, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
+import { hasIpv6, hasIpv6Networks, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
 import { LiveTasks } from "./live-tasks.ts";
@@ -54,16 +61,9 @@ import {
 import type { RuleLoader } from "./rule-loader.ts";
 import { RuleRecord } from "./rule-record.ts";
 import { RuleTable } from "./rule-table.ts";
-import {
-  type HostNetwork,
-  type Protocol,
-  type PublishedPort,
-  RESOLVER_PORT,
-  type RulesetState,
-  type Target,
-  type VirtualAddress,
-} from "./ruleset.ts";
-import type { Sysctls } from "./sysctl.ts";
+import { RESOLVER_PORT, type RulesetState } from "./ruleset.ts";
+import { balancedTo, beyondReach, encryptedContent, secretPrefixes, unreached } from "./secrecy.ts";
+import { quietLink, type Sysctls, turnForwardingOn } from "./sysctl.ts";
 
 /** The parts of the world that the network is made of. */
 export interface NetworkDependencies {
@@ -81,7 +81,7 @@ export interface NetworkDependencies {
 export interface NetworkOptions {
   /** The nodes' own network: addresses of tasks that are on no other. */
   readonly pool: Ipv4Prefix;
-  /** The name of the fabric's device and of the nftables table of family ip. Default `swarm0`. At most 15 bytes. */
+  /** The name of the fabric's device and of the nftables table of family ip. Default `swarm0`. At most 14 bytes. */
   readonly device?: string;
   /** MTU of the containers. Default: that of the host's uplink, at most 1,500, less 50 for VXLAN. */
   readonly mtu?: number;
@@ -89,30 +89,8 @@ export interface NetworkOptions {
   readonly linkLocal?: boolean;
   /** File that remembers the rules for the next agent, so that it leaves right ones alone. Default: it loads its own. */
   readonly record?: string;
-}
-
-/** Where packets to and from other hosts pass. */
-export interface Underlay {
-  /** This host's address for them; absent: no other host is reached. */
-  readonly local?: Ipv4 | undefined;
-  /** UDP port on all hosts. Default 4789 (RFC 7348). */
-  readonly port: number;
-}
-
-/** What the cluster has that this host must know, in full. */
-export interface ClusterNetwork {
-  /** Networks that tasks of this host are on, the nodes' own apart. */
-  readonly networks: readonly HostNetwork[];
-  /** Addresses of the other hosts. */
-  readonly hosts: readonly Ipv4[];
-  /** Addresses of tasks on them. */
-  readonly remote: readonly RemoteAddress[];
-  readonly virtual: readonly VirtualAddress[];
-  /** Addresses of tasks of this host that are leaving, and who serves in their place. */
-  readonly leaving: readonly VirtualAddress[];
-  readonly published: readonly PublishedPort[];
-  /** What tasks of this host serve to all hosts by published ports. */
-  readonly served: readonly (Target & { readonly protocol: Protocol })[];
+  /** This host's WireGuard key, private. Absent: it takes part in nothing that is encrypted. */
+  readonly key?: Uint8Array | undefined;
 }
 
 /** What a container's own files should say, beyond the host's. */
@@ -144,13 +122,6 @@ export interface AttachedTask {
 /** Damage from outside is mended within this time; each look costs a few small netlink requests. */
 const RECONCILE_INTERVAL_MS = 5_000;
 
-/** RFC 7348 §5. */
-export const VXLAN_PORT_DEFAULT = 4789;
-
-const NOTHING: ClusterNetwork = {
-  ...{ networks: [], hosts: [], remote: [], virtual: [], leaving: [], published: [], served: [] },
-};
-
 /** Owns the fabric and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
 export class NetworkManager implements AsyncDisposable {
   readonly #world: NetworkDependencies;
@@ -160,6 +131,7 @@ export class NetworkManager implements AsyncDisposable {
   readonly #publisher: PortPublisher;
   readonly #sweeper: ConnectionSweeper;
   readonly #forwarder: Forwarder;
+  readonly #encrypted: EncryptedFabric;
   readonly #indexes: LinkIndexes;
   /** Attached here, or adopted. */
   readonly #live = new LiveTasks();
@@ -168,6 +140,11 @@ export class NetworkManager implements AsyncDisposable {
   readonly #group: number;
   #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
   #fabric: FabricState | undefined;
+  /** Of containers on encrypted networks. */
+  #encryptedMtu = MTU_MIN;
+  #key: Uint8Array | undefined;
+  /** Addresses of tasks of encrypted networks that cannot be reached. */
+  #unreached: ReturnType<typeof unreached> = new Set();
   /** Whether the kernel has IPv6. */
   #ipv6 = false;
   #host: HostFiles = { resolvConf: "", reachable: "", hosts: "" };
@@ -183,12 +160,17 @@ export class NetworkManager implements AsyncDisposable {
     this.#logger = world.logger;
     this.#options = { device: "swarm0", linkLocal: false, ...options };
     this.#group = vethGroup(this.#options.device);
-    assert(Buffer.byteLength(this.#options.device) <= 15, "a link's name has at most 15 bytes");
+    this.#key = options.key;
+    assert(
+      Buffer.byteLength(this.#options.device) <= 14,
+      "a link's name has at most 15 bytes, one of them for its kind",
+    );
     const record = options.record === undefined ? undefined : new RuleRecord(options.record);
     this.#table = new RuleTable(world.rules, world.netlink, record);
     this.#publisher = new PortPublisher(this.#table, world);
     this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
     this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
+    this.#encrypted = new EncryptedFabric(world, this.#options.device);
     this.#indexes = new LinkIndexes(world.netlink, this.#group);
     const opsOf: LinkMenderOptions["opsOf"] = (taskId, specs) => this.#opsOf(taskId, specs, process.pid);
     this.#mender = new LinkMender({ ...world, group: this.#group, opsOf });
@@ -204,7 +186,7 @@ export class NetworkManager implements AsyncDisposable {
       this.#underlay = underlay;
       this.#host = await readHostFiles();
       await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.device }, signal);
-      await this.#ensureForwarding();
+      await turnForwardingOn(this.#world);
       await this.#ensureFabric(signal);
       await this.#indexes.read(signal);
       if (this.#cluster !== undefined) await this.#apply(signal);
@@ -299,6 +281,24 @@ export class NetworkManager implements AsyncDisposable {
     });
   }
 
+  /** Uses another WireGuard key from now on. Other hosts must hear of its public half at the same time. */
+  setKey(key: Uint8Array, signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#key = key;
+      if (this.#cluster !== undefined) await this.#apply(signal);
+    });
+  }
+
+  /** What the containers of encrypted networks have. */
+  get encryptedFabric(): { readonly mtu: number } {
+    return { mtu: this.#encryptedMtu };
+  }
+
+  /** Why nothing can be encrypted on this host, in words for the user; undefined where it can. */
+  get encryptionProblem(): string | undefined {
+    return this.#key === undefined ? "this node's kernel has no WireGuard" : this.#encrypted.problem;
+  }
+
   /** The published ports that somebody else holds, each time that set changed, until the signal aborts. One reader. */
   async *problems(signal: AbortSignal): AsyncGenerator<readonly PublishProblem[], never, undefined> {
     while (true) {
@@ -315,11 +315,12 @@ export class NetworkManager implements AsyncDisposable {
   /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */
   reconcile(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
-      await this.#ensureForwarding();
+      await turnForwardingOn(this.#world);
       await this.#ensureFabric(signal);
       this.#host = await readHostFiles();
       await this.#mender.mend(this.#live.entries(), signal);
       this.#forwarder.distrust();
+      this.#encrypted.distrust();
       if (this.#cluster !== undefined) {
         await this.#apply(signal);
       } else if (!(await this.#table.exists(this.#options.device, signal))) {
@@ -351,6 +352,7 @@ export class NetworkManager implements AsyncDisposable {
       await removeForwarding(this.#world.netlink, this.#ipv6Use(), signal);
       await deleteVeths(this.#world.netlink, { group: this.#group, live: () => false }, signal);
       await removeLink(this.#world.netlink, { name: this.#options.device }, signal);
+      await this.#encrypted.remove(signal);
       this.#forwarder.distrust();
       this.#fabric = undefined;
       this.#cluster = undefined;
@@ -386,13 +388,24 @@ export class NetworkManager implements AsyncDisposable {
 
   /** Routes first, so that no rule leads where there is no way. */
   async #apply(signal: AbortSignal): Promise<void> {
-    const { hosts, remote } = this.#cluster ?? NOTHING;
+    const { hosts, remote, networks } = this.#cluster ?? NOTHING;
     const ipv6 = this.#ipv6Use();
+    const encrypted = await this.#encrypted.ensure(
+      encryptedContent(this.#cluster ?? NOTHING, { ...this.#underlay, key: this.#key, mtu: this.#encryptedMtu }),
+      signal,
+    );
     const { index } = this.fabric;
-    if (ipv6 === "on") await routeIpv6(this.#world, { name: this.#options.device, index }, signal);
-    const wanted = { index, hosts, remote, source: this.#underlay.local, ipv6 };
+    if (ipv6 === "on") {
+      await routeIpv6(this.#world, { name: this.#options.device, index }, signal);
+      if (encrypted) await routeIpv6(this.#world, { name: this.#encrypted.way.device, index: encrypted.index }, signal);
+    }
+    const clear = { index, macOf: fabricMac, hosts, remote: remote.filter((each) => !each.encrypted) };
+    const reached = encrypted?.remote ?? [];
+    const nowhere = beyondReach(secretPrefixes(networks, remote), reached);
+    const wanted = { ways: encrypted ? [clear, encrypted] : [clear], nowhere, source: this.#underlay.local, ipv6 };
     const changed = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
     if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
+    this.#unreached = unreached(remote, reached);
     await this.#publish(signal);
   }
 
@@ -422,9 +435,13 @@ export class NetworkManager implements AsyncDisposable {
 
   async #ensureFabric(signal: AbortSignal): Promise<void> {
     const { netlink, sysctls } = this.#world;
-    const { device: name, pool, mtu } = this.#options;
+    const { device: name, pool, mtu: chosen = Number.POSITIVE_INFINITY } = this.#options;
     const { local, port } = this.#underlay;
-    const fabric = await ensureFabric(netlink, { name, pool, mtu, local, port }, signal);
+    const underlay = await underlayMtu(netlink, { name, local }, signal);
+    const mtu = Math.min(chosen, Math.max(MTU_MIN, underlay - VXLAN_OVERHEAD));
+    this.#encryptedMtu = Math.min(chosen, encryptedMtu(underlay));
+    const mac = fabricMac(local ?? gatewayOf(pool));
+    const fabric = await ensureFabric(netlink, { name, pool, mac, mtu, local, port }, signal);
     const anew = this.#fabric?.index !== fabric.index || fabric.anew || this.#fabric.mtu !== fabric.mtu;
     this.#fabric = fabric;
     if (!anew) return;
@@ -433,36 +450,30 @@ export class NetworkManager implements AsyncDisposable {
     // Not where tasks of an earlier run may use it.
     const unused = fabric.anew || (this.#cluster !== undefined && this.#ipv6Use() === "off");
     if (this.#ipv6 && unused) await withoutIpv6(sysctls, name);
-    // A redirect would tell a task to speak to another host itself, which it cannot.
-    await sysctls.write(`net/ipv4/conf/${name}/send_redirects`, "0");
-    await sysctls.write(`net/ipv4/conf/${name}/rp_filter`, "0");
+    await quietLink(sysctls, name);
     const address = local === undefined ? "none" : formatIpv4(local);
     this.#logger.info({ device: name, mtu: fabric.mtu, pool: formatPrefix(pool), address }, "fabric made or mended");
-  }
-
-  async #ensureForwarding(): Promise<void> {
-    const { sysctls } = this.#world;
-    if ((await sysctls.read("net/ipv4/ip_forward")) === "1") return;
-    await sysctls.write("net/ipv4/ip_forward", "1");
-    this.#logger.info({ sysctl: "net.ipv4.ip_forward", value: 1 }, "ip forwarding turned on");
   }
 
   #opsOf(taskId: TaskId, interfaces: readonly InterfaceSpec[], hostPid?: number): readonly AttachOp[] {
     const hostIndexes = interfaces.map(() => this.#indexes.next());
     const hostAddress = gatewayOf(this.#options.pool);
-    const { mtu } = this.fabric;
+    const mtus = { mtu: this.fabric.mtu, encryptedMtu: this.#encryptedMtu };
     const ipv6 = this.#ipv6;
-    return routedOps(taskId, interfaces, { hostIndexes, group: this.#group, mtu, hostAddress, hostPid, ipv6 });
+    return routedOps(taskId, interfaces, { hostIndexes, group: this.#group, ...mtus, hostAddress, hostPid, ipv6 });
   }
 
   #rulesetState(): RulesetState {
     const { device, pool, linkLocal } = this.#options;
-    const { published, virtual, leaving, networks, served } = this.#cluster ?? NOTHING;
-    const marks = [...this.#forwarder.marks];
+    const cluster = this.#cluster ?? NOTHING;
+    const { networks, served, remote } = cluster;
+    const secret = secretPrefixes(networks, remote);
     return {
-      ...{ table: device, device, group: this.#group, pool, linkLocal, published, virtual, leaving, networks, served },
+      ...{ table: device, device, group: this.#group, pool, linkLocal, networks, served, secret },
+      ...balancedTo(cluster, this.#unreached),
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
-      hosts: marks.map(([host, mark]) => ({ host, mac: fabricMac(host), mark })),
+      encrypted: secret.length === 0 ? undefined : this.#encrypted.way,
+      hosts: this.#forwarder.marks,
       local: [...this.#live.interfaces()].map((interfaces) =>
         interfaces.flatMap(placesOf).map(({ address: { address }, gateway }) => ({ address, gateway })),
       ),
@@ -473,11 +484,7 @@ export class NetworkManager implements AsyncDisposable {
   /** On as soon as a network of this host or a task elsewhere that is published has it. */
   #ipv6Use(): Ipv6Use {
     if (!this.#ipv6) return "none";
-    const { networks, remote } = this.#cluster ?? NOTHING;
-    const wanted =
-      networks.some(({ subnet }) => familyOf(subnet.address) === 6) ||
-      remote.some(({ address }) => familyOf(address) === 6);
-    return wanted ? "on" : "off";
+    return hasIpv6Networks(this.#cluster ?? NOTHING) ? "on" : "off";
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -20,7 +20,7 @@ const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PREFSRC: 7, TABLE: 15 } as const;
 const FRA = { GOTO: 4, PRIORITY: 6, FWMARK: 10, TABLE: 15, FWMASK: 16, PROTOCOL: 21 } as const;
 const FR_ACT = { TO_TABLE: 1, GOTO: 2, NOP: 3 } as const;
 const FIB_RULE_INVERT = 2;
-const NDA = { DST: 1, LLADDR: 2 } as const;
+const NDA = { DST: 1, LLADDR: 2, IFINDEX: 8 } as const;
 const NUD_PERMANENT = 0x80;
 const NUD_NOARP = 0x40;
 const NTF_SELF = 2;
@@ -28,6 +28,8 @@ const RTNH_F_ONLINK = 4;
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253 } as const;
 /** A route's type: it leads to somebody. */
 export const RTN_UNICAST = 1;
+/** Another: nobody may be reached, and whoever asks is told so at once. */
+const RTN_UNREACHABLE = 7;
 
 const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 const AF_BRIDGE = 7;
@@ -46,7 +48,7 @@ export interface RouteSpec {
   readonly destination: Prefix;
   /** Default: main. */
   readonly table?: number;
-  /** The link's index. */
+  /** The link's index; 0: what it leads to is unreachable. */
   readonly index: number;
   readonly via?: Ip;
   /** Where the host's own packets on it come from. */
@@ -95,7 +97,8 @@ export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
       table: readU32(attributes.get(RTA.TABLE)) || (payload[4] ?? 0),
       protocol: payload[5] ?? 0,
       type: payload[7] ?? 0,
-      index: readU32(attributes.get(RTA.OIF)),
+      // The kernel says that what is unreachable in IPv6 is so over lo.
+      index: payload[7] === RTN_UNREACHABLE ? 0 : readU32(attributes.get(RTA.OIF)),
       ...(via !== undefined && { via }),
       ...(source !== undefined && { source }),
     };
@@ -196,17 +199,20 @@ export interface ForwardingEntry {
   readonly index: number;
   readonly mac: Uint8Array;
   readonly host: Ipv4;
+  /** The index of the link that packets there must leave by. Absent: whichever the routes say. */
+  readonly under?: number | undefined;
 }
 
 /** RTM_NEWNEIGH of a vxlan device's forwarding entry (`bridge fdb replace`). */
-export function replaceForwarding({ index, mac, host }: ForwardingEntry): Uint8Array {
+export function replaceForwarding({ index, mac, host, under }: ForwardingEntry): Uint8Array {
   const attributes = [bytes(NDA.LLADDR, mac), bytes(NDA.DST, ipv4Bytes(host))];
+  if (under !== undefined) attributes.push(u32(NDA.IFINDEX, under));
   const header = neighborHeader(AF_BRIDGE, { index, state: NUD_NOARP | NUD_PERMANENT, flags: NTF_SELF });
   return encodeMessage({ type: RTM.NEWNEIGH, flags: DO | NLM_F.CREATE | NLM_F.REPLACE, header, attributes });
 }
 
 /** RTM_DELNEIGH of a forwarding entry; ENOENT when there is none. */
-export function deleteForwarding({ index, mac }: Omit<ForwardingEntry, "host">): Uint8Array {
+export function deleteForwarding({ index, mac }: Pick<ForwardingEntry, "index" | "mac">): Uint8Array {
   const header = neighborHeader(AF_BRIDGE, { index, state: 0, flags: NTF_SELF });
   return encodeMessage({ type: RTM.DELNEIGH, flags: DO, header, attributes: [bytes(NDA.LLADDR, mac)] });
 }
@@ -223,7 +229,8 @@ export function decodeForwarding(messages: readonly NetlinkMessage[]): Forwardin
     const attributes = decodeAttributes(payload.subarray(12));
     const [mac, host] = [attributes.get(NDA.LLADDR), addressOf(attributes.get(NDA.DST))];
     if (mac === undefined || typeof host !== "number") return [];
-    return { index: viewOf(payload).getInt32(4, true), mac, host };
+    const under = readU32(attributes.get(NDA.IFINDEX)) || undefined;
+    return { index: viewOf(payload).getInt32(4, true), mac, host, under };
   });
 }
 
@@ -231,7 +238,7 @@ function routeMessage(type: number, flags: number, route: RouteSpec): Uint8Array
   const { destination, table = TABLE.MAIN, index, via, source } = route;
   // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
   const header = new Uint8Array(12);
-  const scope = via === undefined ? RT_SCOPE.LINK : RT_SCOPE.UNIVERSE;
+  const scope = via === undefined && index !== 0 ? RT_SCOPE.LINK : RT_SCOPE.UNIVERSE;
   header.set([
     AF[familyOf(destination.address)],
     destination.length,
@@ -240,9 +247,10 @@ function routeMessage(type: number, flags: number, route: RouteSpec): Uint8Array
     table < 256 ? table : 0,
     RTPROT_SWARM,
     scope,
-    RTN_UNICAST,
+    index === 0 ? RTN_UNREACHABLE : RTN_UNICAST,
   ]);
-  const attributes: Attribute[] = [u32(RTA.TABLE, table), u32(RTA.OIF, index)];
+  const attributes: Attribute[] = [u32(RTA.TABLE, table)];
+  if (index !== 0) attributes.push(u32(RTA.OIF, index));
   if (destination.length > 0) attributes.push(bytes(RTA.DST, ipBytes(destination.address)));
   if (via !== undefined) {
     attributes.push(bytes(RTA.GATEWAY, ipBytes(via)));

@@ -44,7 +44,7 @@ const IFLA = {
 } as const;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
-const IFLA_VXLAN = { ID: 1, LOCAL: 4, LEARNING: 7, PORT: 15 } as const;
+const IFLA_VXLAN = { ID: 1, LINK: 3, LOCAL: 4, LEARNING: 7, PORT: 15 } as const;
 const VETH_INFO_PEER = 1;
 const IFLA_INET_CONF = 1;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
@@ -88,7 +88,13 @@ export interface Link {
   readonly kind: string;
   readonly mac: Uint8Array;
   /** Of a vxlan device. */
-  readonly vxlan?: { readonly id: number; readonly port: number; readonly local: Ipv4 | undefined };
+  readonly vxlan?: {
+    readonly id: number;
+    readonly port: number;
+    readonly local: Ipv4 | undefined;
+    /** The index of the link that its packets leave by; 0: whichever the routes say. */
+    readonly under: number;
+  };
 }
 
 /** An address of an interface. */
@@ -106,6 +112,8 @@ export function createVxlan(options: {
   readonly id: number;
   readonly port: number;
   readonly local?: Ipv4 | undefined;
+  /** The index of the link that its packets must leave by; it goes with that link. */
+  readonly under?: number | undefined;
   readonly mac: Uint8Array;
   readonly mtu: number;
 }): Uint8Array {
@@ -116,11 +124,21 @@ export function createVxlan(options: {
     bytes(IFLA_VXLAN.PORT, Uint8Array.of(options.port >>> 8, options.port & 255)),
   ];
   if (options.local !== undefined) data.push(bytes(IFLA_VXLAN.LOCAL, ipv4Bytes(options.local)));
+  if (options.under !== undefined) data.push(u32(IFLA_VXLAN.LINK, options.under));
   return linkMessage(RTM.NEWLINK, CREATE, { index: 0 }, [
     text(IFLA.IFNAME, options.name),
     bytes(IFLA.ADDRESS, options.mac),
     u32(IFLA.MTU, options.mtu),
     linkInfo("vxlan", data),
+  ]);
+}
+
+/** RTM_NEWLINK of a WireGuard device that does not exist yet; EOPNOTSUPP where the kernel has none. */
+export function createWireguard(options: { readonly name: string; readonly mtu: number }): Uint8Array {
+  return linkMessage(RTM.NEWLINK, CREATE, { index: 0 }, [
+    text(IFLA.IFNAME, options.name),
+    u32(IFLA.MTU, options.mtu),
+    linkInfo("wireguard", []),
   ]);
 }
 
@@ -305,7 +323,8 @@ function readVxlan(data: Uint8Array = new Uint8Array()): NonNullable<Link["vxlan
   const attributes = decodeAttributes(data);
   const [high = 0, low = 0] = attributes.get(IFLA_VXLAN.PORT) ?? [];
   const local = ipv4FromBytes(attributes.get(IFLA_VXLAN.LOCAL) ?? new Uint8Array());
-  return { id: readU32(attributes.get(IFLA_VXLAN.ID)), port: high * 256 + low, local };
+  const under = readU32(attributes.get(IFLA_VXLAN.LINK));
+  return { id: readU32(attributes.get(IFLA_VXLAN.ID)), port: high * 256 + low, local, under };
 }
 
 function viewOf(data: Uint8Array): DataView {

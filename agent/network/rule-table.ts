@@ -91,6 +91,7 @@ function sameBase(one: RulesetState, other: RulesetState): boolean {
   return baseKey(one) === baseKey(other);
 }
 
-function baseKey({ table, device, group, pool, vxlan, linkLocal, ipv6 }: RulesetBase): string {
-  return JSON.stringify([table, device, group, pool.address, pool.length, vxlan.port, vxlan.id, linkLocal, ipv6]);
+function baseKey({ table, device, group, pool, vxlan, linkLocal, ipv6, encrypted }: RulesetBase): string {
+  const { address, length } = pool;
+  return JSON.stringify([table, device, group, address, length, vxlan.port, vxlan.id, linkLocal, ipv6, encrypted]);
 }

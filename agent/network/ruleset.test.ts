@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { rootTest } from "../../test/privileges.ts";
-import { parseIp, parseIpv4, parsePrefix } from "./address.ts";
+import { parseIp, parseIpPrefix, parseIpv4, parsePrefix } from "./address.ts";
 import { type PublishedPort, type RulesetState, ruleset, rulesetChange, rulesetRemoval, settled } from "./ruleset.ts";
 
 /** util-linux's: runs a command in a namespace that ends with it. */
@@ -16,7 +16,7 @@ function state(...published: readonly PublishedPort[]): RulesetState {
   return {
     ...{ table: "swarm", device: "swarm0", group: 7, pool: parsePrefix("10.224.0.0/12"), linkLocal: false, published },
     ...{ vxlan: { port: 4789, id: 99 }, virtual: [], leaving: [], networks: [], hosts: [], local: [], served: [] },
-    ipv6: "none",
+    ...{ secret: [], ipv6: "none" },
   };
 }
 
@@ -152,6 +152,35 @@ describe("the nftables table", () => {
       }
       "
     `);
+  });
+
+  rootTest("what is secret has a way of its own, and the kernel takes it so", () => {
+    const encrypted = { device: "swarm0e", tunnel: "swarm0w", id: 77 };
+    const secret = ["10.0.5.0/24", "10.0.6.9/32", "fd05::/64"].map(parseIpPrefix);
+    const text = ruleset({ ...state(web(8080, 7)), encrypted, secret, ipv6: "on" });
+    expect(list([text])[0]?.split("\n").length).toBeGreaterThan(50);
+    const own = text.split("\n").filter((line) => /secret|swarm0w|secrecy|fd05/.test(line));
+    expect(own).toMatchInlineSnapshot(`
+      [
+        "set secret {",
+        "iifname "swarm0w" udp dport 4789 @th,96,24 77 accept",
+        "iifname "swarm0w" drop",
+        "iifname "swarm0" ip saddr @secret drop",
+        "iifname "swarm0" ip daddr @secret drop",
+        "chain secrecy {",
+        "ip daddr @secret oifname != "swarm0e" oifgroup != 7 drop",
+        "udp dport 4789 @th,96,24 77 oifname != "swarm0w" drop",
+        "set secret {",
+        "elements = { fd05::/64 }",
+        "iifname "swarm0" ip6 saddr @secret drop",
+        "iifname "swarm0" ip6 daddr @secret drop",
+        "chain secrecy {",
+        "ip6 daddr @secret oifname != "swarm0e" oifgroup != 7 drop",
+        "udp dport 4789 @th,96,24 77 oifname != "swarm0w" drop",
+      ]
+    `);
+    const clear = ruleset(state(web(8080, 7)));
+    expect(clear).not.toMatch(/secret|swarm0[ew]/);
   });
 
   test("changes only what differs", () => {

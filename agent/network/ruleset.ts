@@ -12,13 +12,13 @@ import {
   formatPrefix,
   gatewayOf,
   type Ip,
-  type Ipv4,
   type Ipv4Prefix,
   networkOf,
   type Prefix,
 } from "./address.ts";
 import { RESOLVER_ADDRESS } from "./attach.ts";
-import { MARK_BASE, MARK_MASK } from "./forwarding.ts";
+import { type EncryptedWay, secrecyChain, tunnelRules } from "./encrypted-rules.ts";
+import { type HostMark, MARK_BASE, MARK_MASK } from "./forwarding.ts";
 import { type Balancer, balancerChange, balancerLines, inPlace } from "./load-balancing.ts";
 
 /** A transport whose ports can be published. */
@@ -57,13 +57,8 @@ export interface HostNetwork {
   readonly subnet: Prefix;
   /** Nothing outside it can be reached from it. */
   readonly internal: boolean;
-}
-
-/** A host of the cluster that packets may come from: its fabric device's MAC, and the mark of what goes back to it. */
-export interface HostMark {
-  readonly host: Ipv4;
-  readonly mac: Uint8Array;
-  readonly mark: number;
+  /** What passes between hosts does not pass in clear. Default false. */
+  readonly encrypted?: boolean;
 }
 
 /** What stays while ports and addresses come and go. */
@@ -81,6 +76,8 @@ export interface RulesetBase {
   readonly linkLocal: boolean;
   /** Whether there is a table for IPv6; `none`: the kernel has no IPv6. */
   readonly ipv6: "none" | "off" | "on";
+  /** Absent: nothing that this host knows of is encrypted. */
+  readonly encrypted?: EncryptedWay | undefined;
 }
 
 /** Everything that the table says. */
@@ -93,11 +90,14 @@ export interface RulesetState extends RulesetBase {
    */
   readonly leaving: readonly VirtualAddress[];
   readonly networks: readonly HostNetwork[];
-  readonly hosts: readonly HostMark[];
+  /** The hosts of the cluster that packets may come from. */
+  readonly hosts: readonly Omit<HostMark, "index">[];
   /** This host's tasks: of each its addresses, with the gateways of their networks. */
   readonly local: readonly (readonly { readonly address: Ip; readonly gateway: Ip }[])[];
   /** What tasks of this host serve to the whole cluster by published ports. */
   readonly served: readonly (Target & { readonly protocol: Protocol })[];
+  /** What may leave this host by the encrypted way only; none overlaps another. */
+  readonly secret: readonly Prefix[];
 }
 
 const DNS_PORT = 53;
@@ -133,7 +133,7 @@ function tableLines(whole: RulesetState, family: Family): readonly string[] {
 /** What of the state is about one family: a table knows no other. */
 function ofFamily(state: RulesetState, family: Family): RulesetState {
   const isOf = ({ address }: { readonly address: Ip }) => familyOf(address) === family;
-  const { published, virtual, leaving, networks, local, served } = state;
+  const { published, virtual, leaving, networks, local, served, secret } = state;
   return {
     ...state,
     published: published
@@ -144,6 +144,7 @@ function ofFamily(state: RulesetState, family: Family): RulesetState {
     networks: networks.filter(({ subnet }) => isOf(subnet)),
     local: local.map((addresses) => addresses.filter(isOf)),
     served: served.filter(isOf),
+    secret: secret.filter(isOf),
   };
 }
 
@@ -262,7 +263,7 @@ function kindOf(name: string): string {
 
 function setsOf(state: RulesetState, family: Family): Readonly<Record<string, SetContent>> {
   const { address: type } = WORDS[family];
-  const { published, virtual, leaving, networks, hosts, local, served, pool } = state;
+  const { published, virtual, leaving, networks, hosts, local, served, pool, secret } = state;
   const live = published.filter(({ targets }) => targets.length > 0);
   const own = family === 4 ? [networkOf(pool)] : [];
   const subnets = [...own, ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
@@ -306,7 +307,7 @@ function setsOf(state: RulesetState, family: Family): Readonly<Record<string, Se
       declaration: ["type ether_addr : mark"],
       elements: hosts.map(({ mac, mark }) => `${formatMac(mac)} : ${hex(mark)}`),
     },
-    peers: { declaration: ["type ipv4_addr"], elements: hosts.map(({ host }) => formatIpv4(host)) },
+    peers: { declaration: ["type ipv4_addr"], elements: [...new Set(hosts.map(({ host }) => formatIpv4(host)))] },
     // A task that reaches itself by a translated address, and as whom it then sees itself: it must find the way back.
     selves: {
       declaration: [`type ${type} . ${type} : ${type}`],
@@ -316,6 +317,9 @@ function setsOf(state: RulesetState, family: Family): Readonly<Record<string, Se
         ),
       ),
     },
+    ...(state.encrypted && {
+      secret: { declaration: [`type ${type}`, "flags interval"], elements: secret.map(formatPrefix) },
+    }),
     served: {
       declaration: [`type ${type} . inet_proto . inet_service`],
       elements: [
@@ -339,11 +343,21 @@ function hex(value: number): string {
 }
 
 function fixedChains(state: RulesetState, family: Family): readonly string[] {
-  return [...translation(state, family), ...guards(state, family), ...forwarding(state, family)];
+  const chains = [...translation(state, family), ...guards(state, family), ...forwarding(state, family)];
+  const { encrypted, vxlan, group } = state;
+  const { ip } = WORDS[family];
+  return encrypted === undefined ? chains : [...chains, ...secrecyChain(encrypted, { port: vxlan.port, group, ip })];
+}
+
+/** The fabric's devices, as one operand. */
+function fabric({ device, encrypted }: RulesetBase): string {
+  return encrypted === undefined ? `"${device}"` : `{ "${device}", "${encrypted.device}" }`;
 }
 
 /** Where packets are led elsewhere, and back. */
-function translation({ device, group, pool }: RulesetState, family: Family): readonly string[] {
+function translation(state: RulesetState, family: Family): readonly string[] {
+  const { group, pool } = state;
+  const devices = fabric(state);
   const { ip, multicast } = WORDS[family];
   const gateway = formatIpv4(gatewayOf(pool));
   const resolver = `iifgroup ${group} ip daddr ${formatIpv4(RESOLVER_ADDRESS)}`;
@@ -360,7 +374,7 @@ function translation({ device, group, pool }: RulesetState, family: Family): rea
       ? [`${resolver} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${gateway}:${RESOLVER_PORT}`]
       : []),
     `iifgroup ${group} ${ip} daddr vmap @virtual`,
-    `iifname "${device}" ${ip} daddr vmap @leaving`,
+    `iifname ${devices} ${ip} daddr vmap @leaving`,
     "fib daddr type local jump publish",
     "}",
     // Connections from the host itself to its own addresses; its loopback is the loopback proxy's.
@@ -372,7 +386,7 @@ function translation({ device, group, pool }: RulesetState, family: Family): rea
     "type nat hook postrouting priority srcnat; policy accept;",
     // Nobody takes a packet that comes from himself.
     `snat to ${ip} saddr . ${ip} daddr map @selves`,
-    `${ip} saddr @subnets ${ip} daddr != @subnets ${ip} daddr != ${multicast} oifgroup != ${group} oifname != "${device}" masquerade`,
+    `${ip} saddr @subnets ${ip} daddr != @subnets ${ip} daddr != ${multicast} oifgroup != ${group} oifname != ${devices} masquerade`,
     "}",
   ];
 }
@@ -382,12 +396,14 @@ const QUICK = ["ct mark 0 ct state established,related accept"];
 
 /** What may come in at all: judged before any translation, by where it really comes from and really wants to go. */
 function guards(state: RulesetState, family: Family): readonly string[] {
-  const { device, group, vxlan } = state;
+  const { device, group, vxlan, encrypted } = state;
+  const { ip } = WORDS[family];
   return [
     "chain guard {",
     "type filter hook prerouting priority mangle; policy accept;",
     `iifgroup ${group} goto from_task`,
-    `iifname "${device}" goto from_host`,
+    `iifname ${fabric(state)} goto from_host`,
+    ...(encrypted === undefined || family === 6 ? [] : tunnelRules(encrypted, vxlan.port)),
     // Only hosts of the cluster may send packets of ours (CVE-2023-28840). `@th,96,24`: the VXLAN network's number.
     ...(family === 4
       ? [`udp dport ${vxlan.port} @th,96,24 ${vxlan.id} ip saddr != @peers fib daddr type local drop`]
@@ -403,6 +419,9 @@ function guards(state: RulesetState, family: Family): readonly string[] {
     ...ownPlaces(state, family),
     "}",
     "chain from_host {",
+    ...(encrypted === undefined
+      ? []
+      : ["saddr", "daddr"].map((side) => `iifname "${device}" ${ip} ${side} @secret drop`)),
     ...QUICK,
     // Answers to what came in by another host and was passed on from here.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
@@ -436,23 +455,25 @@ function ownPlaces({ pool, linkLocal }: RulesetState, family: Family): readonly 
 }
 
 /** Forwarding is on: nobody outside may reach what was not published by routing into a network. */
-function forwarding({ device, group }: RulesetState, family: Family): readonly string[] {
+function forwarding(state: RulesetState, family: Family): readonly string[] {
+  const { group } = state;
+  const devices = fabric(state);
   const { ip } = WORDS[family];
   return [
     "chain forward {",
     "type filter hook forward priority filter; policy accept;",
     // The mark was for the way of this packet, not of the one that will carry it.
-    `oifname "${device}" meta mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set 0`,
+    `oifname ${devices} meta mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set 0`,
     "ct state established,related accept",
     `iifgroup ${group} accept`,
     `oifgroup ${group} goto to_task`,
-    `oifname "${device}" ct status dnat accept`,
-    `oifname "${device}" drop`,
+    `oifname ${devices} ct status dnat accept`,
+    `oifname ${devices} drop`,
     "}",
     "chain to_task {",
     "ct status dnat accept",
-    `iifname "${device}" ${ip} saddr . ${ip} daddr @same accept`,
-    `iifname "${device}" ${ip} daddr . meta l4proto . th dport @served accept`,
+    `iifname ${devices} ${ip} saddr . ${ip} daddr @same accept`,
+    `iifname ${devices} ${ip} daddr . meta l4proto . th dport @served accept`,
     "drop",
     "}",
   ];

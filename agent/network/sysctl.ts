@@ -1,5 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import type { Logger } from "../../common/base/logger.ts";
 
 /** Kernel parameters of the agent's own network namespace. Names with slashes: `net/ipv4/ip_forward`. */
 export interface Sysctls {
@@ -27,3 +28,25 @@ export const systemSysctls: Sysctls = {
     }
   },
 };
+
+/**
+ * Makes a device of the fabric take all that comes, without a reverse path filter, and send no redirects: a task would be
+ * told to speak to another host itself, which it cannot.
+ */
+export async function quietLink(sysctls: Sysctls, name: string): Promise<void> {
+  await sysctls.write(`net/ipv4/conf/${name}/send_redirects`, "0");
+  await sysctls.write(`net/ipv4/conf/${name}/rp_filter`, "0");
+}
+
+/** Turns IPv4 forwarding on. It stays on: others may come to need it. */
+export async function turnForwardingOn({
+  sysctls,
+  logger,
+}: {
+  readonly sysctls: Sysctls;
+  readonly logger: Logger;
+}): Promise<void> {
+  if ((await sysctls.read("net/ipv4/ip_forward")) === "1") return;
+  await sysctls.write("net/ipv4/ip_forward", "1");
+  logger.info({ sysctl: "net.ipv4.ip_forward", value: 1 }, "ip forwarding turned on");
+}

@@ -279,6 +279,30 @@ describe("certificates", () => {
   });
 });
 
+describe("WireGuard keys", () => {
+  const key = (number: number) => new Uint8Array(32).fill(number);
+
+  test("a node's key is stored and told to the others, and it is its own alone", async () => {
+    const { agent, within, view } = await world();
+    const [one, two] = [agent(), agent()];
+    const [first, second] = [await one.register(), await two.register()];
+    const tell = (from: typeof one, sessionId: string, told: Uint8Array, nodeId = from.nodeId) =>
+      within(from.client.reportWireguardKey({ nodeId, sessionId, key: told }));
+    const next = two.assignments(second.sessionId);
+    await next();
+    await tell(one, first.sessionId, key(1));
+    const changed = await next();
+    expect(changed.changes.map(({ item }) => item.case === "peer" && [...item.value.wireguardKey])).toEqual([
+      [...key(1)],
+    ]);
+    await tell(one, first.sessionId, key(2));
+    expect(view.nodes.get(one.nodeId)?.description).toMatchObject({ hostname: "host-1", wireguardKey: key(2) });
+    await expect(tell(two, second.sessionId, key(2))).rejects.toMatchObject({ code: "already_exists" });
+    await expect(tell(two, second.sessionId, key(3).subarray(1))).rejects.toMatchObject({ code: "invalid_argument" });
+    await expect(tell(two, first.sessionId, key(3))).rejects.toMatchObject({ code: "failed_precondition" });
+  });
+});
+
 describe("sessions", () => {
   test("a new node becomes an object with a session on the manager's lease, and learns the cluster", async () => {
     const { agent, view, commit, within, managerId } = await world();

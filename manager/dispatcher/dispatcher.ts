@@ -23,6 +23,7 @@ import {
   type OpenSessionRequest,
   type ReportCertificateRequest,
   type ReportVolumesRequest,
+  type ReportWireguardKeyRequest,
   type UpdateTaskStatusRequest,
   type WatchAssignmentsRequest,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
@@ -46,6 +47,7 @@ import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from ".
 import { NOT_ITS_OWN, StatusWriter } from "./status-writer.ts";
 import { TouchedSet } from "./touched-set.ts";
 import { hasOptions } from "./volume-assignments.ts";
+import { storeWireguardKey } from "./wireguard-key.ts";
 
 /** What the dispatcher stands on. */
 export interface DispatcherOptions {
@@ -111,6 +113,7 @@ export class Dispatcher {
       updateTaskStatus: (request, context) => this.#updateTaskStatus(request, context),
       reportVolumes: (request, context) => this.#reportVolumes(request, context),
       reportCertificate: (request, context) => this.#reportCertificate(request, context),
+      reportWireguardKey: (request, context) => this.#reportWireguardKey(request, context),
     };
   }
 
@@ -288,6 +291,13 @@ export class Dispatcher {
     const { view } = this.#options.store;
     const certificate = toldCertificate(view.cluster?.ca, request);
     await this.#certificates.report(nodeId, certificate, AbortSignal.any([context.signal, session.signal]));
+    return {};
+  }
+
+  async #reportWireguardKey({ nodeId, sessionId, key }: ReportWireguardKeyRequest, context: CallContext) {
+    requireNode(context.peer, nodeId);
+    const session = this.#sessions.require(nodeId, sessionId);
+    await storeWireguardKey(this.#options, nodeId, key, AbortSignal.any([context.signal, session.signal]));
     return {};
   }
 

@@ -3,7 +3,7 @@
  * services and tasks on them, those that are published everywhere, and the other nodes. Pure.
  */
 import { create, type DescMessage, equals, type MessageShape } from "@bufbuild/protobuf";
-import { ingressAddresses } from "../../common/model/task-addresses.ts";
+import { ingressAddresses, withoutLength } from "../../common/model/task-addresses.ts";
 import {
   type AssignmentChange,
   AssignmentChange_Action,
@@ -203,10 +203,16 @@ export class NetworkSet {
     const published = hasIngress(view.services.get(task.serviceId));
     if (networks.length === 0 && !published) return undefined;
     const { id, serviceId, nodeId, slot } = task;
-    const isInternal = (networkId: string) => view.networks.get(networkId)?.spec?.internal ?? false;
+    const specOf = (networkId: string) => view.networks.get(networkId)?.spec;
+    const isInternal = (networkId: string) => specOf(networkId)?.internal ?? false;
+    const ingress = published ? ingressAddresses(task, isInternal) : [];
+    const secret = task.networks.filter(({ networkId }) => specOf(networkId)?.encrypted);
+    const isSecret = (address: string) =>
+      secret.some(({ addresses }) => addresses.some((each) => withoutLength(each) === address));
     return create(TaskEndpointSchema, {
       ...{ taskId: id, serviceId, nodeId, slot, networks, serving: isServing(view, task) },
-      ingressAddresses: published ? [...ingressAddresses(task, isInternal)] : [],
+      ingressAddresses: [...ingress],
+      encryptedAddresses: ingress.filter(isSecret),
     });
   }
 
@@ -214,7 +220,8 @@ export class NetworkSet {
     const node = view.nodes.get(nodeId);
     const address = node?.status?.address ?? "";
     if (!node || nodeId === this.#nodeId || address === "") return undefined;
-    return create(PeerSchema, { nodeId, hostname: node.description?.hostname ?? "", address });
+    const { hostname = "", wireguardKey = new Uint8Array() } = node.description ?? {};
+    return create(PeerSchema, { nodeId, hostname, address, wireguardKey });
   }
 }
 

@@ -64,15 +64,20 @@ function serviceTouch(view: TouchView, { before, after, id }: Extract<Change, { 
   return { ...NOTHING, nodeIds, serviceIds: [id] };
 }
 
-/** Nodes hear of each other's addresses; whether one is down decides whether its tasks serve. */
+/** Nodes hear of each other's addresses and keys; whether one is down decides whether its tasks serve. */
 function nodeTouch(view: TouchView, { before, after, id }: Extract<Change, { kind: "node" }>): NetworkTouch {
   const elsewhere =
     before?.status?.address !== after?.status?.address ||
-    before?.description?.hostname !== after?.description?.hostname;
+    before?.description?.hostname !== after?.description?.hostname ||
+    keyOf(before) !== keyOf(after);
   const taskIds =
     isDown(before) === isDown(after) ? [] : [...view.tasksOfNode(id)].filter(isReachable).map((task) => task.id);
   if (!elsewhere && taskIds.length === 0) return NOTHING;
   return { ...NOTHING, nodeIds: "all", taskIds, peerIds: elsewhere ? [id] : [] };
+}
+
+function keyOf(node: Node | undefined): string {
+  return Buffer.from(node?.description?.wireguardKey ?? []).toString("hex");
 }
 
 function isDown(node: Node | undefined): boolean {

@@ -17,6 +17,7 @@ import type { LeaseId } from "../store/kv.ts";
 import type { Proposal } from "../store/proposal.ts";
 import type { Store } from "../store/store.ts";
 import type { AgentSession } from "./sessions.ts";
+import { checkWireguardKey } from "./wireguard-key.ts";
 
 /** What registering needs. */
 export interface RegistrationContext {
@@ -61,6 +62,7 @@ export async function registerSession(
   const { store, managerId, clock, lease } = context;
   const { nodeId, id: sessionId } = agent.session;
   const description = checkDescription(agent.request.description);
+  checkWireguardKey(store, nodeId, description.wireguardKey);
   const address = hostOf(agent.peer.address);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     refuseSuperseded(context, agent.request);

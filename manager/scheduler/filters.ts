@@ -8,6 +8,7 @@ const REASONS = {
   closed: ["1 node not available for new tasks", "nodes not available for new tasks"],
   constraints: ["scheduling constraints not satisfied on 1 node", "scheduling constraints not satisfied on"],
   platform: ["unsupported platform on 1 node", "unsupported platform on"],
+  encryption: ["no WireGuard for an encrypted network on 1 node", "no WireGuard for an encrypted network on"],
   cpu: ["insufficient cpu on 1 node", "insufficient cpu on"],
   memory: ["insufficient memory on 1 node", "insufficient memory on"],
   port: ["host-mode port already in use on 1 node", "host-mode port already in use on"],
@@ -21,6 +22,7 @@ export function reasonAgainst(info: NodeInfo, wanted: Requirements): Reason | un
   if (!info.open) return "closed";
   if (wanted.constraints.length > 0 && !matchesAll(wanted.constraints, info.node)) return "constraints";
   if (wanted.platforms.length > 0 && !runsOn(info, wanted)) return "platform";
+  if (wanted.encrypted && (info.node.description?.wireguardKey ?? []).length === 0) return "encryption";
   if (wanted.nanoCpus > 0 && wanted.nanoCpus > info.totalNanoCpus - info.usedNanoCpus) return "cpu";
   if (wanted.memoryBytes > 0 && wanted.memoryBytes > info.totalMemoryBytes - info.usedMemoryBytes) return "memory";
   if (wanted.hostPorts.some((port) => info.hostPorts.has(port))) return "port";

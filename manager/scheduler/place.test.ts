@@ -21,11 +21,12 @@ interface NodeFixture {
   readonly zone?: string;
   readonly architecture?: string;
   readonly availability?: NodeSpec_Availability;
+  readonly wireguardKey?: Uint8Array;
 }
 
 function cluster(...nodes: readonly NodeFixture[]): ClusterState {
   const state = new ClusterState();
-  for (const { id, memoryBytes = 1_000, zone, architecture = "x86_64", availability } of nodes) {
+  for (const { id, memoryBytes = 1_000, zone, architecture = "x86_64", availability, wireguardKey } of nodes) {
     state.setNode(
       create(NodeSchema, {
         id,
@@ -35,6 +36,7 @@ function cluster(...nodes: readonly NodeFixture[]): ClusterState {
           hostname: id,
           platform: { os: "linux", architecture },
           resources: { nanoCpus: 4_000_000_000n, memoryBytes: BigInt(memoryBytes) },
+          ...(wireguardKey && { wireguardKey }),
         },
       }),
     );
@@ -49,6 +51,7 @@ interface WantedFixture {
   readonly hostPort?: number;
   readonly spread?: string;
   readonly architecture?: string;
+  readonly encrypted?: boolean;
 }
 
 function wanted(fixture: WantedFixture = {}, serviceId = "service"): Requirements {
@@ -68,7 +71,7 @@ function wanted(fixture: WantedFixture = {}, serviceId = "service"): Requirement
   const platforms = fixture.architecture
     ? [{ $typeName: "swarm.v1.Platform" as const, os: "linux", architecture: fixture.architecture }]
     : [];
-  return requirementsOf({ serviceId, spec, ports, platforms });
+  return requirementsOf({ serviceId, spec, ports, platforms, encrypted: fixture.encrypted ?? false });
 }
 
 let nextTask = 0;
@@ -132,6 +135,12 @@ describe("filters say why", () => {
       ],
       "no suitable node (2 nodes not available for new tasks)",
     ],
+    [
+      "encryption",
+      { encrypted: true },
+      [{ id: "a" }, { id: "b" }],
+      "no suitable node (no WireGuard for an encrypted network on 2 nodes)",
+    ],
     ["no nodes", {}, [], "no suitable node (the cluster has no nodes)"],
     [
       "several",
@@ -147,6 +156,11 @@ describe("filters say why", () => {
     expect(place(cluster({ id: "a", architecture: "x86_64" }), 1, wanted({ architecture: "amd64" })).counts).toEqual({
       a: 1,
     });
+  });
+
+  test("an encrypted network's tasks go where WireGuard is", () => {
+    const state = cluster({ id: "a" }, { id: "b", wireguardKey: new Uint8Array(32) });
+    expect(place(state, 3, wanted({ encrypted: true })).counts).toEqual({ b: 3 });
   });
 
   test("max replicas per node", () => {

@@ -6,7 +6,7 @@ import type { View } from "../store/view.ts";
 import { ClusterState } from "./cluster-state.ts";
 import { occupancyOf } from "./occupancy.ts";
 import { fitsOn, placeGroup } from "./place.ts";
-import { type Requirements, requirementsOf } from "./requirements.ts";
+import { isEncrypted, type Requirements, requirementsOf } from "./requirements.ts";
 
 /** New tasks of one service. */
 export interface WantedTasks {
@@ -81,5 +81,6 @@ function pictureOf(view: View): ClusterState {
 function requirementsIn(view: View, serviceId: string, spec: ServiceSpec, ports: readonly PortConfig[]): Requirements {
   const image = parseImageReference(spec.task?.container?.image ?? "");
   const loaded = image.ok ? loadedImage(view, image.reference) : undefined;
-  return requirementsOf({ serviceId, spec, ports, platforms: loaded?.platform ? [loaded.platform] : [] });
+  const platforms = loaded?.platform ? [loaded.platform] : [];
+  return requirementsOf({ serviceId, spec, ports, platforms, encrypted: isEncrypted(view, spec) });
 }

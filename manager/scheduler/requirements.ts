@@ -9,6 +9,7 @@ import {
   PortConfig_PublishMode,
   type ServiceSpec,
 } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { View } from "../store/view.ts";
 import { stickySources } from "./sticky.ts";
 
 export interface Requirements {
@@ -22,6 +23,8 @@ export interface Requirements {
   readonly maxPerNode: number;
   /** Platforms that the image is made for; empty when unknown. */
   readonly platforms: readonly { readonly os: string; readonly architecture: string }[];
+  /** Whether one of its networks is encrypted. */
+  readonly encrypted: boolean;
   /** Labels to spread over, outermost first: "node.labels.zone". */
   readonly spreadOver: readonly string[];
   /** Names of volumes, or templates of names, whose data a task follows. */
@@ -44,15 +47,23 @@ export interface RequirementsSource {
   /** The service's ports as allocated. */
   readonly ports: readonly PortConfig[];
   readonly platforms: readonly Platform[];
+  /** Whether one of its networks is encrypted. */
+  readonly encrypted: boolean;
+}
+
+/** Whether a service's tasks are on an encrypted network. */
+export function isEncrypted(view: Pick<View, "byName">, { task }: ServiceSpec): boolean {
+  return task?.networks.some(({ target }) => view.byName("network", target)?.spec?.encrypted) ?? false;
 }
 
 /** Reads the requirements out of a spec. Its constraints were validated when it was stored. */
-export function requirementsOf({ serviceId, spec, ports, platforms }: RequirementsSource): Requirements {
+export function requirementsOf({ serviceId, spec, ports, platforms, encrypted }: RequirementsSource): Requirements {
   const { task } = spec;
   const reserved = reservedBy(task);
   const constraints = parseConstraints(task?.placement?.constraints ?? []);
   return {
     serviceId,
+    encrypted,
     nanoCpus: reserved.nanoCpus,
     memoryBytes: reserved.memoryBytes,
     constraints: constraints.ok ? constraints.value : [],

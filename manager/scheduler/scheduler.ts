@@ -12,7 +12,7 @@ import { TaskSet } from "../task-set.ts";
 import { ClusterState } from "./cluster-state.ts";
 import { occupancyOf } from "./occupancy.ts";
 import { fitsOn, placeGroup } from "./place.ts";
-import { type Requirements, requirementsOf } from "./requirements.ts";
+import { isEncrypted, type Requirements, requirementsOf } from "./requirements.ts";
 import { type HeldVolume, heldVolumes, placeWithVolumes, VolumeIndex } from "./sticky.ts";
 
 /** How many tasks one pass places: more holds the event loop (and the leader's lease) longer than 50 ms. */
@@ -201,7 +201,10 @@ export class Scheduler implements Loop {
     const image = parseImageReference(spec.task?.container?.image ?? "");
     const loaded = image.ok ? loadedImage(view, image.reference) : undefined;
     const platforms = loaded?.platform ? [loaded.platform] : [];
-    const value = requirementsOf({ serviceId, spec, ports: service.ports, platforms });
+    const value = requirementsOf({
+      ...{ serviceId, spec, ports: service.ports, platforms },
+      encrypted: isEncrypted(view, spec),
+    });
     this.#requirements.set(key, { service, value });
     return value;
   }

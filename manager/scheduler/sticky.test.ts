@@ -60,7 +60,7 @@ function place(nodes: Readonly<Record<string, NodeFixture>>, spec: ServiceSpec):
     const names = node.volumes ?? [];
     volumes.replace(undefined, create(NodeVolumesSchema, { nodeId: id, volumes: names.map((name) => ({ name })) }));
   }
-  const requirements = requirementsOf({ serviceId: "s", spec, ports: [], platforms: [] });
+  const requirements = requirementsOf({ serviceId: "s", spec, ports: [], platforms: [], encrypted: false });
   const held = heldVolumes({ serviceId: "s", slot: 2 }, requirements, volumes, state);
   if (held.length === 0) return "anywhere";
   const { info, explanation } = placeWithVolumes(held, requirements, 0);

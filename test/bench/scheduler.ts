@@ -61,7 +61,7 @@ function measureShape({ tasks, nodes }: Shape): { readonly totalMs: number; read
   let placed = 0;
   for (let from = 0; from < tasks; from += SLICE) {
     const sliceBeganMs = performance.now();
-    const requirements = requirementsOf({ serviceId: "service", spec, ports: [], platforms: [] });
+    const requirements = requirementsOf({ serviceId: "service", spec, ports: [], platforms: [], encrypted: false });
     placed += placeGroup(state, { requirements, taskIds: taskIds.slice(from, from + SLICE) }, 0).placed.length;
     longestSliceMs = Math.max(longestSliceMs, performance.now() - sliceBeganMs);
   }

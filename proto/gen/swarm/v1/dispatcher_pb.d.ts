@@ -453,6 +453,13 @@ export declare type TaskEndpoint = Message<"swarm.v1.TaskEndpoint"> & {
   ingressAddresses: string[];
 
   /**
+   * Those of them that are on encrypted networks.
+   *
+   * @generated from field: repeated string encrypted_addresses = 8;
+   */
+  encryptedAddresses: string[];
+
+  /**
    * Running, healthy, its node up, and not about to stop. Tasks of the node itself serve when the agent says so.
    *
    * @generated from field: bool serving = 7;
@@ -823,6 +830,46 @@ export declare type ReportCertificateResponse = Message<"swarm.v1.ReportCertific
  * Use `create(ReportCertificateResponseSchema)` to create a new message.
  */
 export declare const ReportCertificateResponseSchema: GenMessage<ReportCertificateResponse>;
+
+/**
+ * @generated from message swarm.v1.ReportWireguardKeyRequest
+ */
+export declare type ReportWireguardKeyRequest = Message<"swarm.v1.ReportWireguardKeyRequest"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * X25519, public, 32 bytes.
+   *
+   * @generated from field: bytes key = 3;
+   */
+  key: Uint8Array;
+};
+
+/**
+ * Describes the message swarm.v1.ReportWireguardKeyRequest.
+ * Use `create(ReportWireguardKeyRequestSchema)` to create a new message.
+ */
+export declare const ReportWireguardKeyRequestSchema: GenMessage<ReportWireguardKeyRequest>;
+
+/**
+ * @generated from message swarm.v1.ReportWireguardKeyResponse
+ */
+export declare type ReportWireguardKeyResponse = Message<"swarm.v1.ReportWireguardKeyResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.ReportWireguardKeyResponse.
+ * Use `create(ReportWireguardKeyResponseSchema)` to create a new message.
+ */
+export declare const ReportWireguardKeyResponseSchema: GenMessage<ReportWireguardKeyResponse>;
 
 /**
  * @generated from message swarm.v1.ResolveImageRequest
@@ -1334,6 +1381,16 @@ export declare const Dispatcher: GenService<{
     methodKind: "unary";
     input: typeof ReportCertificateRequestSchema;
     output: typeof ReportCertificateResponseSchema;
+  },
+  /**
+   * The node's new WireGuard key. It is the node's when this returns; other nodes hear of it then.
+   *
+   * @generated from rpc swarm.v1.Dispatcher.ReportWireguardKey
+   */
+  reportWireguardKey: {
+    methodKind: "unary";
+    input: typeof ReportWireguardKeyRequestSchema;
+    output: typeof ReportWireguardKeyResponseSchema;
   },
 }>;
 

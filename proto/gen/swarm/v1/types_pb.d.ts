@@ -1978,6 +1978,13 @@ export declare type NodeDescription = Message<"swarm.v1.NodeDescription"> & {
    * @generated from field: repeated string routes = 5;
    */
   routes: string[];
+
+  /**
+   * X25519, public, 32 bytes; empty where the kernel has no WireGuard. Its port is the one after the data path's.
+   *
+   * @generated from field: bytes wireguard_key = 6;
+   */
+  wireguardKey: Uint8Array;
 };
 
 /**
