@@ -2,7 +2,7 @@
 import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -213,8 +213,8 @@ export class Lab implements AsyncDisposable {
   }
 
   /** The same in the network namespace of a container. */
-  startIn(container: ContainerStarted, ...command: readonly string[]): void {
-    this.#spawn(`/proc/${container.pid}/ns/net`, command);
+  startIn(container: ContainerStarted, ...command: readonly string[]): Child {
+    return this.#spawn(`/proc/${container.pid}/ns/net`, command);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -235,7 +235,9 @@ export class Lab implements AsyncDisposable {
 
   async #build(count: number): Promise<void> {
     const source = join(root, "test/network-helper.c");
-    await run("gcc", ["-O1", "-Wall", "-Wextra", "-o", this.helper, source]);
+    const built = process.env.NETWORK_HELPER;
+    if (built !== undefined) await copyFile(built, this.helper);
+    else await run("gcc", ["-O1", "-Wall", "-Wextra", "-o", this.helper, source]);
     const client = this.clientNamespace;
     await run("ip", ["netns", "add", client]);
     await run("ip", ["-n", client, "link", "add", "wire", "type", "bridge"]);

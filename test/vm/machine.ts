@@ -28,6 +28,11 @@ const LEFT_OUT =
 /** What the disk needs; all others are on it, and the kernel asks for them. */
 const DISK_MODULES = ["virtio_pci", "virtio_blk"];
 
+/** What tests run beside busybox's. */
+const PROGRAMS = [
+  ...["/usr/bin/ip", "/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare", "/bin/kmod"],
+];
+
 /** A real file server for the machine, with the libraries that few hosts have. */
 const NFS_PACKAGES = ["nfs-kernel-server", "libtirpc3", "libwrap0"];
 const NFS_PROGRAMS = ["rpc.nfsd", "rpc.mountd", "exportfs"];
@@ -112,6 +117,8 @@ for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller
 ip link set lo up
 hostname machine
 export HOME=/root PATH=/project/node_modules/.bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+# There is no compiler.
+export NETWORK_HELPER=/usr/bin/network-helper
 cd /project
 ( ${command} ) > /dev/ttyS1 2>&1
 echo "exit code $?" > /dev/ttyS1
@@ -150,7 +157,7 @@ function makeDisk(directory: string, modules: string, command: string): string {
   }
   copyInto(tree, "/etc/services");
   copyInto(tree, "/etc/protocols");
-  for (const program of ["/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare", "/bin/kmod"]) {
+  for (const program of PROGRAMS) {
     copyInto(tree, program);
     copyLibraries(tree, program);
   }
@@ -176,6 +183,7 @@ function makeDisk(directory: string, modules: string, command: string): string {
   writeFileSync(join(tree, "etc/hosts"), "127.0.0.1 localhost machine\n");
   writeFileSync(join(tree, "etc/resolv.conf"), "");
   writeFileSync(join(tree, "etc/netconfig"), "tcp tpi_cots_ord v inet tcp - -\nudp tpi_clts v inet udp - -\n");
+  execute("gcc", ["-O1", "-o", join(tree, "usr/bin/network-helper"), join(ROOT, "test/network-helper.c")]);
   writeFileSync(join(tree, "init"), INIT(command), { mode: 0o755 });
   const disk = join(directory, "disk.img");
   execute("mke2fs", ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, disk, "1200M"]);
