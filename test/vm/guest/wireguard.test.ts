@@ -36,7 +36,7 @@ function hear(host: string, port = ECHO): readonly string[] {
 }
 
 const ECHO_SERVER = `
-require("net").createServer((s) => { s.on("error", () => {}); s.end(s.remoteAddress) }).listen(${ECHO});
+require("net").createServer((s) => { s.on("error", () => {}); s.end(s.remoteAddress) }).listen(${ECHO}, "0.0.0.0");
 const socket = require("dgram").createSocket("udp4");
 socket.on("message", (message, from) => socket.send(message, from.port, from.address));
 socket.bind(${ECHO});`;
@@ -140,7 +140,7 @@ describe("encrypted networks", () => {
     await eventually(() => lab.inContainer(container(secret, 1), ...fetch(SECRET[1])));
     await eventually(() => lab.inContainer(container(secret, 1), ...hear(SECRET[1])));
     await eventually(() => lab.inContainer(container(secret, 2), ...hear(SECRET[0])));
-  });
+  }, 300_000);
   afterAll(() => lab?.[Symbol.asyncDispose]());
 
   test("tasks of two hosts talk, in packets of any size, and nothing of it is seen on the wire", async () => {
