@@ -373,3 +373,26 @@ test("the pools of networks are settings of the cluster", async () => {
   );
   expect(await swarmctl("network rm pooled")).toMatchObject({ code: 0 });
 });
+
+test("an encrypted network's tasks wait for a node with WireGuard, and say so", async () => {
+  await swarmctl("network create --opt encrypted vault");
+  await swarmctl("service create -d --name sealed --network vault busybox");
+  await eventually(async () => {
+    const [task = ""] = await lines("service ps --no-trunc --format {{.CurrentState}}:{{.Error}} sealed");
+    expect(task).toMatch(/Pending.*no suitable node \(no WireGuard for an encrypted network on 2 nodes\)/);
+  });
+  const [node] = plane.store.view.nodes.values();
+  if (!node?.description) throw new Error("no node");
+  const description = { ...node.description, wireguardKey: new Uint8Array(32).fill(1) };
+  const { signal } = plane;
+  await eventually(async () => {
+    const object = { ...node, description };
+    const { conflicts } = await plane.store.commit([{ type: "update", kind: "node", object }], { signal });
+    expect(conflicts).toEqual([]);
+  });
+  await eventually(async () => {
+    const [at = ""] = await lines("service ps --format {{.Node}}:{{.CurrentState}} sealed");
+    expect(at).toMatch(/^\S+:Running/);
+  });
+  await swarmctl("service rm sealed");
+});
