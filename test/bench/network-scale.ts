@@ -105,7 +105,8 @@ async function measureEndpoints(manager: NetworkManager, shape: Shape): Promise<
   }
   const each = shape.services === 1 ? "one service of 10,000" : "each of 1,000 services of 10";
   const name = `endpoints: one changes of ${each}${shape.published ? ", published too" : ""}`;
-  return { name, value: percentiles(times).p50, unit: "ms", goal: 100 };
+  // Published, they are 20,000.
+  return { name, value: percentiles(times).p50, unit: "ms", ...(!shape.published && { goal: 100 }) };
 }
 
 /** A host that has a task on each of 1,000 networks, with 10,000 tasks on 500 other hosts. */
@@ -206,7 +207,7 @@ function endpoint(
   const number = service * (ENDPOINTS / shape.services) + index;
   const value = {
     ...{ taskId: `task${number}`, serviceId: `s${service}`, nodeId: `node${host % HOSTS}`, serving },
-    ingressAddress: formatIpv4(FIRST_INGRESS + number),
+    ingressAddresses: [formatIpv4(FIRST_INGRESS + number)],
     networks: [{ networkId: `net${service}`, addresses: [`${formatIpv4(subnet + 3 + index)}/${length}`] }],
   };
   return update({ case: "taskEndpoint", value });
