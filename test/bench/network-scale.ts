@@ -103,8 +103,8 @@ async function measureEndpoints(manager: NetworkManager, shape: Shape): Promise<
     }
     times.push(await timed(() => manager.setCluster(view(state), NEVER)));
   }
-  const each = shape.services === 1 ? "one service of 10,000" : "each of 1,000 services of 10";
-  const name = `endpoints: one changes of ${each}${shape.published ? ", published too" : ""}`;
+  const which = shape.services === 1 ? "10,000 of a service" : "10 of 1,000 services";
+  const name = `endpoints: 1 of ${which} changes${shape.published ? ", ports too" : ""}`;
   // Published, they are 20,000.
   return { name, value: percentiles(times).p50, unit: "ms", ...(!shape.published && { goal: 100 }) };
 }
