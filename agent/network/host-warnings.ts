@@ -38,8 +38,11 @@ function dropsForwarded({ family, hook, policy }: BaseChain): boolean {
   return (family === "ip" || family === "inet") && hook === "forward" && policy === "drop";
 }
 
-/** What lets the traffic of tasks through: ours is accepted by a table of our own, which cannot overrule another's drop. */
+/**
+ * What lets the traffic of tasks through, by the fabric and by the encrypted one (`swarm0e`). Our own table accepts it, but
+ * cannot overrule another's drop.
+ */
 function remedies({ group, device }: HostWarningsOptions): readonly string[] {
-  const links = [`iifgroup ${group}`, `oifgroup ${group}`, `iifname "${device}"`, `oifname "${device}"`];
+  const links = [`iifgroup ${group}`, `oifgroup ${group}`, `iifname "${device}*"`, `oifname "${device}*"`];
   return links.map((link) => `${link} accept`);
 }
