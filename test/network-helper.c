@@ -1,8 +1,11 @@
 /* What the tests of agent/network need from C, which the shim does in life:
  *   helper serve               frames on stdin {u32 protocol, u32 length, message} -> stdout {u32 length, answer}
  *   helper container CMD ARGS  a new network namespace, operations from stdin {u32 kind, u32 length, bytes}, then CMD;
- *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value". */
+ *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value".
+ *   helper sctp-serve PORT NAME   answers each SCTP association with its name and the address that it comes from
+ *   helper sctp-ask HOST PORT     prints what the other side says */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -101,8 +104,41 @@ static int container(char **command) {
   return perror(command[0]), 127;
 }
 
+static int sctp_socket(const char *address, const char *port, struct sockaddr_in *place) {
+  *place = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  inet_pton(AF_INET, address, &place->sin_addr);
+  return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_SCTP);
+}
+
+static int sctp_serve(const char *port, const char *name) {
+  struct sockaddr_in place, from;
+  int fd = sctp_socket("0.0.0.0", port, &place);
+  if (bind(fd, (void *)&place, sizeof place) < 0 || listen(fd, 16) < 0) return perror("sctp-serve"), 1;
+  while (1) {
+    socklen_t length = sizeof from;
+    int client = accept(fd, (void *)&from, &length);
+    if (client < 0) continue;
+    char text[64];
+    int size = snprintf(text, sizeof text, "%s %s", name, inet_ntoa(from.sin_addr));
+    if (write(client, text, (size_t)size) < 0) perror("sctp-serve");
+    close(client);
+  }
+}
+
+static int sctp_ask(const char *host, const char *port) {
+  struct sockaddr_in place;
+  char text[64];
+  int fd = sctp_socket(host, port, &place);
+  alarm(3);
+  if (connect(fd, (void *)&place, sizeof place) < 0) return perror("sctp-ask"), 1;
+  ssize_t size = read(fd, text, sizeof text);
+  return size > 0 && write(1, text, (size_t)size) == size ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
   if (argc == 2 && !strcmp(argv[1], "serve")) return serve();
   if (argc > 2 && !strcmp(argv[1], "container")) return container(argv + 2);
+  if (argc == 4 && !strcmp(argv[1], "sctp-serve")) return sctp_serve(argv[2], argv[3]);
+  if (argc == 4 && !strcmp(argv[1], "sctp-ask")) return sctp_ask(argv[2], argv[3]);
   return 2;
 }

@@ -22,6 +22,7 @@ import { readHostRoutes } from "../agent/network/host-routes.ts";
 import type { Netlink } from "../agent/network/netlink.ts";
 import { type AttachedTask, type NetworkDependencies, NetworkManager } from "../agent/network/network-manager.ts";
 import { NftRuleLoader } from "../agent/network/rule-loader.ts";
+import type { Protocol } from "../agent/network/ruleset.ts";
 import { systemSysctls } from "../agent/network/sysctl.ts";
 import { publicKeyOf } from "../agent/network/wireguard-key.ts";
 import { systemClock } from "../common/base/clock.ts";
@@ -200,8 +201,8 @@ function clusterOf(cluster: TestCluster): ClusterNetwork {
       targets: port.targets.map((target) => ({ ...target, address: ip(target.address) })),
     })),
     served: served.map((text) => {
-      const colon = text.lastIndexOf(":");
-      return { protocol: "tcp", address: ip(text.slice(0, colon)), port: Number(text.slice(colon + 1)) };
+      const [, address = "", port, protocol = "tcp"] = /^(.*):(\d+)(?:\/(tcp|udp|sctp))?$/.exec(text) ?? [];
+      return { protocol: protocol as Protocol, address: ip(address), port: Number(port) };
     }),
   };
 }

@@ -74,7 +74,7 @@ export interface TestCluster {
   readonly leaving?: Readonly<Record<string, readonly string[]>>;
   readonly affinity?: Affinity;
   readonly published?: readonly TestPort[];
-  /** "10.0.1.11:80", of tcp. */
+  /** "10.0.1.11:80", "10.0.1.11:5000/sctp". */
   readonly served?: readonly string[];
 }
 

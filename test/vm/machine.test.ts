@@ -1,6 +1,6 @@
 /**
  * Goal: the runtime does under cgroup v2, with every controller, what it does under v1; and what the host's kernel may lack
- * (NFS) is shown in one that has it. Method: the runtime's test files, and those of `guest`, run in a virtual machine with
+ * (NFS, WireGuard, SCTP) is shown in one that has it. Method: the runtime's test files, and those of `guest`, run in a virtual machine with
  * Debian's kernel, where v2 is all there is.
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -38,7 +38,7 @@ interface Report {
 }
 
 rootTest(
-  "the runtime's tests, and the guest's, pass in a kernel with cgroup v2 and NFS",
+  "the runtime's tests, and the guest's, pass in a kernel with cgroup v2, NFS, WireGuard and SCTP",
   { timeout: 900_000 },
   async () => {
     const directory = mkdtempSync(join(tmpdir(), "swarm-vm-"));
