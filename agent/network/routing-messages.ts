@@ -24,6 +24,7 @@ const NDA = { DST: 1, LLADDR: 2, IFINDEX: 8 } as const;
 const NUD_PERMANENT = 0x80;
 const NUD_NOARP = 0x40;
 const NTF_SELF = 2;
+const RTM_F_CLONED = 0x200;
 const RTNH_F_ONLINK = 4;
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253 } as const;
 /** A route's type: it leads to somebody. */
@@ -84,11 +85,12 @@ export function dumpRoutes(family: Family = 4): Uint8Array {
   return encodeMessage({ type: RTM.GETROUTE, flags: DUMP, header: familyHeader(family) });
 }
 
-/** The routes of an answer. */
+/** The routes of an answer; what the kernel noted for one destination is no route of anybody's. */
 export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
   return messages.flatMap(({ type, payload }) => {
     const family = familyIn(payload);
     if (type !== RTM.NEWROUTE || family === undefined) return [];
+    if ((viewOf(payload).getUint32(8, true) & RTM_F_CLONED) !== 0) return [];
     const attributes = decodeAttributes(payload.subarray(12));
     const via = addressOf(attributes.get(RTA.GATEWAY));
     const source = addressOf(attributes.get(RTA.PREFSRC));
