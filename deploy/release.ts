@@ -25,7 +25,7 @@ import { fetchNode } from "./release/node-binary.ts";
 import { bundledPackages, readLock } from "./release/packages.ts";
 import { billOfMaterials, type Parts, sha256 } from "./release/sbom.ts";
 import { buildShim } from "./release/shim.ts";
-import { ARCHITECTURES, type Architecture, type Release, ReleaseError } from "./release/target.ts";
+import { ARCHITECTURES, type Architecture, maintainerOf, type Release, ReleaseError } from "./release/target.ts";
 import { file, program, type Tree, under } from "./release/tree.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -118,7 +118,12 @@ function publish(artefactsByName: Tree, out: string): void {
 
 async function main(): Promise<void> {
   const { architectures, out } = readArguments();
-  const release: Release = { version: projectVersion(), epochSeconds: sourceDate() };
+  const { author } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+  const release: Release = {
+    version: projectVersion(),
+    maintainer: maintainerOf(author),
+    epochSeconds: sourceDate(),
+  };
   const lock = readLock();
   const { bundles, metafiles } = await bundle();
   const packages = bundledPackages(metafiles, lock);

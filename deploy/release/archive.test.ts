@@ -21,7 +21,7 @@ const ENTRIES: readonly [string, TreeEntry][] = [
   [LONG, file(Buffer.alloc(1024, 7))],
 ];
 const TREE: Tree = new Map(ENTRIES);
-const RELEASE = { version: "1.2.3", epochSeconds: 1_700_000_000 };
+const RELEASE = { version: "1.2.3", maintainer: "A <a@b.example>", epochSeconds: 1_700_000_000 };
 
 test("a tar says what is in the tree, in order, at one time", () => {
   const tar = Buffer.concat(writeTar(TREE, { prefix: "top/", mtimeSeconds: RELEASE.epochSeconds }));

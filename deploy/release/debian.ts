@@ -41,13 +41,13 @@ export async function debianPackage(tree: Tree, architecture: Architecture, rele
   return writeAr(members, release.epochSeconds);
 }
 
-function controlFiles(tree: Tree, architecture: Architecture, { version }: Release): Tree {
+function controlFiles(tree: Tree, architecture: Architecture, { version, maintainer }: Release): Tree {
   const kibibytes = Math.ceil(bytesOf(tree) / 1024);
   const fields = {
     Package: PACKAGE,
     Version: version,
     Architecture: architecture,
-    Maintainer: "The Swarm authors <swarm@localhost>",
+    Maintainer: maintainer,
     "Installed-Size": String(kibibytes),
     Depends: RELATIONS.Depends.join(", "),
     Recommends: RELATIONS.Recommends.join(", "),

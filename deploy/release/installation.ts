@@ -8,7 +8,7 @@ import { COMPLETION_SCRIPTS } from "../../cli/completion-scripts.ts";
 import { compress } from "./archive.ts";
 import { manual } from "./man-pages.ts";
 import { billOfMaterials, type Parts } from "./sbom.ts";
-import { dateOf } from "./target.ts";
+import { dateOf, LICENCE } from "./target.ts";
 import { file, link, program, type Tree, type TreeEntry } from "./tree.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -58,7 +58,7 @@ export async function installation(parts: Parts, bundles: Bundles, layout: Layou
 }
 
 function library({ release, node, shim }: Parts, bundles: Bundles, { prefix }: Layout): Tree {
-  const manifest = { name: "swarm", version: release.version, license: "Apache-2.0" };
+  const manifest = { name: "swarm", version: release.version, license: LICENCE };
   const inside: [string, TreeEntry][] = [
     ["package.json", file(`${JSON.stringify(manifest, undefined, 2)}\n`)],
     ["bin/node", program(node.program)],
@@ -124,7 +124,12 @@ ${list}
       licenceText === "" ? `${owner} is distributed under ${licence}; its package holds no text of it.` : licenceText;
     return [`${folder}/licences/${owner.replace("/", "__")}`, file(`${text}\n`)] as const;
   });
-  return new Map([[`${folder}/copyright`, file(copyright)], [`${folder}/licences/node`, file(node.licence)], ...texts]);
+  return new Map([
+    [`${folder}/copyright`, file(copyright)],
+    [`${folder}/licences/swarm`, file(readFileSync(join(ROOT, "LICENSE")))],
+    [`${folder}/licences/node`, file(node.licence)],
+    ...texts,
+  ]);
 }
 
 function ownFile(name: string): Buffer {

@@ -20,7 +20,7 @@ const metafiles = await Promise.all([
 const packages = bundledPackages(metafiles, lock);
 const TREE: Tree = new Map([["usr/bin/tool", file("tool")]]);
 const PARTS: Parts = {
-  release: { version: "1.2.3", epochSeconds: 1_700_000_000 },
+  release: { version: "1.2.3", maintainer: "A <a@b.example>", epochSeconds: 1_700_000_000 },
   architecture: "amd64",
   packages,
   node: {

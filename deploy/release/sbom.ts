@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import type { NodeBinary } from "./node-binary.ts";
 import type { BundledPackage } from "./packages.ts";
 import type { Shim } from "./shim.ts";
-import type { Architecture, Release } from "./target.ts";
+import { type Architecture, LICENCE, type Release } from "./target.ts";
 import { sorted, type Tree } from "./tree.ts";
 
 /** What was put together. */
@@ -37,7 +37,7 @@ export function billOfMaterials(parts: Parts, tree: Tree): string {
     "bom-ref": "swarm",
     name: "swarm",
     version: release.version,
-    licenses: licences("Apache-2.0"),
+    licenses: licences(LICENCE),
     purl: `pkg:generic/swarm@${release.version}?arch=${architecture}`,
   };
   const libraries = packages.map(libraryComponent);
@@ -95,7 +95,7 @@ function shimComponents({ libraryVersion }: Shim, { version }: Release): readonl
     description: "Linked into swarm-shim",
   };
   const program = { type: "application", "bom-ref": "swarm-shim", name: "swarm-shim", version } as const;
-  return [{ ...program, licenses: licences("Apache-2.0") }, library];
+  return [{ ...program, licenses: licences(LICENCE) }, library];
 }
 
 function fileComponents(tree: Tree): readonly Component[] {

@@ -26,12 +26,34 @@ export class ReleaseError extends Error {
   }
 }
 
+/** Of all that is this project's own (SPDX): LICENSE has the text, package.json says it, too. */
+export const LICENCE = "Apache-2.0";
+
 /** Which release it is. */
 export interface Release {
   /** package.json's. */
   readonly version: string;
+  /** Who answers for the package: "NAME <ADDRESS>". */
+  readonly maintainer: string;
   /** SOURCE_DATE_EPOCH: the time of the commit, and of every file. */
   readonly epochSeconds: number;
+}
+
+/**
+ * Who makes the package, as Debian's tools are told (debchange(1): DEBFULLNAME, DEBEMAIL). Default: package.json's author. Throws for
+ * what would break a line of the package's control file.
+ */
+export function maintainerOf(
+  author: string,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): string {
+  const [, name = "", address = ""] = /^(.*) <(.*)>$/.exec(author) ?? [];
+  const maintainer = `${environment.DEBFULLNAME ?? name} <${environment.DEBEMAIL ?? address}>`;
+  if (/^[^<>\p{Cc}]+ <[^<>@\s]+@[^<>@\s]+>$/u.test(maintainer)) return maintainer;
+  throw new ReleaseError(
+    `the maintainer ${JSON.stringify(maintainer)} is not NAME <ADDRESS>`,
+    "set DEBFULLNAME and DEBEMAIL",
+  );
 }
 
 /** "2026-01-31" */
