@@ -42,6 +42,7 @@ class ScriptedManager {
   readonly subscriptions = new Mailbox<MessageInitShape<typeof SubscriptionMessageSchema>>(10);
   watches = 0;
   refuseBeats = false;
+  answerBeats = true;
   #stop: () => Promise<void>;
 
   constructor(network: MemoryNetwork, address: string, managers: readonly string[]) {
@@ -61,10 +62,12 @@ class ScriptedManager {
         yield hello(sessionId);
         await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
       },
-      async heartbeat({ sessionId }) {
-        if (manager.refuseBeats) throw new SwarmError("failed_precondition", "session invalid");
-        manager.beats.push(sessionId);
-        return { period: durationFromMs(20) };
+      async *heartbeat(requests) {
+        for await (const { sessionId } of requests) {
+          if (manager.refuseBeats) throw new SwarmError("failed_precondition", "session invalid");
+          manager.beats.push(sessionId);
+          if (manager.answerBeats) yield { period: durationFromMs(20) };
+        }
       },
       async *watchAssignments(_, { signal }) {
         manager.watches += 1;
@@ -151,6 +154,15 @@ test("a broken chain asks again, an invalid session opens a new one", async () =
   if (manager) manager.refuseBeats = true;
   await eventually(() => expect(manager?.sessions.length).toBeGreaterThan(1));
   expect(manager?.sessions[1]).toBe("m1#0");
+});
+
+test("a manager that answers no heartbeat any more is left for another one", async () => {
+  const { managers } = setUp(["m1", "m2"]);
+  const [first, second] = managers;
+  await eventually(() => expect(first?.beats.length).toBeGreaterThan(1));
+  if (first) first.answerBeats = false;
+  await eventually(() => expect(second?.beats.length).toBeGreaterThan(1));
+  expect(first?.sessions).toEqual([""]);
 });
 
 test("moves to a manager that it learned of; what was not yet told goes there", async () => {

@@ -20,7 +20,7 @@ import type { NetworkSettings } from "./executor.ts";
 const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
 /** How long a manager may take to register the node before another one is tried. */
 const REGISTER_TIMEOUT_MS = 5_000;
-/** Missed beats that end a session at the manager; a beat that takes longer than these is pointless. */
+/** Missed beats that end a session at the manager; so do as many that are not answered here. */
 const BEATS_MISSED_MAX = 3;
 
 /** What only somebody can change, while the node's containers run on. */
@@ -195,13 +195,20 @@ export class SessionKeeper {
   /** Beats a little more often than asked for, so that nodes do not beat in step and a late timer is not a missed beat. */
   async #beat(session: Session, initialPeriodMs: number, signal: AbortSignal): Promise<void> {
     const { clock, random } = this.#options;
-    const { nodeId, sessionId, dispatcher } = session;
+    const { nodeId, sessionId, address, dispatcher } = session;
     let period = initialPeriodMs;
+    const beats = async function* () {
+      while (true) {
+        await clock.sleep(period * (0.8 + 0.2 * random.next()), signal);
+        yield { nodeId, sessionId };
+      }
+    };
+    const answers = dispatcher.heartbeat(beats(), { signal })[Symbol.asyncIterator]();
     while (true) {
-      await clock.sleep(period * (0.8 + 0.2 * random.next()), signal);
-      const timeoutMs = period * BEATS_MISSED_MAX;
-      const answer = await dispatcher.heartbeat({ nodeId, sessionId }, { signal, timeoutMs });
-      period = periodMs({ heartbeatPeriod: answer.period });
+      const wait = { clock, timeoutMs: period * (1 + BEATS_MISSED_MAX), operation: `heartbeat at manager ${address}` };
+      const answer = await withTimeout(wait, signal, () => answers.next());
+      if (answer.done) throw new SwarmError("unavailable", `manager ${address} takes no more heartbeats`);
+      period = periodMs({ heartbeatPeriod: answer.value.period });
       this.#backoff.reset();
       this.#failedAddress = undefined;
     }

@@ -12,6 +12,7 @@ import { Control } from "../proto/gen/swarm/v1/control_pb.js";
 import { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { CertificateAuthority } from "../test/certificates.ts";
 import { eventually } from "../test/eventually.ts";
+import { beatOnce } from "../test/one-beat.ts";
 
 const PROGRAM = new URL("swarm-manager", import.meta.url).pathname;
 
@@ -71,8 +72,8 @@ test("serves each service on its own door, stops within two seconds, and is itse
   });
   await expect(createClient(Control, plain).getInfo({})).rejects.toMatchObject({ code: "unavailable" });
   await expect(createClient(Control, remote).getInfo({})).rejects.toMatchObject({ code: "unauthenticated" });
-  await expect(createClient(Dispatcher, local).heartbeat({})).rejects.toMatchObject({ code: "unimplemented" });
-  await expect(createClient(Dispatcher, remote).heartbeat({})).rejects.toMatchObject({ code: "unauthenticated" });
+  await expect(beatOnce(createClient(Dispatcher, local), {})).rejects.toMatchObject({ code: "unimplemented" });
+  await expect(beatOnce(createClient(Dispatcher, remote), {})).rejects.toMatchObject({ code: "unauthenticated" });
   expect((await stat(first.socket)).mode & 0o777).toBe(0o600);
   expect((await stat(first.data)).mode & 0o777).toBe(0o700);
   const etcd = JSON.parse(await readFile(join(first.data, "etcd/owner.json"), "utf8")) as { etcd: { pid: number } };
@@ -129,7 +130,8 @@ test("--api-addr serves Control over TLS, renews its certificate on SIGHUP, and 
   const manager = await started([...api, ...files]);
   const address = String(manager.said("listening")?.api);
   await using remote = openGrpcTransport({ address, tls });
-  expect((await createClient(Control, remote).getInfo({})).managers).toHaveLength(1);
+  // It may answer before it has told the store that it is there.
+  await eventually(async () => expect((await createClient(Control, remote).getInfo({})).managers).toHaveLength(1));
   await using plain = openGrpcTransport({ address });
   await expect(createClient(Control, plain).getInfo({})).rejects.toMatchObject({ code: "unavailable" });
 

@@ -12,6 +12,7 @@ import { type AssignmentsMessage, Dispatcher, LogBroker, StreamBroker } from "..
 import { NodeStatus_State, TaskState } from "../proto/gen/swarm/v1/types_pb.js";
 import { TEST_KEYS } from "../test/cluster-key.ts";
 import { testId } from "../test/objects.ts";
+import { beatOnce } from "../test/one-beat.ts";
 import { Manager } from "./manager.ts";
 import { MemoryKv } from "./store/memory-kv.ts";
 import type { Store } from "./store/store.ts";
@@ -111,7 +112,7 @@ function world() {
     const beat = async () => {
       while (!stop.signal.aborted) {
         await clock.sleep(900, stop.signal);
-        await client.heartbeat({ nodeId, sessionId }, { signal: stop.signal });
+        await beatOnce(client, { nodeId, sessionId }, { signal: stop.signal });
       }
     };
     const follow = async () => {

@@ -204,7 +204,7 @@ export class Manager {
       control: guardControl(control, { view: store.view, audit }),
       dispatcher: {
         openSession: (...call) => dispatcher().openSession(...call),
-        heartbeat: async (...call) => dispatcher().heartbeat(...call),
+        heartbeat: (...call) => dispatcher().heartbeat(...call),
         watchAssignments: (...call) => dispatcher().watchAssignments(...call),
         updateTaskStatus: async (...call) => dispatcher().updateTaskStatus(...call),
         reportVolumes: async (...call) => dispatcher().reportVolumes(...call),

@@ -23,6 +23,7 @@ import { LocalManager } from "../proto/gen/swarm/v1/local_pb.js";
 import { NodeSpec_Availability, NodeSpec_Role } from "../proto/gen/swarm/v1/types_pb.js";
 import { eventually } from "../test/eventually.ts";
 import { freePort } from "../test/free-port.ts";
+import { beatOnce } from "../test/one-beat.ts";
 
 const PROGRAM = new URL("swarm-manager", import.meta.url).pathname;
 const NEVER = new AbortController().signal;
@@ -93,7 +94,7 @@ function joinCluster(request: Partial<JoinRequest> & { readonly token: string })
 
 async function heartbeat(tls: ClientTls, nodeId = ""): Promise<unknown> {
   await using transport = openGrpcTransport({ address: manager.address, tls });
-  return await createClient(Dispatcher, transport).heartbeat({ nodeId, sessionId: "s" });
+  return await beatOnce(createClient(Dispatcher, transport), { nodeId, sessionId: "s" });
 }
 
 test("a worker's token makes a node, which then has a certificate and no need of the token", async () => {
@@ -264,5 +265,8 @@ test("the CA and the tokens survive the manager", async () => {
   manager = await start("a");
   expect(await tokens(manager)).toEqual(before);
   expect(manager.text.filter((line) => line.includes("certificate made"))).toEqual([]);
-  await expect(heartbeat(node.client, node.nodeId)).rejects.toMatchObject({ code: "failed_precondition" });
+  // Unavailable until it has told the store that it is there.
+  await eventually(async () => {
+    await expect(heartbeat(node.client, node.nodeId)).rejects.toMatchObject({ code: "failed_precondition" });
+  });
 });

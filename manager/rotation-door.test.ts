@@ -20,6 +20,7 @@ import { NodeCa } from "../proto/gen/swarm/v1/ca_pb.js";
 import { Dispatcher } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import { eventually } from "../test/eventually.ts";
 import { type ManagerProgram, startManagerProgram } from "../test/manager-program.ts";
+import { beatOnce } from "../test/one-beat.ts";
 
 const NEVER = new AbortController().signal;
 let folder = "";
@@ -62,7 +63,7 @@ async function startNode() {
   const sessionId = await opened;
   scope.spawn("beats", async (signal) => {
     while (true) {
-      await client.heartbeat({ nodeId, sessionId }, { signal });
+      await beatOnce(client, { nodeId, sessionId }, { signal });
       await systemClock.sleep(500, signal);
     }
   });
@@ -76,7 +77,7 @@ async function startNode() {
 
 async function beatUnder(tls: ClientTls, nodeId: string): Promise<unknown> {
   await using transport = openGrpcTransport({ address: manager.address, tls });
-  return await createClient(Dispatcher, transport).heartbeat({ nodeId, sessionId: "s" });
+  return await beatOnce(createClient(Dispatcher, transport), { nodeId, sessionId: "s" });
 }
 
 const settled = () =>
@@ -93,7 +94,7 @@ test("a node follows under its session; its old certificate and the old token ar
   expect(node.identity.client.certificate).not.toBe(before.certificate);
   expect(node.identity.client.ca).toBe((await manager.call((control) => control.getCa({}))).root);
   // The session that was opened under the old one goes on.
-  await node.client.heartbeat({ nodeId: node.nodeId, sessionId: node.sessionId });
+  await beatOnce(node.client, { nodeId: node.nodeId, sessionId: node.sessionId });
   expect(node.scope.signal.aborted).toBe(false);
   // Known, and only not in this session.
   await expect(beatUnder(node.identity.client, node.nodeId)).rejects.toMatchObject({ code: "failed_precondition" });

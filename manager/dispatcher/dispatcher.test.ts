@@ -29,6 +29,7 @@ import {
 } from "../../proto/gen/swarm/v1/objects_pb.js";
 import { NodeStatus_State, TaskState, TaskStatusSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { aService, aTask, testId } from "../../test/objects.ts";
+import { beatOnce } from "../../test/one-beat.ts";
 import { ClusterAuthority } from "../ca/cluster-authority.ts";
 import { KEY_BYTES } from "../sealing/cluster-key.ts";
 import { Sealer } from "../sealing/sealer.ts";
@@ -332,7 +333,7 @@ describe("sessions", () => {
       code: "failed_precondition",
       message: expect.stringContaining("session invalid"),
     });
-    const beat = (sessionId: string) => within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    const beat = (sessionId: string) => within(beatOnce(one.client, { nodeId: one.nodeId, sessionId }));
     await expect(beat(former.sessionId)).rejects.toMatchObject({ code: "failed_precondition" });
     await expect(beat(newer.sessionId)).resolves.toBeDefined();
     expect(view.sessions.get(one.nodeId)?.sessionId).toBe(newer.sessionId);
@@ -351,7 +352,7 @@ describe("sessions", () => {
       await expect(one.register(again)).rejects.toMatchObject({ code: "already_exists" });
     }
     expect(view.sessions.get(one.nodeId)?.sessionId).toBe(sessionId);
-    const beat = () => within(other.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    const beat = () => within(beatOnce(other.client, { nodeId: one.nodeId, sessionId }));
     await expect(beat()).resolves.toBeDefined();
     other.stop.abort();
     await clock.advance(3_100);
@@ -374,7 +375,7 @@ describe("sessions", () => {
     const before = kv.revision;
     for (let beat = 0; beat < 5; beat++) {
       await clock.advance(900);
-      await within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+      await within(beatOnce(one.client, { nodeId: one.nodeId, sessionId }));
     }
     expect(kv.revision).toBe(before);
     const ended = stream.next();
@@ -391,9 +392,9 @@ describe("sessions", () => {
     const one = agent();
     const { sessionId } = await one.register();
     await clock.advance(3_050);
-    await within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }));
+    await within(beatOnce(one.client, { nodeId: one.nodeId, sessionId }));
     await clock.advance(2_900);
-    await expect(within(one.client.heartbeat({ nodeId: one.nodeId, sessionId }))).resolves.toBeDefined();
+    await expect(within(beatOnce(one.client, { nodeId: one.nodeId, sessionId }))).resolves.toBeDefined();
   });
 
   test("a session that another manager took over ends here", async () => {

@@ -20,6 +20,7 @@ import {
   type AssignmentChange,
   AssignmentsMessage_Type,
   type Dispatcher as DispatcherService,
+  type HeartbeatRequest,
   type OpenSessionRequest,
   type ReportCertificateRequest,
   type ReportVolumesRequest,
@@ -104,11 +105,7 @@ export class Dispatcher {
     );
     this.implementation = {
       openSession: (request, context) => this.#openSession(request, context),
-      heartbeat: async ({ nodeId, sessionId }, context) => {
-        requireNode(context.peer, nodeId);
-        this.#sessions.beat(nodeId, sessionId);
-        return { period: toDuration(this.#heartbeatPeriodMs) };
-      },
+      heartbeat: (requests, context) => this.#heartbeat(requests, context),
       watchAssignments: (request, context) => this.#watchAssignments(request, context),
       updateTaskStatus: (request, context) => this.#updateTaskStatus(request, context),
       reportVolumes: (request, context) => this.#reportVolumes(request, context),
@@ -177,6 +174,15 @@ export class Dispatcher {
       // The session lives on while its heart beats: an agent that only lost this stream comes back to it with a new one.
       const reason = session.signal.aborted ? abortReason(session.signal).message : "stream closed";
       logger.info({ reason }, "session stream ended");
+    }
+  }
+
+  /** Until the agent has no more to say, or another session. */
+  async *#heartbeat(requests: AsyncIterable<HeartbeatRequest>, { peer }: CallContext) {
+    for await (const { nodeId, sessionId } of requests) {
+      requireNode(peer, nodeId);
+      this.#sessions.beat(nodeId, sessionId);
+      yield { period: toDuration(this.#heartbeatPeriodMs) };
     }
   }
 

@@ -1335,12 +1335,13 @@ export declare const Dispatcher: GenService<{
     output: typeof SessionMessageSchema;
   },
   /**
-   * FAILED_PRECONDITION "session invalid" tells the agent to open a new one.
+   * All beats of a session over one call, each answered as it comes: a call of its own would cost several times as much.
+   * FAILED_PRECONDITION "session invalid" tells the agent to open a new session.
    *
    * @generated from rpc swarm.v1.Dispatcher.Heartbeat
    */
   heartbeat: {
-    methodKind: "unary";
+    methodKind: "bidi_streaming";
     input: typeof HeartbeatRequestSchema;
     output: typeof HeartbeatResponseSchema;
   },
