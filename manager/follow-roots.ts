@@ -17,14 +17,18 @@ import { Lease } from "./store/lease.ts";
 import type { RestartableEtcd } from "./store/restartable-etcd.ts";
 import type { View } from "./store/view.ts";
 
+/** The roots (PEM) with which etcd was started. */
+export interface EtcdTrust {
+  roots: string;
+}
+
 /** What it needs. */
 export interface FollowRootsOptions {
   readonly kv: Kv;
   readonly view: Pick<View, "cluster" | "changes">;
   readonly identity: ManagerIdentity;
   readonly etcd: RestartableEtcd;
-  /** The roots (PEM) with which etcd was started. */
-  readonly trusted: string;
+  readonly etcdTrust: EtcdTrust;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -37,7 +41,7 @@ const WITHOUT_STORE_MS = 20_000;
 
 /** Runs until `signal` aborts; throws when etcd does not start again. */
 export async function followRoots(options: FollowRootsOptions, signal: AbortSignal): Promise<never> {
-  const { view, identity, etcd, logger } = options;
+  const { view, identity, etcd, etcdTrust, logger } = options;
   const changed = new Wakeup();
   let wanted = identity.credentials.trust;
   identity.onRenewed(() => {
@@ -48,19 +52,21 @@ export async function followRoots(options: FollowRootsOptions, signal: AbortSign
   scope.spawn("cluster", async (inner) => {
     for await (const batch of view.changes(inner)) if (batch.some(({ kind }) => kind === "cluster")) changed.wake();
   });
-  for (let { trusted } = options; ; await changed.wait(scope.signal)) {
-    if (wanted === trusted || !isTime(view.cluster?.ca, wanted)) continue;
+  for (; ; await changed.wait(scope.signal)) {
+    if (wanted === etcdTrust.roots || !isTime(view.cluster?.ca, wanted)) continue;
     await using _ = await turn(options, signal);
-    trusted = wanted;
+    const roots = wanted;
     logger.info("starting etcd again: it is to trust other roots");
     await etcd.restart(signal);
+    etcdTrust.roots = roots;
+    identity.announce();
     logger.info("etcd trusts what the cluster trusts");
   }
 }
 
 /**
- * While the old root vouches for the new one there is time: one start is enough, when it is over. And when the roots that are
- * `wanted` are the newest: this manager's certificate comes a moment after the store's word.
+ * While the old root vouches for the new one there is time: one start is enough, when it is over. Where it cannot, the leader waits
+ * with the change until all etcds trust the new root. And when the roots that are `wanted` are the newest: this manager's certificate comes a moment after the store's word.
  */
 function isTime(ca: ClusterCa | undefined, wanted: string): boolean {
   if (ca === undefined || caCertificates(ca).trust !== wanted) return false;

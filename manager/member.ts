@@ -22,7 +22,7 @@ import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
-import { followRoots } from "./follow-roots.ts";
+import { type EtcdTrust, followRoots } from "./follow-roots.ts";
 import { AuditFile } from "./guard/audit-file.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
 import { createManagerPeers, takeOut } from "./manager-peers.ts";
@@ -80,7 +80,7 @@ export async function runMember(
   const failed = new AbortController();
   const until = AbortSignal.any([signal, failed.signal]);
   const stored = await readCredentials(usedIdentity(options));
-  const trusted = stored.state === "ready" ? stored.credentials.trust : "";
+  const etcdTrust = { roots: stored.state === "ready" ? stored.credentials.trust : "" };
   await using etcd = await startEtcd(options, until);
   void etcd?.failed.then((reason) => failed.abort(reason));
   const external = membership.etcd.kind === "external" ? membership.etcd.endpoints : [];
@@ -107,11 +107,11 @@ export async function runMember(
     async serve(services, scope) {
       const clusterKey = clusterKeys.read() ?? new Uint8Array();
       const members = kv.members();
-      const opening = { ...options, services, blobs, scope, opened: doors, members, clusterKey, peers };
+      const opening = { ...options, services, blobs, scope, opened: doors, members, clusterKey, peers, etcdTrust };
       const { bound, identity } = await openDoors(opening);
       if (etcd && membership.etcd.kind === "shared") {
         const { view } = services.store;
-        const roots = { kv, view, identity, etcd, trusted, clock: systemClock, logger };
+        const roots = { kv, view, identity, etcd, etcdTrust, clock: systemClock, logger };
         scope.spawn("roots of etcd", (inner) => followRoots(roots, inner));
       }
       const address = withPort(membership.advertise, bound);
@@ -155,6 +155,7 @@ interface Doors extends MemberOptions {
   readonly members: EtcdMembers;
   readonly clusterKey: Uint8Array;
   readonly peers: Peers;
+  readonly etcdTrust: EtcdTrust;
   readonly scope: Scope;
   /** Takes what is to be closed at the end. */
   readonly opened: AsyncDisposableStack;
@@ -166,6 +167,7 @@ interface Doors extends MemberOptions {
  */
 async function openDoors(doors: Doors): Promise<{ readonly bound: string; readonly identity: ManagerIdentity }> {
   const { settings, membership, nodeId, services, blobs, members, clusterKey, lock, scope, opened, logger } = doors;
+  const { etcd } = membership;
   const { api, hostname } = settings;
   const { store, authority, announce } = services;
   await authority.ensure(scope.signal);
@@ -173,6 +175,7 @@ async function openDoors(doors: Doors): Promise<{ readonly bound: string; readon
   const identity = await ManagerIdentity.open({
     ...{ ...parts, logger, nodeId, authority, announce },
     directory: usedIdentity(doors),
+    storeTrust: etcd.kind === "shared" ? () => doors.etcdTrust.roots : undefined,
     hosts: certificateHosts([reached, hostname]),
   });
   await lock.keep(identity.credentials);
@@ -190,7 +193,6 @@ async function openDoors(doors: Doors): Promise<{ readonly bound: string; readon
   });
   scope.spawn("content", (signal) => content.run(signal));
   const { view } = store;
-  const { etcd } = membership;
   door.addService(NodeCa, services.nodeCa);
   door.addService(
     ManagerPeers,

@@ -26,6 +26,8 @@ export interface CaCertificates {
   readonly issuers: readonly X509Certificate[];
   /** Tells the authority that signs now. */
   readonly issuerKeyId: KeyId;
+  /** Whether one that nobody vouches for signs as soon as everybody trusts it. */
+  readonly awaitsTrust: boolean;
 }
 
 const known = new WeakMap<ClusterCa, CaCertificates>();
@@ -44,6 +46,7 @@ export function caCertificates(ca: ClusterCa): CaCertificates {
     trust: formatTrustBundle(roots),
     trustedKeyIds: [...new Set(roots.map((each) => keyIdOf(each.publicKey)))],
     issuerKeyId: keyIdOf(chain[0].publicKey),
+    awaitsTrust: next.length > 0,
   };
   known.set(ca, read);
   return read;

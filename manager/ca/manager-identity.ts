@@ -11,7 +11,7 @@ import type { Random } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { Wakeup, wokenWithin } from "../../common/base/wakeup.ts";
 import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
-import { keyIdOf, readCertificates, validityOf } from "../../common/pki/certificates.ts";
+import { type KeyId, keyIdOf, readCertificates, validityOf } from "../../common/pki/certificates.ts";
 import { type Credentials, readCredentials, writeCredentials } from "../../common/pki/credential-files.ts";
 import { identityOf, MANAGER_SERVER_NAME } from "../../common/pki/identity.ts";
 import { exportPrivateKey, generateKeyPair } from "../../common/pki/key-pair.ts";
@@ -32,6 +32,8 @@ export interface ManagerIdentityOptions {
   readonly authority: ClusterAuthority;
   /** Tells the cluster of each certificate. */
   readonly announce: (certificate: NodeCertificate) => void;
+  /** The roots (PEM) that this manager's etcd trusts. Absent: its etcd is not reached under these certificates. */
+  readonly storeTrust?: (() => string) | undefined;
   /** Names and addresses by which swarmctl reaches this manager. */
   readonly hosts: readonly string[];
   readonly clock: Clock;
@@ -60,12 +62,12 @@ export class ManagerIdentity {
     const stored = await readCredentials(directory);
     if (stored.state === "ready" && isGood(stored.credentials, options)) {
       const known = new ManagerIdentity(options, stored.credentials);
-      known.#announce();
+      known.announce();
       return known;
     }
     const identity = new ManagerIdentity(options, await issue(options));
     await writeCredentials(directory, identity.#credentials);
-    identity.#announce();
+    identity.announce();
     logger.info(
       { until: new Date(identity.#validity.notAfterMs).toISOString(), atMs: clock.nowMs() },
       "certificate made",
@@ -149,7 +151,7 @@ export class ManagerIdentity {
         await writeCredentials(directory, this.#credentials);
         failures = 0;
         renewAtMs = drawRenewal(this.#validity, random);
-        this.#announce();
+        this.announce();
         for (const listener of this.#listeners) listener();
         const until = new Date(this.#validity.notAfterMs).toISOString();
         logger.info({ until, reason: plan.type === "renew" ? plan.reason : plan.type }, "certificate renewed");
@@ -167,10 +169,17 @@ export class ManagerIdentity {
     throw abortReason(signal);
   }
 
-  #announce(): void {
-    const { authority, announce } = this.#options;
-    const trustedKeyIds = readTrustBundle(this.#credentials.trust).map(({ publicKey }) => keyIdOf(publicKey));
-    announce(certificateFacts(leafOf(this.#credentials), { ...authority.certificates, trustedKeyIds }));
+  /**
+   * Tells the cluster what this manager has, and whom it trusts. Before an authority signs that nobody vouches for, its etcd must
+   * trust it as well, or the managers' etcds would refuse one another.
+   */
+  announce(): void {
+    const { authority, announce, storeTrust } = this.#options;
+    const { certificates } = authority;
+    const own = keyIdsIn(this.#credentials.trust);
+    const store = certificates.awaitsTrust && storeTrust ? keyIdsIn(storeTrust()) : own;
+    const trustedKeyIds = own.filter((keyId) => store.includes(keyId));
+    announce(certificateFacts(leafOf(this.#credentials), { ...certificates, trustedKeyIds }));
   }
 
   get #validity(): Validity {
@@ -181,6 +190,10 @@ export class ManagerIdentity {
   get #isRotated(): boolean {
     return !isGood(this.#credentials, this.#options);
   }
+}
+
+function keyIdsIn(trust: string): readonly KeyId[] {
+  return readTrustBundle(trust).map(({ publicKey }) => keyIdOf(publicKey));
 }
 
 function leafOf({ chain }: Credentials): X509Certificate {

@@ -11,7 +11,7 @@ import { type Logger, silentLogger } from "../../common/base/logger.ts";
 import { seededRandom, systemEntropy } from "../../common/base/random.ts";
 import { Scope } from "../../common/base/scope.ts";
 import { toDuration } from "../../common/model/duration.ts";
-import { type AuthorityFiles, createRoot, crossSign, openAuthority } from "../../common/pki/certificate-authority.ts";
+import { type AuthorityFiles, createRoot } from "../../common/pki/certificate-authority.ts";
 import { createCertificateRequest } from "../../common/pki/certificate-request.ts";
 import { keyIdOf, readCertificates } from "../../common/pki/certificates.ts";
 import { generateKeyPair } from "../../common/pki/key-pair.ts";
@@ -29,6 +29,7 @@ import {
   NodeSchema,
   SessionSchema,
 } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { createIntermediate } from "../../test/intermediate.ts";
 import { renewUnder, toldCertificate } from "../dispatcher/node-certificate.ts";
 import { KEY_BYTES } from "../sealing/cluster-key.ts";
 import { Sealer } from "../sealing/sealer.ts";
@@ -322,19 +323,8 @@ test("a new leader goes on where the last one stopped, and asks nobody twice for
 test("without anybody's leave: an authority that may sign no other is followed by two steps", async () => {
   const { addNodes, rotate, pass, nodesAct, everyoneBelieves, isOver, authority, ca, leave, comeBack, tell, logged } =
     await world();
-  const nowMs = new FakeClock().nowMs();
-  const make = async () => openAuthority(await createRoot({ nowMs, entropy: systemEntropy }), nowMs);
-  const below = async (above: Awaited<ReturnType<typeof make>>) => {
-    const files = await createRoot({ nowMs, entropy: systemEntropy });
-    const { root } = await openAuthority(files, nowMs);
-    const certificate = await crossSign(above, root, { nowMs, entropy: systemEntropy });
-    const chain = `${certificate}${above.root.toString()}`;
-    return { certificates: chain, key: files.key };
-  };
-  // An intermediate of theirs, of a root that allows one below it and no more.
-  const intermediate = await below(await openAuthority(await below(await make()), nowMs));
   const ids = await addNodes(3);
-  await rotate(intermediate);
+  await rotate(await createIntermediate(new FakeClock().nowMs()));
   for (let round = 0; !isOver(); round++) {
     expect(round).toBeLessThan(4);
     await everyoneBelieves();
