@@ -143,7 +143,7 @@ put_in_place() {
   printf '%s\n' "$digest" >"$LIB.new/digest"
   "$LIB.new/bin/node" "$LIB.new/deploy/out/warm-up.cjs" "$LIB.new/deploy/out" ||
     say "V8's code was not made: the programs start slower without it"
-  allow_in_selinux
+  label -R "$LIB.new"
   while read -r path; do
     case $path in
     /etc/default/*)
@@ -156,6 +156,7 @@ put_in_place() {
     mkdir -p "${path%/*}"
     cp -a "$work/tree$path" "$path.new"
     mv -f "$path.new" "$path"
+    label "$path"
   done <"$LIB.new/files"
   if [ -e "$LIB/files" ]; then
     # What an older version had and this one has not.
@@ -170,13 +171,13 @@ put_in_place() {
   say "installed ${tarball%.tar.gz} in $PREFIX"
 }
 
-# There, init starts only what it takes for a program.
-allow_in_selinux() {
-  if command -v selinuxenabled >/dev/null && selinuxenabled; then
-    for path in bin/node agent/shim/build/swarm-shim agent/swarm-agent manager/swarm-manager cli/swarmctl deploy/end-containers deploy/await-socket; do
-      chcon -t bin_t "$LIB.new/$path"
-    done
-  fi
+# label [-R] PATH: where SELinux is (Fedora's default), what was unpacked in /tmp bears /tmp's label: systemd may not read such a unit.
+# Nor may it start what lies below a lib directory, unless that is said to be a program.
+label() {
+  if ! command -v selinuxenabled >/dev/null || ! selinuxenabled; then return; fi
+  restorecon -F "$@"
+  [ "$1" = -R ] || return 0
+  find "$2" -type f -perm -u+x -exec chcon -t bin_t {} +
 }
 
 # User, directories and units; the units are enabled the first time only, so that an administrator's "no" stands.
