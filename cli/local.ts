@@ -28,7 +28,8 @@ export const SOCKET_FLAGS = {
 export class LocalPrograms implements AsyncDisposable {
   readonly agent: Client<typeof LocalAgent>;
   readonly manager: Client<typeof LocalManager>;
-  readonly #control: Client<typeof Control>;
+  /** Of this host's manager, while it is in a cluster. */
+  readonly control: Client<typeof Control>;
   readonly #transports: readonly Transport[];
 
   constructor(flags: Flags) {
@@ -37,13 +38,13 @@ export class LocalPrograms implements AsyncDisposable {
     const [agent, manager] = [open("agent-socket"), open("manager-socket")];
     this.agent = createClient(LocalAgent, agent);
     this.manager = createClient(LocalManager, manager);
-    this.#control = createClient(Control, manager);
+    this.control = createClient(Control, manager);
     this.#transports = [agent, manager];
   }
 
   /** What other hosts join with. */
   tokens(options: CallOptions): Promise<GetJoinTokensResponse> {
-    return this.#control.getJoinTokens({}, options);
+    return this.control.getJoinTokens({}, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { NodeSpec_Role, NodeSpecSchema } from "../proto/gen/swarm/v1/types_pb.js";
 import { findNode, forEachWord, retryAborted } from "./calls.ts";
 import type { Command } from "./command.ts";
+import { warnOfManagers } from "./manager-warnings.ts";
 
 const WORDS = {
   promote: { role: NodeSpec_Role.MANAGER, summary: "Promote one or more nodes to manager in the swarm" },
@@ -18,7 +19,7 @@ export function roleCommand(verb: keyof typeof WORDS): Command {
     words: { min: 1, max: Number.POSITIVE_INFINITY },
     async run({ words, io, connect }) {
       const client = await connect();
-      return await forEachWord(words, io, async (reference) => {
+      const code = await forEachWord(words, io, async (reference) => {
         const changed = await retryAborted(async () => {
           const { id, spec, meta } = await findNode(client, reference);
           if ((spec?.desiredRole ?? NodeSpec_Role.WORKER) === role) return false;
@@ -30,6 +31,8 @@ export function roleCommand(verb: keyof typeof WORDS): Command {
           return `Node ${reference} ${changed ? "promoted to" : "is already"} a manager${changed ? " in the swarm" : ""}.`;
         return `${changed ? "Manager" : "Node"} ${reference} ${changed ? "demoted in the swarm" : "is already a worker"}.`;
       });
+      await warnOfManagers(client, io);
+      return code;
     },
   };
 }

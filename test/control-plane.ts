@@ -113,7 +113,7 @@ export async function startControlPlane(options: { readonly nodes: number }): Pr
   const unguarded = createControl({
     audits: gatheredAudits({ view: store.view, clock: systemClock, managerId, audit, peers: undefined }),
     store,
-    takeOutManager: async () => {},
+    isInTouch: () => true,
     authority,
     blobs: new MemoryBlobs(),
     registry: {

@@ -9,6 +9,7 @@ import { formatDurationMs, humanDuration } from "../../common/model/units.ts";
 import { LIFETIME_MS_DEFAULT } from "../../common/pki/validity.ts";
 import type { GetCaResponse, GetInfoResponse } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command, Invocation } from "../command.ts";
+import { printWarnings } from "../manager-warnings.ts";
 import { renderObject } from "../output/format.ts";
 
 export const command: Command = {
@@ -24,6 +25,7 @@ async function run({ flags, io, connect }: Invocation): Promise<number> {
   const [info, ca] = await Promise.all([client.getInfo({}), client.getCa({})]);
   const format = flags.text("format");
   io.out(format === undefined ? pretty(info, ca) : renderObject(objectOf(info, ca), format));
+  if (format === undefined) printWarnings(info, io);
   return 0;
 }
 
@@ -56,6 +58,7 @@ function objectOf(info: GetInfoResponse, ca: GetCaResponse): unknown {
     DefaultAddrPool: networkPools(info),
     SubnetSize: info.cluster?.spec?.networkPrefixLength || NETWORK_PREFIX_LENGTH_DEFAULT,
     DataPathPort: info.cluster?.spec?.dataPathPort || DATA_PATH_PORT_DEFAULT,
+    Warnings: info.warnings,
   };
 }
 

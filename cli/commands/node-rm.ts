@@ -1,5 +1,6 @@
 import { findNode, forEachWord } from "../calls.ts";
 import type { Command, Invocation } from "../command.ts";
+import { warnOfManagers } from "../manager-warnings.ts";
 
 export const command: Command = {
   usage: "node rm [OPTIONS] NODE [NODE...]",
@@ -11,9 +12,11 @@ export const command: Command = {
 
 async function run({ flags, words, io, connect }: Invocation): Promise<number> {
   const client = await connect();
-  return await forEachWord(words, io, async (reference) => {
+  const code = await forEachWord(words, io, async (reference) => {
     const { id } = await findNode(client, reference);
     await client.removeNode({ nodeId: id, force: flags.on("force") });
     return reference;
   });
+  await warnOfManagers(client, io);
+  return code;
 }

@@ -4,6 +4,7 @@ import type { Command, Invocation } from "../command.ts";
 import { choiceFlag } from "../flags/values.ts";
 import type { Io } from "../io.ts";
 import { isAbsent, LOCAL_CALL_MS_MAX, LocalPrograms, notRunning, SOCKET_FLAGS } from "../local.ts";
+import { warnOfManagers } from "../manager-warnings.ts";
 import { refuseFlags, SWARM_JOIN_REFUSED } from "../refused.ts";
 import { UsageError } from "../usage-error.ts";
 import { AVAILABILITIES, withPort } from "./swarm-init.ts";
@@ -58,7 +59,9 @@ async function run({ flags, words, io, signal }: Invocation): Promise<number> {
     .catch((reason: unknown) => {
       throw isAbsent(reason) ? notRunning("swarm-agent", reason) : reason;
     });
-  io.out(`This node joined a swarm as a ${answer.role === NodeSpec_Role.MANAGER ? "manager" : "worker"}.\n`);
+  const isManager = answer.role === NodeSpec_Role.MANAGER;
+  io.out(`This node joined a swarm as a ${isManager ? "manager" : "worker"}.\n`);
+  if (isManager) await warnOfManagers(local.control, io);
   return 0;
 }
 

@@ -100,8 +100,10 @@ export interface ControlDependencies {
   readonly sealer: Sealer;
   readonly entropy: Entropy;
   readonly authority: Authority;
-  /** Frees a manager's place in the managers' own etcd, whether it runs or not; nothing where that is somebody else's. */
-  readonly takeOutManager: (nodeId: string, signal: AbortSignal) => Promise<void>;
+  /** Frees a manager's place in the managers' own etcd, whether it runs or not. Absent where that is somebody else's. */
+  readonly takeOutManager?: ((nodeId: string, signal: AbortSignal) => Promise<void>) | undefined;
+  /** Whether this manager reaches the store. */
+  readonly isInTouch: () => boolean;
   readonly audits: AuditLogs;
   readonly logs: LogSource;
   readonly streams: StreamSource;

@@ -2,8 +2,9 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GetInfoResponseSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Cluster } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { NodeSpec_Role, NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
+import { type ManagersStanding, managerWarnings } from "./warnings.ts";
 
 export function getInfo(dependencies: ControlDependencies): MessageInitShape<typeof GetInfoResponseSchema> {
   const { view } = dependencies.store;
@@ -31,6 +32,24 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
     tasksRunning,
     images: view.images.size,
     agentVersions,
+    warnings: [...managerWarnings(standing(dependencies))],
+  };
+}
+
+/**
+ * Counts those that are to be managers, and those without an agent that could say so. One whose node is ready and that does not show
+ * itself is on its way, as after `node promote`: `node ls` calls it unreachable meanwhile.
+ */
+function standing({ store: { view }, takeOutManager, isInTouch }: ControlDependencies): ManagersStanding {
+  const { nodes, managers } = view;
+  const wanted = [...nodes.values()].filter(({ spec }) => spec?.desiredRole === NodeSpec_Role.MANAGER);
+  const lost = wanted.filter(({ id, status }) => !managers.has(id) && status?.state !== NodeStatus_State.READY);
+  const members = wanted.length + [...managers.keys()].filter((id) => !nodes.has(id)).length;
+  return {
+    members,
+    reachable: members - lost.length,
+    isStoreTheirs: takeOutManager !== undefined,
+    isInTouch: isInTouch(),
   };
 }
 

@@ -84,7 +84,7 @@ export async function removeNode(
       `node ${node.id} is a manager and must be demoted to worker before removal, or removed with --force`,
     );
   }
-  if (isManager) await takeOutManager(node.id, signal);
+  if (isManager) await takeOutManager?.(node.id, signal);
   const session = store.view.sessions.get(node.id);
   const volumes = store.view.nodeVolumes.has(node.id);
   const group: readonly Proposal[] = [

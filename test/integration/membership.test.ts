@@ -182,6 +182,10 @@ rootTest("a token is rotated, a worker leaves, is removed, and is refused by the
   await eventually(async () => expect(await nodes("m1")).toContain("w2 Ready"));
 });
 
+/** What is said of how the managers stand. */
+const warnings = async (host: string): Promise<readonly string[]> =>
+  JSON.parse(await swarmctl(host, "info", "--format", "{{json .Warnings}}"));
+
 const managersReach = (host: string, count: number) =>
   eventually(
     async () => expect((await nodes(host)).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(count),
@@ -286,8 +290,12 @@ rootTest("a manager that is lost for good is removed, and the rest is a quorum",
   await cluster.end(cluster.program("m3-manager"), "SIGKILL");
   await cluster.end(cluster.agent("m3"), "SIGKILL");
   await eventually(async () => expect(await nodes("m1")).toContain("m3 Down Unreachable"), { timeoutMs: 30_000 });
+  expect(await warnings("m1")).toEqual([
+    "1 of 3 managers cannot be reached: when one more is lost nothing can be changed",
+  ]);
   await expect(swarmctl("m1", "node", "rm", "m3")).rejects.toThrow("must be demoted to worker before removal");
-  await swarmctl("m1", "node", "rm", "--force", "m3");
+  const removed = await on.m1?.("node", "rm", "--force", "m3");
+  expect(removed?.stderr).toMatch(/^WARNING: the swarm has 2 managers: it survives the loss of none, as with 1/);
   expect((await nodes("m1")).filter((line) => /Leader|Reachable/.test(line))).toHaveLength(2);
   await expect(swarmctl("m2", "swarm", "leave")).rejects.toThrow(
     "demote it first (swarmctl node demote), or use --force",
@@ -318,6 +326,9 @@ rootTest("with its only companion lost a manager has no quorum; it goes on alone
     await expect(swarmctl("m1", "service", "update", "--label-add", "a=b", "-d", "web")).rejects.toThrow(
       /store|unavailable|manager/,
     );
+    expect(await warnings("m1")).toEqual([
+      expect.stringMatching(/nothing can be changed; 2 of 2 managers must be there/),
+    ]);
   });
   // Also when it was stopped meanwhile: it waits for its store.
   await cluster.end(cluster.program("m1-manager"), "SIGTERM");

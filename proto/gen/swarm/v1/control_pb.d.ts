@@ -107,6 +107,13 @@ export declare type GetInfoResponse = Message<"swarm.v1.GetInfoResponse"> & {
    * @generated from field: map<string, uint32> agent_versions = 14;
    */
   agentVersions: { [key: string]: number };
+
+  /**
+   * What people must hear of how the managers stand.
+   *
+   * @generated from field: repeated string warnings = 15;
+   */
+  warnings: string[];
 };
 
 /**
