@@ -30,7 +30,7 @@ import {
 import { ClusterAuthority } from "./ca/cluster-authority.ts";
 import { createNodeCa } from "./ca/node-ca.ts";
 import { createControl } from "./control/control.ts";
-import type { ImageBlobs, Registries } from "./control/dependencies.ts";
+import type { ImageBlobs, OwnStore, Registries } from "./control/dependencies.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { Audit, type AuditStore } from "./guard/audit.ts";
 import { type AuditPeers, gatheredAudits } from "./guard/audit-gathering.ts";
@@ -92,8 +92,8 @@ export interface ManagerOptions {
   /** The key that seals secrets. A new cluster gets one; a manager without its cluster's does not start. */
   readonly clusterKeys: ClusterKeys;
   readonly entropy: Entropy;
-  /** Frees a manager's place in the managers' own etcd. Absent: it is somebody else's. */
-  readonly takeOutManager?: ((nodeId: string, signal: AbortSignal) => Promise<void>) | undefined;
+  /** Absent: the store is somebody else's. */
+  readonly ownStore?: OwnStore | undefined;
   /** Where changes are written down, besides the log. */
   readonly auditStore?: AuditStore | undefined;
   /** What the other managers have written down. */
@@ -186,7 +186,7 @@ export class Manager {
       sealer,
       entropy,
       authority,
-      takeOutManager: this.#options.takeOutManager,
+      ownStore: this.#options.ownStore,
       isInTouch: () => this.#present !== undefined,
       audits: gatheredAudits({ view: store.view, clock, managerId, audit, peers: auditPeers }),
       logs: { subscribe: (...request) => this.#require().hub.subscribe(...request) },

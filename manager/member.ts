@@ -22,6 +22,7 @@ import type { ClusterCa } from "../proto/gen/swarm/v1/objects_pb.js";
 import { ManagerIdentity } from "./ca/manager-identity.ts";
 import { BlobStore } from "./content/blob-store.ts";
 import { Content } from "./content/content.ts";
+import type { OwnStore } from "./control/dependencies.ts";
 import { type EtcdTrust, followRoots } from "./follow-roots.ts";
 import { AuditFile } from "./guard/audit-file.ts";
 import { type ClusterDefaults, Manager, type ManagerServices } from "./manager.ts";
@@ -97,7 +98,7 @@ export async function runMember(
     managerId: nodeId as string as ManagerId,
     version: projectVersion(),
     entropy: systemEntropy,
-    takeOutManager: membership.etcd.kind === "shared" ? (id, inner) => takeOut(kv.members(), id, inner) : undefined,
+    ownStore: membership.etcd.kind === "shared" ? ownStore(kv) : undefined,
     auditStore: audit,
     auditPeers: async (address, request, inner) => {
       if (!peers.connect) return [];
@@ -235,6 +236,13 @@ async function followLock(
     await apply();
     logger.debug("keys on the disk are as the cluster says");
   }
+}
+
+function ownStore(kv: EtcdKv): OwnStore {
+  return {
+    takeOut: (id, signal) => takeOut(kv.members(), id, signal),
+    places: async () => (await kv.members().list()).map(({ name }) => name).filter((name) => name !== ""),
+  };
 }
 
 /** Names that a certificate can have, for those who verify a manager by its host, and etcd by its address. */

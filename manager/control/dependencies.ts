@@ -91,6 +91,14 @@ export interface AuditLogs {
   ): Promise<{ readonly records: readonly AuditRecord[]; readonly unreachable: readonly string[] }>;
 }
 
+/** The etcd that the managers have among themselves. */
+export interface OwnStore {
+  /** Frees a manager's place in it, whether it runs or not. */
+  takeOut(nodeId: string, signal: AbortSignal): Promise<void>;
+  /** Whose places there are, by their nodes' ids. */
+  places(): Promise<readonly string[]>;
+}
+
 /** Everything that the Control API is handed. */
 export interface ControlDependencies {
   readonly store: Store;
@@ -100,8 +108,8 @@ export interface ControlDependencies {
   readonly sealer: Sealer;
   readonly entropy: Entropy;
   readonly authority: Authority;
-  /** Frees a manager's place in the managers' own etcd, whether it runs or not. Absent where that is somebody else's. */
-  readonly takeOutManager?: ((nodeId: string, signal: AbortSignal) => Promise<void>) | undefined;
+  /** Absent where the store is somebody else's. */
+  readonly ownStore?: OwnStore | undefined;
   /** Whether this manager reaches the store. */
   readonly isInTouch: () => boolean;
   readonly audits: AuditLogs;

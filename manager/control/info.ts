@@ -1,13 +1,20 @@
 /** What the cluster is and how it is doing, in numbers. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { withTimeout } from "../../common/base/clock.ts";
 import type { GetInfoResponseSchema } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Cluster } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { NodeSpec_Role, NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
+import { NodeStatus_State, TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { ControlDependencies } from "./dependencies.ts";
-import { type ManagersStanding, managerWarnings } from "./warnings.ts";
+import { managersStanding, managerWarnings } from "./warnings.ts";
 
-export function getInfo(dependencies: ControlDependencies): MessageInitShape<typeof GetInfoResponseSchema> {
+/** How long the store may take to say who has a place in it, in ms: it does so without asking anybody. */
+const PLACES_MS_MAX = 1_000;
+
+export async function getInfo(
+  dependencies: ControlDependencies,
+): Promise<MessageInitShape<typeof GetInfoResponseSchema>> {
   const { view } = dependencies.store;
+  const warnings = await warningsOf(dependencies);
   let [nodesReady, tasksRunning] = [0, 0];
   const agentVersions: Record<string, number> = {};
   for (const { status, description } of view.nodes.values()) {
@@ -32,25 +39,17 @@ export function getInfo(dependencies: ControlDependencies): MessageInitShape<typ
     tasksRunning,
     images: view.images.size,
     agentVersions,
-    warnings: [...managerWarnings(standing(dependencies))],
+    warnings,
   };
 }
 
-/**
- * Counts those that are to be managers, and those without an agent that could say so. One whose node is ready and that does not show
- * itself is on its way, as after `node promote`: `node ls` calls it unreachable meanwhile.
- */
-function standing({ store: { view }, takeOutManager, isInTouch }: ControlDependencies): ManagersStanding {
-  const { nodes, managers } = view;
-  const wanted = [...nodes.values()].filter(({ spec }) => spec?.desiredRole === NodeSpec_Role.MANAGER);
-  const lost = wanted.filter(({ id, status }) => !managers.has(id) && status?.state !== NodeStatus_State.READY);
-  const members = wanted.length + [...managers.keys()].filter((id) => !nodes.has(id)).length;
-  return {
-    members,
-    reachable: members - lost.length,
-    isStoreTheirs: takeOutManager !== undefined,
-    isInTouch: isInTouch(),
-  };
+async function warningsOf({ store: { view }, ownStore, isInTouch, clock }: ControlDependencies): Promise<string[]> {
+  const soon = { clock, timeoutMs: PLACES_MS_MAX, operation: "ask who has a place in the store" };
+  const asked = ownStore && withTimeout(soon, new AbortController().signal, () => ownStore.places());
+  // A store that does not answer is told of in any case.
+  const places = (await asked?.catch(() => undefined)) ?? [...view.managers.keys()];
+  const standing = managersStanding(view, places);
+  return [...managerWarnings({ ...standing, isStoreTheirs: ownStore !== undefined, isInTouch: isInTouch() })];
 }
 
 /** What is sealed is nobody's to have, sealed as it is. */

@@ -69,7 +69,7 @@ function checkRole(view: Pick<View, "managers">, node: Node, spec: NodeSpec): vo
 
 /** Forgets a node that is down; with `force` any. A manager's place among the managers is freed with it. */
 export async function removeNode(
-  { store, takeOutManager }: ControlDependencies,
+  { store, ownStore }: ControlDependencies,
   request: RemoveNodeRequest,
   signal: AbortSignal,
 ): Promise<void> {
@@ -84,7 +84,7 @@ export async function removeNode(
       `node ${node.id} is a manager and must be demoted to worker before removal, or removed with --force`,
     );
   }
-  if (isManager) await takeOutManager?.(node.id, signal);
+  if (isManager) await ownStore?.takeOut(node.id, signal);
   const session = store.view.sessions.get(node.id);
   const volumes = store.view.nodeVolumes.has(node.id);
   const group: readonly Proposal[] = [

@@ -1,6 +1,10 @@
 /** Goal: a number of managers that is too small, or no better than one less, is said. Method: a table. */
+
+import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { managerWarnings } from "./warnings.ts";
+import { ManagerInfoSchema, NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import { managersStanding, managerWarnings } from "./warnings.ts";
 
 const FINE = { isStoreTheirs: true, isInTouch: true };
 
@@ -26,4 +30,25 @@ test.each([
 ])("%s", (_, standing, said) => {
   const warnings = managerWarnings({ ...FINE, ...standing });
   expect(warnings).toEqual(said.map((pattern) => expect.stringMatching(pattern)));
+});
+
+const { MANAGER, WORKER } = NodeSpec_Role;
+const { READY, DOWN } = NodeStatus_State;
+
+test("counted are those who have a place, and those on their way; not who is leaving, nor who has left", () => {
+  const node = (id: string, desiredRole: NodeSpec_Role, state: NodeStatus_State) =>
+    [id, create(NodeSchema, { id, spec: { desiredRole }, status: { state } })] as const;
+  const nodes = new Map([
+    node("leads", MANAGER, READY),
+    node("is-away", MANAGER, DOWN),
+    node("comes", MANAGER, READY),
+    node("was-demoted", WORKER, READY),
+    node("has-left", MANAGER, DOWN),
+    node("works", WORKER, READY),
+  ]);
+  const managers = new Map(
+    ["leads", "was-demoted", "has-no-agent"].map((id) => [id, create(ManagerInfoSchema, { id })]),
+  );
+  const places = ["leads", "is-away", "was-demoted", "has-no-agent"];
+  expect(managersStanding({ nodes, managers }, places)).toEqual({ members: 4, reachable: 3 });
 });

@@ -1,4 +1,6 @@
 /** What people must hear of how the managers stand: too few, or a number that gains them nothing. Pure. */
+import { NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import type { View } from "../store/view.ts";
 
 /** How they stand, as one of them sees it. */
 export interface ManagersStanding {
@@ -10,6 +12,24 @@ export interface ManagersStanding {
   readonly isStoreTheirs: boolean;
   /** Whether the one that says it reaches the store. */
   readonly isInTouch: boolean;
+}
+
+/**
+ * Counts who is to have a place in the store: who has one, and who is on the way to one, as after `node promote`; not who was
+ * demoted and has not left yet.
+ */
+export function managersStanding(
+  { nodes, managers }: Pick<View, "nodes" | "managers">,
+  places: readonly string[],
+): Pick<ManagersStanding, "members" | "reachable"> {
+  const roleOf = (id: string) => nodes.get(id)?.spec?.desiredRole;
+  const stay = places.filter((id) => roleOf(id) !== NodeSpec_Role.WORKER);
+  const come = [...nodes.values()].filter(({ id, spec, status }) => {
+    const isWanted = spec?.desiredRole === NodeSpec_Role.MANAGER && status?.state === NodeStatus_State.READY;
+    return isWanted && !places.includes(id);
+  });
+  const members = stay.length + come.length;
+  return { members, reachable: members - stay.filter((id) => !managers.has(id)).length };
 }
 
 export function managerWarnings({ members, reachable, isStoreTheirs, isInTouch }: ManagersStanding): readonly string[] {
