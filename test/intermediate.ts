@@ -1,4 +1,4 @@
-/** An authority as a company has it: an intermediate below a root, which may sign no other authority. */
+/** An authority as a company has it: an intermediate below a root. */
 import { systemClock } from "../common/base/clock.ts";
 import { systemEntropy } from "../common/base/random.ts";
 import {
@@ -11,11 +11,11 @@ import {
 
 type Files = Pick<AuthorityFiles, "certificates" | "key">;
 
-/** Made now, if no other time is said. */
-export async function createIntermediate(nowMs = systemClock.nowMs()): Promise<Files> {
-  const root = await openAuthority(await createRoot({ nowMs, entropy: systemEntropy }), nowMs);
-  // A root of ours has room for two authorities below one another: the second may sign none.
-  return await below(await openAuthority(await below(root, nowMs), nowMs), nowMs);
+/** Made now, if no other time is said. A root of ours has room for two `levels` below one another: the second may sign none. */
+export async function createIntermediate(levels: 1 | 2, nowMs = systemClock.nowMs()): Promise<Files> {
+  let files: Files = await createRoot({ nowMs, entropy: systemEntropy });
+  for (let level = 0; level < levels; level++) files = await below(await openAuthority(files, nowMs), nowMs);
+  return files;
 }
 
 async function below(above: CertificateAuthority, nowMs: number): Promise<Files> {

@@ -157,6 +157,13 @@ export async function issueCertificate(
   return { certificate, chain: toCertificatesPem([certificate, ...authority.intermediates]) };
 }
 
+export interface CrossSignOptions {
+  readonly nowMs: number;
+  readonly entropy: Entropy;
+  /** Authorities between that root and the certificates that are to be believed. Default 0: it signs them itself. */
+  readonly below?: number;
+}
+
 /**
  * The root of another authority, signed by `authority`, then what leads to this one's root: whoever trusts only that believes
  * the other, too. In PEM, and no longer valid than either. Throws `failed_precondition` when this one's chain has no room for it (path lengths).
@@ -164,12 +171,13 @@ export async function issueCertificate(
 export async function crossSign(
   authority: CertificateAuthority,
   root: X509Certificate,
-  { nowMs, entropy }: { readonly nowMs: number; readonly entropy: Entropy },
+  { nowMs, entropy, below = 0 }: CrossSignOptions,
 ): Promise<string> {
   const room = await roomBelow(authority.chain);
-  if (room < 1) {
+  if (room < 1 + below) {
+    const what = below === 0 ? "no other authority" : `no other authority that has ${below} below it`;
     const name = nameOf(authority.chain[0].subject);
-    throw new SwarmError("failed_precondition", `the authority ${name} may sign no other authority (path length)`);
+    throw new SwarmError("failed_precondition", `the authority ${name} may sign ${what} (path length)`);
   }
   const x509 = await loadX509();
   const reader = new x509.X509Certificate(root.raw);

@@ -60,7 +60,7 @@ export async function beginRotation(ca: ClusterCa, begin: NewRotation): Promise<
 
 /**
  * What makes certificates of the successor good for who trusts the original's root only, PEM: nothing is needed when they share
- * it. Undefined: it cannot, since it is an intermediate, or its time is over.
+ * it. Undefined: it cannot, since it is an intermediate, or the successor has too many of them, or its time is over.
  */
 async function vouch(
   { original, key }: { readonly original: string; readonly key: string },
@@ -71,7 +71,7 @@ async function vouch(
   if (root && keyIdOf(root.publicKey) === keyIdOf(successor.root.publicKey)) return "";
   try {
     const authority = await openAuthority({ certificates: original, key }, nowMs);
-    return await crossSign(authority, successor.root, { nowMs, entropy });
+    return await crossSign(authority, successor.root, { nowMs, entropy, below: successor.chain.length - 1 });
   } catch (reason) {
     if (reason instanceof SwarmError) return undefined;
     throw reason;

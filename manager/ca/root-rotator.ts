@@ -94,9 +94,9 @@ export class RootRotator implements Loop {
   }
 }
 
-/** Who was asked already keeps it in mind: only the time counts anew. */
+/** Who was asked already keeps it in mind: only the time counts anew. A host may be there twice, as an agent and as a manager. */
 function asks(view: View, nodeIds: readonly string[], rotationId: string): readonly ProposalGroup[] {
-  return nodeIds.flatMap((nodeId): ProposalGroup[] => {
+  return [...new Set(nodeIds)].flatMap((nodeId): ProposalGroup[] => {
     const node = view.nodes.get(nodeId);
     if (node === undefined || node.certificate?.askedRotation === rotationId) return [];
     const certificate = { ...(node.certificate ?? create(NodeCertificateSchema)), askedRotation: rotationId };

@@ -324,7 +324,7 @@ test("without anybody's leave: an authority that may sign no other is followed b
   const { addNodes, rotate, pass, nodesAct, everyoneBelieves, isOver, authority, ca, leave, comeBack, tell, logged } =
     await world();
   const ids = await addNodes(3);
-  await rotate(await createIntermediate(new FakeClock().nowMs()));
+  await rotate(await createIntermediate(2, new FakeClock().nowMs()));
   for (let round = 0; !isOver(); round++) {
     expect(round).toBeLessThan(4);
     await everyoneBelieves();
@@ -356,6 +356,22 @@ test("without anybody's leave: an authority that may sign no other is followed b
     await everyoneBelieves();
   }
   expect(ca()).toMatchObject({ formerRoots: "", crossCertificate: "" });
+});
+
+test("an authority of theirs that signs at once is believed by who knows the old root only", async () => {
+  const { addNodes, rotate, managerFollows, managerId, everyoneBelieves, ca } = await world();
+  await addNodes(1);
+  await rotate(await createIntermediate(1, new FakeClock().nowMs()));
+  expect(ca().rotation?.next).toBe("");
+  await managerFollows(managerId);
+  await everyoneBelieves();
+  // It has itself room for another one, but not for one with more below it.
+  await rotate(await createIntermediate(1, new FakeClock().nowMs()));
+  expect(ca().rotation?.next).toBe("");
+  await rotate(await createIntermediate(2, new FakeClock().nowMs()));
+  expect(ca().rotation?.next).not.toBe("");
+  await managerFollows(managerId);
+  await everyoneBelieves();
 });
 
 test("what cannot be is refused: the same authority again, more rotations than fit", async () => {
