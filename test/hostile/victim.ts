@@ -17,6 +17,8 @@ export interface Watched<T> {
   readonly outcome: T;
   /** Most memory beyond what it had before, in MiB. */
   readonly grownMib: number;
+  /** How much of that came in the second half of the time: what is kept for ever grows on, what is kept ready does not. */
+  readonly grownLateMib: number;
   /** Most files and connections that it had open. */
   readonly descriptors: number;
   /** What the middle one of the calls took that came from another address meanwhile, each over a connection of its own, in ms. */
@@ -47,18 +49,23 @@ export async function watched<T>(manager: ManagerProgram, member: ClientTls, wor
   // Looked at below, when the calls are over.
   outcome.catch(() => {});
   const times: number[] = [];
-  let [mostMib, descriptors] = [0, 0];
+  const residentMibs: number[] = [];
+  let descriptors = 0;
   do {
     const startMs = performance.now();
     await callAnew(manager.address, member);
     times.push(performance.now() - startMs);
-    mostMib = Math.max(mostMib, residentMib(pid));
+    residentMibs.push(residentMib(pid));
     descriptors = Math.max(descriptors, readdirSync(`/proc/${pid}/fd`).length);
   } while (!isOver);
   times.sort((a, b) => a - b);
+  const most = (values: readonly number[]) => values.reduce((left, right) => Math.max(left, right), 0);
+  const mostMib = most(residentMibs);
+  const earlyMib = most(residentMibs.slice(0, Math.ceil(residentMibs.length / 2)));
   return {
     outcome: await outcome,
     grownMib: Math.round(mostMib - beforeMib),
+    grownLateMib: Math.round(mostMib - earlyMib),
     descriptors,
     medianMs: Math.round(times[Math.floor(times.length / 2)] ?? 0),
     slowestMs: Math.round(times.at(-1) ?? 0),
