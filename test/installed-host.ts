@@ -1,4 +1,6 @@
 /** A host on which the product is installed as people install it, and what tests ask of it. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { eventually } from "./eventually.ts";
 import type { SystemRoot } from "./system-root.ts";
 
@@ -34,4 +36,15 @@ export async function containerProcesses(root: SystemRoot): Promise<readonly str
     find /sys/fs/cgroup -path '*/swarm-*/container-*/cgroup.procs' -exec cat {} + | sort -nu |
     while read -r pid; do cut -d ' ' -f 1,22 "/proc/$pid/stat"; done`);
   return found.split("\n").filter(Boolean);
+}
+
+/** As cloud-init does. */
+export async function writeFiles(
+  root: SystemRoot,
+  files: readonly { readonly path: string; readonly permissions: string; readonly content: string }[],
+): Promise<void> {
+  for (const { path, permissions, content } of files) {
+    writeFileSync(join(root.share, "content"), content);
+    await root.shell(`mkdir -p "$(dirname ${path})"; install -m ${permissions} /mnt/share/content ${path}`);
+  }
 }

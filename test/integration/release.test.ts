@@ -15,9 +15,17 @@ import { projectVersion } from "../../common/base/version.ts";
 import { writeDemoImage } from "../../deploy/demo/image.ts";
 import { buildShim } from "../../deploy/release/shim.ts";
 import { ARCHITECTURES } from "../../deploy/release/target.ts";
+import { elfOf, MACHINES } from "../elf.ts";
 import { eventually } from "../eventually.ts";
 import { expectLabels, onFedora } from "../fedora-host.ts";
-import { containerProcesses, initCluster, mainPid, managerAnswers, nodeIsReady } from "../installed-host.ts";
+import {
+  containerProcesses,
+  initCluster,
+  mainPid,
+  managerAnswers,
+  nodeIsReady,
+  writeFiles,
+} from "../installed-host.ts";
 import { SystemRoot } from "../system-root.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -51,10 +59,17 @@ function copyCheckout(to: string): void {
 const digest = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
 const artefact = (end: string) => readdirSync(first).find((name) => name.endsWith(end)) ?? "";
 
+/** A suite on systems of its own, beside the others; its tests come one after the other. */
+function installed(name: string, tests: () => void): void {
+  describe(name, { concurrent: true }, () => void describe("in turn", { concurrent: false }, tests));
+}
+
 beforeAll(async () => {
   copyCheckout(join(folder, "checkout"));
-  await release(ROOT, first, BUILT.join(","));
-  await release(join(folder, "checkout"), second, BUILT.join(","));
+  await Promise.all([
+    release(ROOT, first, BUILT.join(",")),
+    release(join(folder, "checkout"), second, BUILT.join(",")),
+  ]);
 }, 300_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -120,7 +135,7 @@ describe("artefacts", () => {
   });
 });
 
-describe("the Debian package", () => {
+installed("the Debian package", () => {
   let root: SystemRoot;
   let before: string;
   /** Where an installation leaves anything. */
@@ -225,9 +240,8 @@ describe("the Debian package", () => {
 
 /** Debian's smallest system with what the package depends on and recommends, and curl to look. */
 const MINIMAL = "systemd,systemd-sysv,nftables,libstdc++6,etcd-server,iproute2,curl";
-
 if (LONG) {
-  describe("the Debian package on a Debian of debootstrap", () => {
+  installed("the Debian package on a Debian of debootstrap", () => {
     let root: SystemRoot;
 
     beforeAll(async () => {
@@ -252,11 +266,10 @@ if (LONG) {
   });
 }
 
-describe("install.sh", () => {
+installed("install.sh", () => {
   let root: SystemRoot;
   const install = (...args: readonly string[]) => root.run("sh", "/mnt/share/install.sh", ...args);
   const tarball = () => artefact(`${NATIVE}.tar.gz`);
-
   beforeAll(async () => {
     root = await SystemRoot.start();
     for (const name of ["install.sh", "SHA256SUMS", tarball()]) cpSync(join(first, name), join(root.share, name));
@@ -383,7 +396,7 @@ describe("install.sh", () => {
   });
 });
 
-describe("Ansible and cloud-init", () => {
+installed("Ansible and cloud-init", () => {
   let manager: SystemRoot;
   let worker: SystemRoot;
 
@@ -461,29 +474,6 @@ describe("Ansible and cloud-init", () => {
     expect([code, stderr]).toEqual([1, expect.stringMatching(/SHA256SUMS is not what --sums-sha256 says/)]);
   });
 });
-
-/** elf(5): e_machine. */
-const MACHINES = { amd64: 0x3e, arm64: 0xb7 };
-
-function elfOf(elf: Buffer): { readonly machine: number; readonly static: boolean } {
-  expect(elf.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
-  const headers = Array.from({ length: elf.readUInt16LE(56) }, (_, index) =>
-    elf.readUInt32LE(Number(elf.readBigUInt64LE(32)) + index * elf.readUInt16LE(54)),
-  );
-  // PT_INTERP asks for a loader.
-  return { machine: elf.readUInt16LE(18), static: !headers.includes(3) };
-}
-
-/** As cloud-init does. */
-async function writeFiles(
-  root: SystemRoot,
-  files: readonly { readonly path: string; readonly permissions: string; readonly content: string }[],
-): Promise<void> {
-  for (const { path, permissions, content } of files) {
-    writeFileSync(join(root.share, "content"), content);
-    await root.shell(`mkdir -p "$(dirname ${path})"; install -m ${permissions} /mnt/share/content ${path}`);
-  }
-}
 
 /** Another version, less one page of the manual. */
 function makeNewerRelease(share: string, tarball: string): void {
