@@ -7,7 +7,7 @@ import type { Loop, LoopContext, LoopDecision } from "../loop.ts";
 import type { Change } from "../store/changes.ts";
 import type { ProposalGroup } from "../store/proposal.ts";
 import type { View } from "../store/view.ts";
-import { decideNode, ORPHAN_MS } from "./decide.ts";
+import { CROWD_MIN, CROWD_MS, decideNode, ORPHAN_MS } from "./decide.ts";
 
 export class NodeMonitor implements Loop {
   readonly name = "node monitor";
@@ -16,6 +16,8 @@ export class NodeMonitor implements Loop {
   readonly #absentSinceMs = new Map<string, number>();
   /** Nodes that had a session in this leader's time. */
   readonly #seen = new Set<string>();
+  /** When the last few came back that had been away. */
+  readonly #returnsMs: number[] = [];
   readonly #leadingSinceMs: number;
 
   constructor(context: Pick<LoopContext, "clock" | "logger">) {
@@ -44,7 +46,7 @@ export class NodeMonitor implements Loop {
       if (!node) continue;
       const hasSession = view.sessions.has(nodeId);
       if (hasSession) {
-        this.#absentSinceMs.delete(nodeId);
+        if (this.#absentSinceMs.delete(nodeId)) this.#noteReturn(nowMs);
         this.#seen.add(nodeId);
       } else if (!this.#absentSinceMs.has(nodeId)) this.#absentSinceMs.set(nodeId, nowMs);
       const verdict = decideNode({
@@ -52,6 +54,7 @@ export class NodeMonitor implements Loop {
         hasSession,
         seen: this.#seen.has(nodeId),
         absentSinceMs: this.#absentSinceMs.get(nodeId),
+        crowdMs: this.#crowdMs,
         leadingSinceMs: this.#leadingSinceMs,
         nowMs,
       });
@@ -60,6 +63,19 @@ export class NodeMonitor implements Loop {
       else if (node.status?.state === NodeStatus_State.DOWN) this.#orphan(view, node, groups, wakeups);
     }
     return { groups, wakeups };
+  }
+
+  #noteReturn(nowMs: number): void {
+    this.#returnsMs.push(nowMs);
+    if (this.#returnsMs.length > CROWD_MIN) this.#returnsMs.shift();
+  }
+
+  /** When the last one of a crowd came back. */
+  get #crowdMs(): number | undefined {
+    const [first] = this.#returnsMs;
+    const last = this.#returnsMs.at(-1);
+    if (first === undefined || last === undefined || this.#returnsMs.length < CROWD_MIN) return undefined;
+    return last - first <= CROWD_MS ? last : undefined;
   }
 
   #become(node: Node, state: NodeStatus_State, message: string): ProposalGroup {
