@@ -43,27 +43,28 @@ export async function measureAgents(): Promise<readonly Figure[]> {
     const startedMs = performance.now();
     manager = await startManagerProgram(folder, "m", {}, address);
     const again = manager;
-    const readyCpuMs = cpuMs(again);
+    const [readyCpuMs, clientsCpuMs] = [cpuMs(again.child), sum(clients.map(cpuMs))];
     await until(async () => sessions(again) === AGENTS, SETTLED_MS_MAX);
     const settledMs = performance.now() - startedMs;
-    const eachMs = (cpuMs(again) - readyCpuMs) / AGENTS;
+    const eachMs = (cpuMs(again.child) - readyCpuMs) / AGENTS;
+    const eachAgentMs = (sum(clients.map(cpuMs)) - clientsCpuMs) / AGENTS;
     const downs = said(again, "node is down");
     if (downs > 0) throw new Error(`${downs} nodes were called DOWN that were there`);
     const residentMbThen = residentMb(again.child.pid ?? 0);
 
     // A beat a second of each goes on all the while: what a second costs without connections is taken off.
-    const idle = await cpuShare(again, () => new Promise((resolve) => setTimeout(resolve, 3_000)));
-    const busy = await cpuShare(again, () => once(startClients({ count: CONNECTIONS, only: "connections" }), "exit"));
+    const beating = () => new Promise((resolve) => setTimeout(resolve, 5_000));
+    const [idle, idleAgents] = await Promise.all([cpuShare([again.child], beating), cpuShare(clients, beating)]);
+    const connections = () => once(startClients({ count: CONNECTIONS, only: "connections" }), "exit");
+    const busy = await cpuShare([again.child], connections);
     const connectionMs = (busy.cpuMs - (idle.cpuMs / idle.ms) * busy.ms) / CONNECTIONS;
     return [
       { name: `agents: ${AGENTS} reconnect, until all have sessions`, value: settledMs, unit: "ms", goal: 20_000 },
       { name: "agents: one that reconnects, manager's CPU", value: eachMs, unit: "ms" },
+      { name: "agents: the same, the agent's CPU", value: eachAgentMs, unit: "ms" },
       { name: "agents: a connection at the managers' port, its CPU", value: connectionMs, unit: "ms", goal: 3 },
-      {
-        name: `agents: ${AGENTS} that beat, manager's CPU in a second`,
-        value: (idle.cpuMs / idle.ms) * 1_000,
-        unit: "ms",
-      },
+      { name: `agents: ${AGENTS} that beat, manager's CPU in a second`, value: perSecond(idle), unit: "ms" },
+      { name: "agents: the same, CPU of all agents", value: perSecond(idleAgents), unit: "ms" },
       { name: `agents: manager with ${AGENTS} of them, RSS`, value: residentMbThen, unit: "MB" },
     ];
   } finally {
@@ -98,14 +99,27 @@ function sessions({ text }: ManagerProgram): number {
   return new Set(opened.map((line) => /"nodeId":"([a-z0-9]+)"/.exec(line)?.[1])).size;
 }
 
-async function cpuShare(manager: ManagerProgram, work: () => Promise<unknown>) {
-  const [beganMs, beganCpuMs] = [performance.now(), cpuMs(manager)];
-  await work();
-  return { cpuMs: cpuMs(manager) - beganCpuMs, ms: performance.now() - beganMs };
+interface Share {
+  readonly cpuMs: number;
+  readonly ms: number;
 }
 
-/** Processor time of the manager's process so far: fields 14 and 15 of /proc/<pid>/stat. */
-function cpuMs({ child: { pid } }: ManagerProgram): number {
+async function cpuShare(processes: readonly ChildProcess[], work: () => Promise<unknown>): Promise<Share> {
+  const [beganMs, beganCpuMs] = [performance.now(), sum(processes.map(cpuMs))];
+  await work();
+  return { cpuMs: sum(processes.map(cpuMs)) - beganCpuMs, ms: performance.now() - beganMs };
+}
+
+function perSecond({ cpuMs: used, ms }: Share): number {
+  return (used / ms) * 1_000;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((left, right) => left + right, 0);
+}
+
+/** Processor time of a process so far: fields 14 and 15 of /proc/<pid>/stat. */
+function cpuMs({ pid }: ChildProcess): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 }
