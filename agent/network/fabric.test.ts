@@ -206,6 +206,24 @@ describe("hosts of one cluster", () => {
     expect(await lab.inContainer(other, ...hear("192.0.2.3", 8081))).toContain("192.0.2.1");
   });
 
+  rootTest("so it is among 500 hosts and 1,000 networks", async () => {
+    const networks = Array.from({ length: 1_000 }, (_, index) => ({
+      subnet: `10.64.${index >> 6}.${(index & 63) * 4}/30`,
+    }));
+    const others = Array.from({ length: 498 }, (_, index) => `198.18.${index >> 8}.${index & 255}`);
+    for (const [index, host] of lab.hosts.entries()) {
+      const { networks: own = [], hosts: peers = [], ...rest } = clusterOf(index + 1);
+      const cluster = { ...rest, networks: [...own, ...networks], hosts: [...others, ...peers] };
+      await host.ask({ do: "cluster", cluster });
+    }
+    expect((await lab.host.run("bridge", "fdb", "show", "dev", "swarm0")).trim().split("\n")).toHaveLength(500);
+    for (const address of Object.values(ADDRESSES)) await lab.inContainer(first(), ...fetch(address));
+    expect(await lab.inContainer(first(), ...fetch(VIP))).toMatch(/^t[123]$/);
+    for (const host of lab.hosts) expect(await lab.inClient(...hear(host.address, 8081))).toContain(CLIENT_ADDRESS);
+    await tell();
+    expect((await lab.host.run("bridge", "fdb", "show", "dev", "swarm0")).trim().split("\n")).toHaveLength(2);
+  });
+
   rootTest("a task's false source address goes nowhere", async () => {
     const forged = "10.0.1.99";
     await lab.inContainer(first(), "ip", "addr", "add", `${forged}/32`, "dev", "eth0");
