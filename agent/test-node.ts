@@ -62,6 +62,8 @@ class LastStatus extends Reporter {
 }
 
 let nodes = 0;
+/** Its key is replaced only while somebody asks for it: then soon. */
+const WIREGUARD_KEY_LIFETIME_MS = 1_000;
 
 export class TestNode implements AsyncDisposable {
   readonly directory: string;
@@ -117,7 +119,7 @@ export class TestNode implements AsyncDisposable {
         shimPath: buildShim(),
         clusterImages: this.source,
         networkDevice: this.networkDevice,
-        wireguardKeyLifetimeMs: 0,
+        wireguardKeyLifetimeMs: WIREGUARD_KEY_LIFETIME_MS,
       },
       hostPlatform(),
     );

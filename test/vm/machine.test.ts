@@ -13,6 +13,7 @@ import { runInMachine } from "./machine.ts";
 const FILES = [
   "agent/cgroup/manager.test.ts",
   "agent/cgroup/controllers.test.ts",
+  "agent/container-encryption.test.ts",
   "agent/copy/copy.test.ts",
   "agent/runtime/container.test.ts",
   "agent/runtime/default-container.test.ts",
