@@ -15,6 +15,7 @@ import { CLIENT_ADDRESS, type ContainerStarted, Lab, type LabHost, type TestClus
 
 const POOL = "10.224.0.0/12";
 const SECRET = ["10.0.5.11", "10.0.5.12"] as const;
+const SECRET6 = ["fd05::11", "fd05::12"] as const;
 const CLEAR = ["10.0.1.11", "10.0.1.12"] as const;
 const [HTTP, ECHO] = [80, 8000];
 
@@ -75,13 +76,16 @@ describe("encrypted networks", () => {
   /** What host `number` is told; the third has no task, and knows the others' by their published port. */
   function clusterOf(number: number, known = keys): TestCluster {
     const others = [1, 2].filter((each) => each !== number);
-    const remote = others.flatMap((each) => [SECRET[each - 1], CLEAR[each - 1]].map((to) => [to, address(each)]));
+    const remote = others.flatMap((each) =>
+      [SECRET[each - 1], SECRET6[each - 1], CLEAR[each - 1]].map((to) => [to, address(each)]),
+    );
+    const secret = ["10.0.5.0/24", "fd05::/64"].map((subnet) => ({ subnet, encrypted: true }));
     return {
-      networks: number === 3 ? [] : [{ subnet: "10.0.5.0/24", encrypted: true }, { subnet: "10.0.1.0/24" }],
+      networks: number === 3 ? [] : [...secret, { subnet: "10.0.1.0/24" }],
       hosts: [1, 2, 3].filter((each) => each !== number).map(address),
       keys: Object.fromEntries(others.map((each) => [address(each), known[each - 1] ?? ""])),
       remote: Object.fromEntries(remote),
-      encrypted: SECRET,
+      encrypted: [...SECRET, ...SECRET6],
       published: [{ protocol: "tcp", port: 8080, targets: [{ address: SECRET[1], port: ECHO }] }],
       served: SECRET.map((each) => `${each}:${ECHO}`),
     };
@@ -101,6 +105,8 @@ describe("encrypted networks", () => {
           udp dport 4790 counter comment "sealed"
           ip saddr 10.0.5.0/24 counter comment "secret"
           ip daddr 10.0.5.0/24 counter comment "secret"
+          ip6 saddr fd05::/64 counter comment "secret"
+          ip6 daddr fd05::/64 counter comment "secret"
           ip frag-off & 0x3fff != 0 counter comment "broken"
         }`,
     );
@@ -129,7 +135,12 @@ describe("encrypted networks", () => {
     }
     for (const number of [1, 2]) {
       const at = `${SECRET[number - 1]}/24`;
-      const task = { taskId: newId<TaskId>(systemRandom), addresses: [at], encrypted: [at] };
+      const task = {
+        taskId: newId<TaskId>(systemRandom),
+        addresses: [at],
+        ipv6: [`${SECRET6[number - 1]}/64`],
+        encrypted: [at],
+      };
       secret.push(await host(number).serveHttp(task, `secret${number}`));
       await writeFile(join(lab.directory, `secret${number}`, "big"), "x".repeat(200_000));
       const open = { taskId: newId<TaskId>(systemRandom), addresses: [`${CLEAR[number - 1]}/24`] };
@@ -148,6 +159,7 @@ describe("encrypted networks", () => {
     expect(await lab.inContainer(container(secret, 1), ...fetch(SECRET[1]))).toBe("secret2");
     expect(await lab.inContainer(container(secret, 2), ...fetch(SECRET[0]))).toBe("secret1");
     expect(await lab.inContainer(container(secret, 1), ...fetch(SECRET[1], "big"))).toHaveLength(200_000);
+    expect(await lab.inContainer(container(secret, 1), ...fetch(`[${SECRET6[1]}]`))).toBe("secret2");
     const seen = await tapped();
     expect(seen).toMatchObject({ vxlan: 0, secret: 0 });
     expect(seen.sealed).toBeGreaterThan(200);
@@ -211,11 +223,14 @@ describe("encrypted networks", () => {
     await host(1).run("ip", "link", "del", "swarm0w");
     await tap();
     await expect(lab.inContainer(container(secret, 1), ...fetch(SECRET[1]))).rejects.toThrow();
+    await expect(lab.inContainer(container(secret, 1), ...fetch(`[${SECRET6[1]}]`))).rejects.toThrow();
     await host(1).run("nft", "flush", "ruleset");
+    await expect(lab.inContainer(container(secret, 1), ...fetch(`[${SECRET6[1]}]`))).rejects.toThrow();
     await expect(lab.inContainer(container(secret, 1), ...fetch(SECRET[1]))).rejects.toThrow();
     expect(await tapped()).toMatchObject({ vxlan: 0, secret: 0 });
     await host(1).ask({ do: "reconcile" });
     expect(await lab.inContainer(container(secret, 1), ...fetch(SECRET[1]))).toBe("secret2");
+    expect(await lab.inContainer(container(secret, 1), ...fetch(`[${SECRET6[1]}]`))).toBe("secret2");
   });
 
   test("a wrong key is no key", async () => {
