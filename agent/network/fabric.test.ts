@@ -152,6 +152,15 @@ describe("hosts of one cluster", () => {
       }
     }
     expect(new Set(met.values())).toEqual(new Set(["t1", "t2", "t3"]));
+    // One task less: few move but those who met it.
+    await tell({ published: [{ protocol: "tcp", port: 8080, targets: targets.slice(1), affinity: "client-ip" }] });
+    const others = clients.filter((client) => met.get(client) !== "t1");
+    const moved: string[] = [];
+    for (const client of others) {
+      const name = await lab.inClient("curl", "-sS", "-m", "5", "--interface", client, "http://192.0.2.1:8080/");
+      if (name !== met.get(client)) moved.push(client);
+    }
+    expect(moved.length).toBeLessThan(others.length / 4);
     for (const client of clients) await lab.inClient("ip", "addr", "del", `${client}/32`, "dev", "wire");
     await tell();
   });

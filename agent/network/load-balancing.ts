@@ -5,11 +5,12 @@
  * and an anonymous one is made anew for each change.)
  */
 import { familyOf, formatIp, type Ip } from "./address.ts";
+import { slotCount, slotsOf } from "./affinity-slots.ts";
 import type { Affinity, Protocol, Target } from "./ruleset.ts";
 
 /** One chain and its map. */
 export interface Balancer {
-  /** At least one; its number is its place. */
+  /** At least one. */
   readonly targets: readonly (Target | Ip)[];
   /** Of targets that have ports: what the packet is. */
   readonly protocol?: Protocol;
@@ -18,7 +19,7 @@ export interface Balancer {
 
 /** The maps and chains, as parts of a table; `name` is of both. */
 export function balancerLines(name: string, balancer: Balancer): readonly string[] {
-  const elements = balancer.targets.map(element).join(", ");
+  const elements = numbered(balancer).map(element).join(", ");
   return [
     `map ${name} {`,
     kindOf(balancer),
@@ -38,6 +39,8 @@ export interface BalancerChange {
   readonly dropped: readonly string[];
 }
 
+const NOTHING: BalancerChange = { removed: [], added: [], dropped: [] };
+
 /** Leads from one balancer of that name to another in the table `table` ("ip swarm0"); undefined stands for none. */
 export function balancerChange(
   table: string,
@@ -46,22 +49,19 @@ export function balancerChange(
 ): BalancerChange {
   const place = `${table} ${name}`;
   if (after === undefined) {
-    return {
-      removed: [],
-      added: [],
-      dropped: [`flush chain ${place}`, `delete chain ${place}`, `delete map ${place}`],
-    };
+    return { ...NOTHING, dropped: [`flush chain ${place}`, `delete chain ${place}`, `delete map ${place}`] };
   }
   const setRule = `add rule ${place} ${rule(name, after)}`;
   if (before === undefined) {
-    const elements = after.targets.map(element).join(", ");
+    const elements = numbered(after).map(element).join(", ");
     const map = [`add map ${place} { ${kindOf(after)}; }`, `add element ${place} { ${elements} }`];
-    return { removed: [], added: [...map, `add chain ${place}`, setRule], dropped: [] };
+    return { ...NOTHING, added: [...map, `add chain ${place}`, setRule] };
   }
-  const gone = before.targets.flatMap((target, index) => (isSame(target, after.targets[index]) ? [] : index));
-  const come = after.targets.flatMap((target, index) =>
-    isSame(target, before.targets[index]) ? [] : element(target, index),
-  );
+  const isSticky = ({ affinity }: Balancer) => affinity === "client-ip";
+  if (isSticky(before) === isSticky(after) && areSame(before.targets, after.targets)) return NOTHING;
+  const [old, wanted] = [numbered(before), numbered(after)];
+  const gone = old.flatMap((target, index) => (isSame(target, wanted[index]) ? [] : index));
+  const come = wanted.flatMap((target, index) => (isSame(target, old[index]) ? [] : element(target, index)));
   return {
     removed: gone.length === 0 ? [] : [`delete element ${place} { ${gone.join(", ")} }`],
     added: [
@@ -77,7 +77,7 @@ export function balancerChange(
  * ones and the new ones fill the gaps.
  */
 export function inPlace<T extends Target | Ip>(before: readonly T[], after: readonly T[]): readonly T[] {
-  if (before.length === after.length && before.every((target, index) => isSame(target, after[index]))) return before;
+  if (areSame(before, after)) return before;
   const left = new Map(after.map((target) => [keyOf(target), target]));
   const count = left.size;
   const kept = before.slice(0, count).map((target) => (left.delete(keyOf(target)) ? target : undefined));
@@ -85,12 +85,19 @@ export function inPlace<T extends Target | Ip>(before: readonly T[], after: read
   return Array.from({ length: count }, (_, index) => kept[index] ?? others.pop()).filter((each) => each !== undefined);
 }
 
+/** What the map has by number: each target once; with affinity in as many slots as the others. */
+function numbered({ targets, affinity }: Balancer): readonly (Target | Ip)[] {
+  return affinity === "client-ip" ? slotsOf(targets, (target) => element(target, 0)) : targets;
+}
+
 /** `numgen inc` counts connections, so that n targets get exactly one in n each. */
 function rule(name: string, balancer: Balancer): string {
-  const { targets, protocol, affinity = "none" } = balancer;
+  const { targets, protocol, affinity } = balancer;
   const ip = wordOf(balancer);
-  const modulus = `mod ${targets.length}`;
-  const number = affinity === "client-ip" ? `jhash ${ip} saddr ${modulus} seed 0x53575257` : `numgen inc ${modulus}`;
+  const number =
+    affinity === "client-ip"
+      ? `jhash ${ip} saddr mod ${slotCount(targets.length)} seed 0x53575257`
+      : `numgen inc mod ${targets.length}`;
   return `${protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ${ip} to`} ${number} map @${name}`;
 }
 
@@ -113,6 +120,10 @@ function addressOf(target: Target | Ip): Ip {
 function element(target: Target | Ip, index: number): string {
   const port = typeof target === "object" ? ` . ${target.port}` : "";
   return `${index} : ${formatIp(addressOf(target))}${port}`;
+}
+
+function areSame(before: readonly (Target | Ip)[], after: readonly (Target | Ip)[]): boolean {
+  return before.length === after.length && before.every((target, index) => isSame(target, after[index]));
 }
 
 function isSame(one: Target | Ip, other: Target | Ip | undefined): boolean {

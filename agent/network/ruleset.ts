@@ -30,7 +30,7 @@ export interface Target {
   readonly port: number;
 }
 
-/** How connections are dealt: in turn, or each client's to one target for as long as the targets stay. */
+/** How connections are dealt: in turn, or each client's to one target for as long as that is there. */
 export type Affinity = "none" | "client-ip";
 
 /** A port of this node and the tasks that serve it, here or elsewhere; connections are dealt to them. */
@@ -183,7 +183,7 @@ function tableChange(previous: RulesetState, next: RulesetState, family: Family)
 
 /**
  * `next` with all targets that stay in the places that they have in `previous`, so that a change is as small as what
- * changed. With affinity the order is left: it says which client meets whom, and is the same on all hosts.
+ * changed.
  */
 export function settled(previous: RulesetState, next: RulesetState): RulesetState {
   const settle = <T extends PublishedPort | VirtualAddress>(
@@ -194,7 +194,7 @@ export function settled(previous: RulesetState, next: RulesetState): RulesetStat
     const before = new Map(from.map((each) => [name(each), each]));
     return to.map((each): T => {
       const old = before.get(name(each));
-      if (old === undefined || each.affinity === "client-ip") return each;
+      if (old === undefined) return each;
       // By family, as the tables have them.
       const targets = ([4, 6] as const).flatMap((family) => {
         const isOf = (target: Target | Ip) => familyOf(typeof target === "object" ? target.address : target) === family;

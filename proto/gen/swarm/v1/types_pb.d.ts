@@ -1582,7 +1582,7 @@ export enum EndpointSpec_Affinity {
   NONE = 0,
 
   /**
-   * By the client's address: it meets the same task for as long as the set of tasks stays.
+   * By the client's address: it meets the same task for as long as that serves, but for few when others come or go.
    *
    * @generated from enum value: AFFINITY_CLIENT_IP = 1;
    */
