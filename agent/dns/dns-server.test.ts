@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { promisify } from "node:util";
 import { decode, encode } from "dns-packet";
 import fc from "fast-check";
@@ -178,15 +178,15 @@ async function otherServer(answer: (name: string, tcp: boolean) => string | "tru
     send(encode({ ...base, answers: [{ type: "A", name: question.name, ttl: 9, data: address }] }));
   };
   udp.on("message", (message, from) => respond(message, false, (bytes) => udp.send(bytes, from.port, from.address)));
-  udp.bind(0, "127.0.0.1");
-  await once(udp, "listening");
   const converse = async (socket: Socket) => {
     socket.on("error", () => {});
     for await (const frame of readFrames(socket)) respond(frame, true, (bytes) => writeFrame(socket, bytes));
   };
   const tcp = createServer((socket) => void converse(socket));
-  tcp.listen(udp.address().port, "127.0.0.1");
+  tcp.listen(0, "127.0.0.1");
   await once(tcp, "listening");
+  udp.bind((tcp.address() as AddressInfo).port, "127.0.0.1");
+  await once(udp, "listening");
   onTestFinished(() => {
     udp.close();
     tcp.close();

@@ -3,7 +3,7 @@
  * which tells whose names they are about. What is not a name of the task's networks is passed on.
  */
 import { createSocket, type Socket as DatagramSocket } from "node:dgram";
-import { createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
 import { addressBytes, addressOfReverse } from "./addresses.ts";
@@ -93,15 +93,16 @@ export class DnsServer implements AsyncDisposable {
 
   async #listen(): Promise<void> {
     const { address, listenPort } = this.#options;
-    const bound = Promise.withResolvers<void>();
-    this.#udp.once("error", bound.reject);
-    this.#udp.bind(listenPort, address, () => bound.resolve());
-    await bound.promise;
-    this.#udp.off("error", bound.reject);
+    // Where any port will do: one that is free for TCP, of which a host has many in use, is nearly always so for UDP.
     const listening = Promise.withResolvers<void>();
     this.#tcp.once("error", listening.reject);
-    this.#tcp.listen(this.port, address, () => listening.resolve());
+    this.#tcp.listen(listenPort, address, () => listening.resolve());
     await listening.promise;
+    const bound = Promise.withResolvers<void>();
+    this.#udp.once("error", bound.reject);
+    this.#udp.bind((this.#tcp.address() as AddressInfo).port, address, () => bound.resolve());
+    await bound.promise;
+    this.#udp.off("error", bound.reject);
   }
 
   async #serve(socket: Socket): Promise<void> {
