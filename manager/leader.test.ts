@@ -96,6 +96,8 @@ async function addNode(hostname: string): Promise<string> {
     { type: "create", kind: "node", object: create(NodeSchema, { id: nodeId, spec: {}, description: { hostname } }) },
     { type: "create", kind: "session", object: create(SessionSchema, { nodeId, sessionId: id(), managerId: id() }) },
   ]);
+  // Tasks that are placed before go elsewhere.
+  await eventually(() => expect(store.view.nodes.get(nodeId)?.status?.state).toBe(NodeStatus_State.READY));
   return nodeId;
 }
 
