@@ -73,7 +73,6 @@ export class Worker {
   #complete = false;
   /** Until a manager or the record of an earlier run told of it, the network stands as it is. */
   #knowsNetwork = false;
-  #isRecordDue = false;
 
   /** `scope` owns the task managers' loops: its end stops them, not their containers. */
   constructor(options: WorkerOptions, scope: Scope) {
@@ -112,7 +111,10 @@ export class Worker {
     this.#sequence = message.resultsIn;
     if (complete) this.#closeAbsent(message);
     const network = this.#takeAll(message.changes);
-    if (complete || network) this.#recordAfter(this.#publisher.changed());
+    if (complete || network) {
+      void this.#publisher.changed();
+      this.#scope.spawn("record the network", () => this.#recordNetwork());
+    }
     this.#complete = true;
     this.#knowsNetwork = true;
     return "applied";
@@ -287,17 +289,6 @@ export class Worker {
     if (!record) return;
     this.#network.restore(record);
     this.#knowsNetwork = true;
-  }
-
-  /** The kernel comes first: of a large cluster the record is a megabyte. One that waits records what comes meanwhile too. */
-  #recordAfter(published: Promise<void>): void {
-    if (this.#isRecordDue) return;
-    this.#isRecordDue = true;
-    this.#scope.spawn("record the network", async () => {
-      await published;
-      this.#isRecordDue = false;
-      await this.#recordNetwork();
-    });
   }
 
   async #recordNetwork(): Promise<void> {
