@@ -24,6 +24,12 @@ const STRANGER_MS_MAX = 20_000;
 /** Connections that the kernel holds while the process is busy (listen(2)); it takes its own maximum, 4,096, if that is less. */
 const BACKLOG = 4_096;
 
+/**
+ * Handshakes that begin in one turn of the event loop. Each costs 1 to 2 ms, and a crowd that comes at once would otherwise have them
+ * all in one turn, in which no timer runs: a manager that a thousand agents come back to would lose its lease over it.
+ */
+const HANDSHAKES_A_TURN_MAX = 32;
+
 /** What it says of those it has refused at most so often, in ms: a flood must not fill the log. */
 const REFUSALS_LOGGED_MS = 10_000;
 
@@ -47,6 +53,9 @@ export class TlsDoor implements Disposable {
   /** By both ends' addresses and ports: TLS hands out another socket than it was given. */
   readonly #guests = new Map<string, Guest>();
   readonly #unwatch: () => void;
+  /** Connections whose handshake is to begin, in the order in which they came. */
+  readonly #waiting: Socket[] = [];
+  #isShaking = false;
   #refused = 0;
   #refusalsToldMs = Number.NEGATIVE_INFINITY;
 
@@ -111,7 +120,20 @@ export class TlsDoor implements Disposable {
       gone.abort();
     });
     void this.#expectCertificate(guest, gone.signal);
-    this.#tls.emit("connection", socket);
+    this.#waiting.push(socket);
+    if (!this.#isShaking) void this.#shakeHands();
+  }
+
+  /** A few in each turn, until nobody waits. */
+  async #shakeHands(): Promise<void> {
+    this.#isShaking = true;
+    while (this.#waiting.length > 0) {
+      for (const socket of this.#waiting.splice(0, HANDSHAKES_A_TURN_MAX)) {
+        if (!socket.destroyed) this.#tls.emit("connection", socket);
+      }
+      await systemClock.sleep(0);
+    }
+    this.#isShaking = false;
   }
 
   /** Ends a connection that is a stranger's after its time. */
