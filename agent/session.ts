@@ -18,8 +18,12 @@ import type { NetworkSettings } from "./executor.ts";
 
 /** SwarmKit's bounds: a lower first delay would stampede a manager that restarts, a higher cap slow the recovery. */
 const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
-/** How long a manager may take to register the node before another one is tried. */
-const REGISTER_TIMEOUT_MS = 5_000;
+/**
+ * How long a manager may take to register the node before another one is tried. Twice as long after each time that was too short, up to
+ * the most: a manager to which a thousand nodes come back at once would have them all give up and stand at the end of its queue again.
+ */
+const REGISTER_MS_MIN = 5_000;
+const REGISTER_MS_MAX = 20_000;
 /** Missed beats that end a session at the manager; so do as many that are not answered here. */
 const BEATS_MISSED_MAX = 3;
 
@@ -89,6 +93,7 @@ export class SessionKeeper {
   readonly #instanceId: string;
   #failedAddress: string | undefined;
   #sessionId = "";
+  #registerMs = REGISTER_MS_MIN;
   #lost = false;
   #refusal: string | undefined;
 
@@ -156,8 +161,13 @@ export class SessionKeeper {
         { signal: scope.signal },
       )
       [Symbol.asyncIterator]();
-    const register = { clock, timeoutMs: REGISTER_TIMEOUT_MS, operation: `register at manager ${address}` };
-    const first = await withTimeout(register, scope.signal, () => messages.next());
+    const register = { clock, timeoutMs: this.#registerMs, operation: `register at manager ${address}` };
+    const first = await withTimeout(register, scope.signal, () => messages.next()).catch((reason: SwarmError) => {
+      const isLate = reason.code === "deadline_exceeded";
+      if (isLate) this.#registerMs = Math.min(2 * this.#registerMs, REGISTER_MS_MAX);
+      throw reason;
+    });
+    this.#registerMs = REGISTER_MS_MIN;
     if (first.done) return new SwarmError("unavailable", `manager ${address} closed the session`);
     const sessionId = this.#learn(first.value);
     const { addressPool, nodeAddress, dataPathPort } = first.value;
