@@ -15,6 +15,8 @@ import { residentMb, until } from "./measure.ts";
 const AGENTS = 1_000;
 const PROCESSES = 4;
 const SETTLED_MS_MAX = 300_000;
+/** Keys and certificates are made before the measuring begins: on two busy cores that takes minutes. */
+const JOINED_MS_MAX = 900_000;
 /** Connections that are made and closed, to see what one costs the manager. */
 const CONNECTIONS = 500;
 /** The kernel counts processor time in these (sysconf(_SC_CLK_TCK)). */
@@ -33,8 +35,7 @@ export async function measureAgents(): Promise<readonly Figure[]> {
       return client;
     };
     for (let number = 0; number < PROCESSES; number++) startClients({ count: AGENTS / PROCESSES, number });
-    const first = manager;
-    await until(async () => sessions(first) === AGENTS, SETTLED_MS_MAX);
+    await untilSessions(manager, AGENTS, JOINED_MS_MAX);
 
     // As after a crash: nobody was told.
     const ended = once(manager.child, "exit");
@@ -44,7 +45,7 @@ export async function measureAgents(): Promise<readonly Figure[]> {
     manager = await startManagerProgram(folder, "m", {}, address);
     const again = manager;
     const [readyCpuMs, clientsCpuMs] = [cpuMs(again.child), sum(clients.map(cpuMs))];
-    await until(async () => sessions(again) === AGENTS, SETTLED_MS_MAX);
+    await untilSessions(again, AGENTS, SETTLED_MS_MAX);
     const settledMs = performance.now() - startedMs;
     const eachMs = (cpuMs(again.child) - readyCpuMs) / AGENTS;
     const eachAgentMs = (sum(clients.map(cpuMs)) - clientsCpuMs) / AGENTS;
@@ -93,10 +94,17 @@ function said({ text }: ManagerProgram, message: string): number {
   return text.filter((line) => line.includes(`"msg":"${message}"`)).length;
 }
 
-/** The nodes that have opened one; by pattern, since to read each line would take the processor from what is measured. */
-function sessions({ text }: ManagerProgram): number {
-  const opened = text.filter((line) => line.includes('"msg":"session opened"'));
-  return new Set(opened.map((line) => /"nodeId":"([a-z0-9]+)"/.exec(line)?.[1])).size;
+/** Waits until so many nodes have opened a session. Each line is looked at once: the processor is needed by what is measured. */
+async function untilSessions({ text }: ManagerProgram, count: number, timeoutMs: number): Promise<void> {
+  const nodes = new Set<string | undefined>();
+  let seen = 0;
+  await until(async () => {
+    for (; seen < text.length; seen++) {
+      const line = text[seen] ?? "";
+      if (line.includes('"msg":"session opened"')) nodes.add(/"nodeId":"([a-z0-9]+)"/.exec(line)?.[1]);
+    }
+    return nodes.size === count;
+  }, timeoutMs);
 }
 
 interface Share {

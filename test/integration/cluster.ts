@@ -73,7 +73,7 @@ export class TestCluster implements AsyncDisposable {
   readonly managers: Program[] = [];
   readonly agents = new Map<string, Program>();
   readonly #options: ClusterOptions;
-  #etcdUrl: string | undefined;
+  #hasEtcd = false;
 
   private constructor(options: ClusterOptions) {
     this.#options = options;
@@ -179,8 +179,7 @@ export class TestCluster implements AsyncDisposable {
     const args = ["--data-dir", join(this.directory, `manager-${number}`), "--socket", this.socket(number)];
     args.push("--listen-addr", this.managerAddress(number), "--log-format", "json", "--log-level", "debug");
     if ((this.#options.managers ?? 1) > 1) {
-      this.#etcdUrl ??= this.#startEtcd();
-      args.push("--etcd", this.#etcdUrl, "--cluster-key-file", join(this.directory, "cluster.key"));
+      args.push("--etcd", this.startEtcd(), "--cluster-key-file", join(this.directory, "cluster.key"));
     }
     const program = this.#start(`manager-${number}`, this.fabric, [
       ...shiftedClock(clock),
@@ -197,8 +196,11 @@ export class TestCluster implements AsyncDisposable {
     return program;
   }
 
-  #startEtcd(): string {
+  /** An etcd that is nobody's of the cluster, once; answers its URL. */
+  startEtcd(): string {
     const url = `http://${this.fabric.address}:2379`;
+    if (this.#hasEtcd) return url;
+    this.#hasEtcd = true;
     const peer = `http://${this.fabric.address}:2380`;
     const args = [
       "--data-dir",

@@ -343,3 +343,20 @@ rootTest("with its only companion lost a manager has no quorum; it goes on alone
   expect(await swarmctl("m1", "service", "ls", "--format", "{{.Name}}")).toBe("site\nweb\n");
   await swarmctl("m1", "service", "update", "--label-add", "a=b", "-d", "web");
 });
+
+rootTest("over an etcd of somebody else's, managers come and go without touching its members", async () => {
+  const url = cluster.startEtcd();
+  for (const name of ["e1", "e2"]) on[name] = await cluster.startIdle(cluster.addHost(name));
+  await swarmctl("e1", "swarm", "init", "--etcd", url);
+  const token = (await swarmctl("e1", "swarm", "join-token", "-q", "manager")).trim();
+  await swarmctl("e2", "swarm", "join", "--token", token, cluster.host("e1").address);
+  await managersReach("e2", 2);
+  // However many they are, any one of them is enough.
+  expect(await warnings("e1")).toEqual([]);
+  expect(readdirSync(`${cluster.directory}/e2/manager`)).not.toContain("etcd");
+  const members = await cluster.exec("curl", "-s", "-X", "POST", "-d", "{}", `${url}/v3/cluster/member/list`);
+  expect(JSON.parse(members.stdout).members).toHaveLength(1);
+  await cluster.end(cluster.program("e1-manager"), "SIGKILL");
+  await eventually(async () => expect(await nodes("e2")).toContain("e2 Ready Leader"), { timeoutMs: 30_000 });
+  await swarmctl("e2", "service", "create", "-d", "--name", "web", "--replicas", "0", "demo/sleep:1");
+});
