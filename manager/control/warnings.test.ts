@@ -2,8 +2,8 @@
 
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { ManagerInfoSchema, NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
-import { NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import { ManagerInfoSchema, NodeSchema, SessionSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import { managersStanding, managerWarnings } from "./warnings.ts";
 
 const FINE = { isStoreTheirs: true, isInTouch: true };
@@ -33,22 +33,23 @@ test.each([
 });
 
 const { MANAGER, WORKER } = NodeSpec_Role;
-const { READY, DOWN } = NodeStatus_State;
 
 test("counted are those who have a place, and those on their way; not who is leaving, nor who has left", () => {
-  const node = (id: string, desiredRole: NodeSpec_Role, state: NodeStatus_State) =>
-    [id, create(NodeSchema, { id, spec: { desiredRole }, status: { state } })] as const;
+  const node = (id: string, desiredRole: NodeSpec_Role) =>
+    [id, create(NodeSchema, { id, spec: { desiredRole } })] as const;
   const nodes = new Map([
-    node("leads", MANAGER, READY),
-    node("is-away", MANAGER, DOWN),
-    node("comes", MANAGER, READY),
-    node("was-demoted", WORKER, READY),
-    node("has-left", MANAGER, DOWN),
-    node("works", WORKER, READY),
+    node("leads", MANAGER),
+    node("is-away", MANAGER),
+    node("comes", MANAGER),
+    node("was-demoted", WORKER),
+    node("has-left", MANAGER),
+    node("works", WORKER),
   ]);
+  const here = ["leads", "comes", "was-demoted", "works"];
+  const sessions = new Map(here.map((nodeId) => [nodeId, create(SessionSchema, { nodeId })]));
   const managers = new Map(
     ["leads", "was-demoted", "has-no-agent"].map((id) => [id, create(ManagerInfoSchema, { id })]),
   );
   const places = ["leads", "is-away", "was-demoted", "has-no-agent"];
-  expect(managersStanding({ nodes, managers }, places)).toEqual({ members: 4, reachable: 3 });
+  expect(managersStanding({ nodes, managers, sessions }, places)).toEqual({ members: 4, reachable: 3 });
 });

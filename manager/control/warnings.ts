@@ -1,5 +1,5 @@
 /** What people must hear of how the managers stand: too few, or a number that gains them nothing. Pure. */
-import { NodeSpec_Role, NodeStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
+import { NodeSpec_Role } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { View } from "../store/view.ts";
 
 /** How they stand, as one of them sees it. */
@@ -19,14 +19,13 @@ export interface ManagersStanding {
  * demoted and has not left yet.
  */
 export function managersStanding(
-  { nodes, managers }: Pick<View, "nodes" | "managers">,
+  { nodes, managers, sessions }: Pick<View, "nodes" | "managers" | "sessions">,
   places: readonly string[],
 ): Pick<ManagersStanding, "members" | "reachable"> {
   const roleOf = (id: string) => nodes.get(id)?.spec?.desiredRole;
   const stay = places.filter((id) => roleOf(id) !== NodeSpec_Role.WORKER);
-  const come = [...nodes.values()].filter(({ id, spec, status }) => {
-    const isWanted = spec?.desiredRole === NodeSpec_Role.MANAGER && status?.state === NodeStatus_State.READY;
-    return isWanted && !places.includes(id);
+  const come = [...nodes.keys()].filter((id) => {
+    return roleOf(id) === NodeSpec_Role.MANAGER && sessions.has(id) && !places.includes(id);
   });
   const members = stay.length + come.length;
   return { members, reachable: members - stay.filter((id) => !managers.has(id)).length };
