@@ -133,6 +133,22 @@ test("a shutdown withdraws the port first, a removal frees the task", async () =
   expect(worker.logged({ serviceIds: ["web"], taskIds: [] } as never).map(({ taskId }) => taskId)).toEqual([B]);
 });
 
+test("what led to a removed task is taken away a minute later, once for all that go meanwhile", async () => {
+  const { clock, executor, apply } = await startWorker();
+  await apply([TEMPLATE, ENDPOINT, taskChange(A), taskChange(B)]);
+  const stop = { desiredState: TaskState.SHUTDOWN };
+  await apply([taskChange(A, stop), taskChange(B, stop)]);
+  await clock.advance(500);
+  await apply([removal(A)]);
+  await clock.advance(50_000);
+  await apply([removal(B)]);
+  executor.calls.length = 0;
+  await clock.advance(10_000);
+  expect(executor.calls).toEqual(["publish 8080→"]);
+  await clock.advance(120_000);
+  expect(executor.calls).toEqual(["publish 8080→"]);
+});
+
 test("a shutdown interrupts a preparation", async () => {
   const { executor, reporter, apply } = await startWorker();
   executor.gates.set("prepare", Promise.withResolvers<void>().promise);

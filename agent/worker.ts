@@ -33,6 +33,12 @@ import { TaskManager } from "./task-manager.ts";
 import { adopt, recover, type TaskOutcome } from "./task-step.ts";
 import { VolumePurger } from "./volume-purger.ts";
 
+/**
+ * Between a task's removal and that of what led to it, for all that are removed meanwhile: as long as other nodes may take
+ * to hear of its end. It goes sooner when anything else changes.
+ */
+const FORGET_DELAY_MS = 60_000;
+
 /** What a worker needs. */
 export interface WorkerOptions {
   readonly clock: Clock;
@@ -71,6 +77,7 @@ export class Worker {
   #sequence = "";
   #epoch = 0n;
   #complete = false;
+  #forgetting = false;
   /** Until a manager or the record of an earlier run told of it, the network stands as it is. */
   #knowsNetwork = false;
 
@@ -260,11 +267,23 @@ export class Worker {
         removed: (taskId) => {
           this.#managers.delete(taskId);
           reporter.forget(taskId);
+          this.#forgetLater();
         },
       },
     });
     this.#managers.set(manager.id, manager);
     return manager;
+  }
+
+  /** Late connections to a task that is gone are passed on a little longer; then nothing may lead to its address. */
+  #forgetLater(): void {
+    if (this.#forgetting) return;
+    this.#forgetting = true;
+    this.#scope.spawn("forget removed tasks", async (signal) => {
+      await this.#options.clock.sleep(FORGET_DELAY_MS, signal);
+      this.#forgetting = false;
+      if (this.#knowsNetwork) await this.#publisher.changed();
+    });
   }
 
   #launch(manager: TaskManager): void {

@@ -171,6 +171,42 @@ async function hear(host: Host): Promise<void> {
   await on(host, "nft delete table ip lossy");
 }
 
+/** What a host has of a network whose addresses begin so, in routes, neighbours and our table; its rules; how many links. */
+async function leftOn(host: Host, prefix: string): Promise<readonly string[]> {
+  const ways = "ip -4 route show table all; ip neighbour; ip -o address; nft list table ip swarm0";
+  // The subnet itself stays in our table for up to a minute.
+  const found = await on(host, `(${ways}) | grep -F '${prefix}' | grep -vF '${prefix}0/24'; ip rule`);
+  return [...found.split("\n").toSorted(), `${(await linksOf(host)).length} links`];
+}
+
+rootTest("an agent that is killed while tasks come and go leaves nothing of them, and no request fails", async () => {
+  const host = cluster.host("node-1");
+  await cluster.swarmctl("network", "create", "-d", "overlay", "--subnet", "10.88.0.0/24", "own");
+  const flags = ["--network", "own", "-p", "8081:80", "--replicas", "0", "--constraint", "node.hostname==node-1"];
+  const before = await leftOn(host, "10.88.0.");
+  await create("churn", flags);
+  const over = new AbortController();
+  const asking = failuresOf(`http://${host.address}:8080/up`, over.signal);
+  const own = (await linksOf(host)).length;
+  for (let round = 0; round < (LONG ? 20 : 1); round++) {
+    for (const replicas of [4, 0]) {
+      await cluster.swarmctl("service", "scale", "--detach", `churn=${replicas}`);
+      // In the middle: one has come, or gone, or in other rounds more of them.
+      const reached = async () => Math.abs(own + replicas - (await linksOf(host)).length);
+      await eventually(async () => expect(await reached()).toBeLessThanOrEqual(3 - (round % 4)), { intervalMs: 5 });
+      await cluster.end(cluster.agent("node-1"), "SIGKILL");
+      cluster.startAgent(host);
+      await cluster.nodesReady(3);
+    }
+  }
+  await cluster.swarmctl("service", "rm", "churn");
+  await cluster.swarmctl("network", "rm", "own");
+  await eventually(async () => expect(await leftOn(host, "10.88.0.")).toEqual(before), { intervalMs: 200 });
+  over.abort();
+  expect(await asking).toEqual([]);
+  await eventually(allGreen, MENDED);
+});
+
 rootTest("a network goes when the last task that is on it is gone", async () => {
   await cluster.swarmctl("network", "create", "-d", "overlay", "brief");
   const idle = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
@@ -242,11 +278,12 @@ async function running(service: string): Promise<number> {
   return (await cluster.tasks(service)).filter((task) => task.endsWith("Running")).length;
 }
 
-/** Asks a URL again and again for `ms`; when those requests began, from now, that were in vain. */
-async function failuresOf(url: string, ms: number): Promise<readonly number[]> {
+/** Asks a URL again and again until the signal aborts; when those requests began, in ms from now, that were in vain. */
+async function failuresOf(url: string, signal: AbortSignal): Promise<readonly number[]> {
   const beganMs = performance.now();
   const failures: number[] = [];
-  for (let nowMs = 0; nowMs < ms; nowMs = performance.now() - beganMs) {
+  while (!signal.aborted) {
+    const nowMs = performance.now() - beganMs;
     await cluster.fetch(url).catch(() => failures.push(Math.round(nowMs)));
   }
   return failures;
@@ -254,7 +291,7 @@ async function failuresOf(url: string, ms: number): Promise<readonly number[]> {
 
 rootTest("F36: nobody is led to a dead task for longer than its end takes to be told", async () => {
   const [victim = ""] = await cluster.containers("node-3");
-  const asking = failuresOf(`http://${cluster.host("node-1").address}:8080/up`, 3_000);
+  const asking = failuresOf(`http://${cluster.host("node-1").address}:8080/up`, AbortSignal.timeout(3_000));
   process.kill(Number(victim.split(" ")[0]), "SIGKILL");
   const failures = await asking;
   process.stdout.write(`requests to a dead task failed until ${failures.at(-1) ?? 0} ms after its end\n`);
