@@ -26,7 +26,7 @@ export function balancerLines(name: string, balancer: Balancer): readonly string
     `elements = { ${elements} }`,
     "}",
     `chain ${name} {`,
-    rule(name, balancer),
+    ...rules(name, balancer),
     "}",
   ];
 }
@@ -51,11 +51,11 @@ export function balancerChange(
   if (after === undefined) {
     return { ...NOTHING, dropped: [`flush chain ${place}`, `delete chain ${place}`, `delete map ${place}`] };
   }
-  const setRule = `add rule ${place} ${rule(name, after)}`;
+  const setRules = rules(name, after).map((rule) => `add rule ${place} ${rule}`);
   if (before === undefined) {
     const elements = numbered(after).map(element).join(", ");
     const map = [`add map ${place} { ${kindOf(after)}; }`, `add element ${place} { ${elements} }`];
-    return { ...NOTHING, added: [...map, `add chain ${place}`, setRule] };
+    return { ...NOTHING, added: [...map, `add chain ${place}`, ...setRules] };
   }
   const isSticky = ({ affinity }: Balancer) => affinity === "client-ip";
   if (isSticky(before) === isSticky(after) && areSame(before.targets, after.targets)) return NOTHING;
@@ -66,7 +66,7 @@ export function balancerChange(
     removed: gone.length === 0 ? [] : [`delete element ${place} { ${gone.join(", ")} }`],
     added: [
       ...(come.length === 0 ? [] : [`add element ${place} { ${come.join(", ")} }`]),
-      ...(rule(name, before) === rule(name, after) ? [] : [`flush chain ${place}`, setRule]),
+      ...(rules(name, before)[0] === rules(name, after)[0] ? [] : [`flush chain ${place}`, ...setRules]),
     ],
     dropped: [],
   };
@@ -90,15 +90,19 @@ function numbered({ targets, affinity }: Balancer): readonly (Target | Ip)[] {
   return affinity === "client-ip" ? slotsOf(targets, (target) => element(target, 0)) : targets;
 }
 
-/** `numgen inc` counts connections, so that n targets get exactly one in n each. */
-function rule(name: string, balancer: Balancer): string {
+/**
+ * `numgen inc` counts connections, so that n targets get exactly one in n each. A packet may meet the old rule and already
+ * the new map, and find none at its number: then it goes to the first, of which there always is one.
+ */
+function rules(name: string, balancer: Balancer): readonly [string, string] {
   const { targets, protocol, affinity } = balancer;
   const ip = wordOf(balancer);
   const number =
     affinity === "client-ip"
       ? `jhash ${ip} saddr mod ${slotCount(targets.length)} seed 0x53575257`
       : `numgen inc mod ${targets.length}`;
-  return `${protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ${ip} to`} ${number} map @${name}`;
+  const translate = protocol === undefined ? "dnat to" : `meta l4proto ${protocol} dnat ${ip} to`;
+  return [`${translate} ${number} map @${name}`, `${translate} numgen inc mod 1 map @${name}`];
 }
 
 /** A number's type has no name in nft: it is said by an example. */

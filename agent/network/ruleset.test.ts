@@ -38,12 +38,14 @@ describe("the nftables table", () => {
       }
       chain tcp-8080 {
       meta l4proto tcp dnat ip to numgen inc mod 2 map @tcp-8080
+      meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8080
       }
       map udp-53-192_0_2_1 {
       typeof numgen inc mod 2 : ip daddr . udp dport
       elements = { 0 : 10.224.0.9 . 80 }
       }
       chain udp-53-192_0_2_1 {
+      meta l4proto udp dnat ip to numgen inc mod 1 map @udp-53-192_0_2_1
       meta l4proto udp dnat ip to numgen inc mod 1 map @udp-53-192_0_2_1
       }
       map published {
@@ -191,9 +193,11 @@ describe("the nftables table", () => {
       add element ip swarm tcp-8080 { 1 : 10.224.0.8 . 80 }
       flush chain ip swarm tcp-8080
       add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 2 map @tcp-8080
+      add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8080
       add map ip swarm tcp-8083 { typeof numgen inc mod 2 : ip daddr . tcp dport; }
       add element ip swarm tcp-8083 { 0 : 10.224.0.9 . 80 }
       add chain ip swarm tcp-8083
+      add rule ip swarm tcp-8083 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8083
       add rule ip swarm tcp-8083 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8083
       add element ip swarm published { tcp . 8083 : jump tcp-8083 }
       flush chain ip swarm tcp-8082
@@ -212,12 +216,14 @@ describe("the nftables table", () => {
       add element ip swarm tcp-8080 { 1 : 10.224.0.5 . 80 }
       flush chain ip swarm tcp-8080
       add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 4 map @tcp-8080
+      add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8080
       "
     `);
     expect(rulesetChange(after, settled(after, state(web(8080, 1, 3, 4, 5, 6))))).toMatchInlineSnapshot(`
       "add element ip swarm tcp-8080 { 4 : 10.224.0.6 . 80 }
       flush chain ip swarm tcp-8080
       add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 5 map @tcp-8080
+      add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8080
       "
     `);
     expect(rulesetChange(after, settled(after, state(web(8080, 1, 4, 5, 6))))).toMatchInlineSnapshot(`
@@ -240,6 +246,7 @@ describe("the nftables table", () => {
       "delete element ip6 swarm tcp-8080 { 0, 1 }
       add element ip6 swarm tcp-8080 { 0 : fd00::2 . 80 }
       flush chain ip6 swarm tcp-8080
+      add rule ip6 swarm tcp-8080 meta l4proto tcp dnat ip6 to numgen inc mod 1 map @tcp-8080
       add rule ip6 swarm tcp-8080 meta l4proto tcp dnat ip6 to numgen inc mod 1 map @tcp-8080
       "
     `);
