@@ -27,7 +27,7 @@ import type { CgroupManager } from "./cgroup/manager.ts";
 import { collectContents, removeContents } from "./container-contents.ts";
 import { ContainerController } from "./container-controller.ts";
 import { DetachedCommands } from "./container-exec.ts";
-import { attachmentOf } from "./container-network.ts";
+import { attachmentOf, mtuOption } from "./container-network.ts";
 import { DnsServer } from "./dns/dns-server.ts";
 import { ServiceNames } from "./dns/names.ts";
 import type { AssignedTask, Executor, NetworkSettings, NodeNetwork, PortProblem, TaskController } from "./executor.ts";
@@ -36,7 +36,7 @@ import { ImageStore } from "./image/store.ts";
 import { runImageCollector } from "./image-collector.ts";
 import { nameData } from "./name-view.ts";
 import { contains, formatIp, type Ipv4Prefix, parseIpv4, parsePrefix } from "./network/address.ts";
-import { vethGroup } from "./network/attach.ts";
+import { mtuOf, vethGroup } from "./network/attach.ts";
 import { type Underlay, VXLAN_PORT_DEFAULT } from "./network/fabric.ts";
 import { readHostRoutes } from "./network/host-routes.ts";
 import { hostWarnings } from "./network/host-warnings.ts";
@@ -317,11 +317,13 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
   async probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
     const manager = await this.#node.network(signal);
     const results = (await manager.warnings(signal)).map(warningOf);
-    for (const { id, encrypted } of network.networks) {
-      const { mtu } = encrypted ? manager.encryptedFabric : manager.fabric;
+    const point = { mtu: manager.fabric.mtu, encryptedMtu: manager.encryptedFabric.mtu };
+    for (const each of network.networks) {
+      const { id, encrypted } = each;
+      const mtu = mtuOf({ encrypted, mtu: mtuOption(each) }, point);
       if (networkId !== "" && networkId !== id) continue;
       const from = network.own.find(
-        ({ serving, task }) => serving && task.networks.some((each) => each.networkId === id),
+        ({ serving, task }) => serving && task.networks.some(({ networkId: on }) => on === id),
       );
       const pid = await this.#controllers.get(from?.task.id as TaskId)?.runningPid(signal);
       if (pid !== undefined) results.push(...(await probeFrom(pid, probesOf(network, id), mtu, signal)));

@@ -17,7 +17,8 @@ const NETWORKS = {
   six: create(NetworkAssignmentSchema, {
     id: "six",
     name: "six",
-    ipam: [{ subnet: "10.0.3.0/24" }, { subnet: "fd00::/64" }],
+    ipam: [{ subnet: "10.0.3.0/24" }, { subnet: "fd00::/64", gateway: "fd00::1" }],
+    driverOpts: { "com.docker.network.driver.mtu": "1400" },
   }),
 } as const satisfies Record<string, NetworkAssignment>;
 
@@ -52,6 +53,17 @@ test("a task has an interface for each network in the spec's order, and one on t
     ["10.0.2.7/24", "10.0.2.1", true],
     ["10.0.1.7/24", "10.0.1.254", false],
     ["10.224.0.7/12", "10.224.0.1", false],
+  ]);
+});
+
+test("a network's IPv6 address and its own MTU are its interface's", () => {
+  const addresses = { ...on("six", "10.0.3.7/24"), addresses: ["10.0.3.7/24", "fd00::7/64"] };
+  const attachment = attach({ networks: [addresses, on("front", "10.0.1.7/24")] });
+  const interfaces = attachment.kind === "routed" ? attachment.interfaces : [];
+  const prefix = 0xfd00n << 112n;
+  expect(interfaces.map(({ mtu, ipv6 }) => ({ mtu, ipv6 }))).toEqual([
+    { mtu: 1400, ipv6: { address: { address: prefix + 7n, length: 64 }, gateway: prefix + 1n } },
+    { mtu: undefined, ipv6: undefined },
   ]);
 });
 

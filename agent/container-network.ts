@@ -1,5 +1,6 @@
 /** How a task's container is on the network, by what managers allocated for it. Pure. */
 import { SwarmError } from "../common/base/error.ts";
+import { MTU_OPTION } from "../common/model/networks.ts";
 import { isIpv4 } from "../common/model/task-addresses.ts";
 import type { NetworkAssignment } from "../proto/gen/swarm/v1/dispatcher_pb.js";
 import type { AssignedTask } from "./executor.ts";
@@ -26,6 +27,7 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
       ipv6,
       internal: network?.internal ?? false,
       encrypted: network?.encrypted ?? false,
+      mtu: mtuOption(network),
     };
   });
   if (task.address !== "") {
@@ -34,6 +36,12 @@ export function attachmentOf({ task, template, networks }: AssignedTask): Attach
   }
   if (interfaces.length === 0) throw new SwarmError("failed_precondition", "the task was given no address");
   return { kind: "routed", interfaces };
+}
+
+/** What was asked of the network when it was made; its value was checked there. */
+export function mtuOption(network: Pick<NetworkAssignment, "driverOpts"> | undefined): number | undefined {
+  const text = network?.driverOpts[MTU_OPTION];
+  return text === undefined ? undefined : Number(text);
 }
 
 function ipv6Of(addresses: readonly string[], network: NetworkAssignment | undefined): InterfaceSpec["ipv6"] {

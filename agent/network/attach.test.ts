@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { TaskId } from "../../common/base/id.ts";
 import { gatewayOf, parsePrefix } from "./address.ts";
-import { type AttachOp, isVethName, loopbackOps, routedOps, vethGroup, vethName } from "./attach.ts";
+import { type AttachOp, isVethName, loopbackOps, mtuOf, routedOps, vethGroup, vethName } from "./attach.ts";
 
 const TASK = "3f9k2abcdefghijklmnopqrst" as TaskId;
 const ADDRESS = parsePrefix("10.224.0.7/12");
@@ -26,6 +26,12 @@ function describeOp(op: AttachOp): string {
 }
 
 describe("a task's attachment", () => {
+  test("has the network's own MTU where less fits into it than between hosts", () => {
+    const point = { mtu: 1450, encryptedMtu: 1390 };
+    const asked = [{}, { mtu: 1400 }, { mtu: 9000 }, { encrypted: true }, { encrypted: true, mtu: 1400 }];
+    expect(asked.map((spec) => mtuOf(spec, point))).toEqual([1450, 1400, 1450, 1390, 1390]);
+  });
+
   test("to two networks is these bytes", () => {
     expect(plan(true)).toMatchInlineSnapshot(`
       "container: bring lo up

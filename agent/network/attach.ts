@@ -40,6 +40,8 @@ export interface InterfaceSpec {
   readonly internal: boolean;
   /** Whether its traffic is encrypted between hosts: then less fits into a packet. Default false. */
   readonly encrypted?: boolean;
+  /** The network's own greatest packet, in bytes, where it has one. Never more than what fits between hosts. */
+  readonly mtu?: number | undefined;
 }
 
 /**
@@ -149,7 +151,7 @@ function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, w
   const veth = vethName(taskId, which);
   const hostIndex = point.hostIndexes[which] ?? 0;
   const pair = createVeth({
-    ...{ index, name, mac: macOf(address.address), mtu: spec.encrypted ? point.encryptedMtu : point.mtu },
+    ...{ index, name, mac: macOf(address.address), mtu: mtuOf(spec, point) },
     peer: { index: hostIndex, name: veth, mac: HOST_MAC, group: point.group, netns: hostNetns(point) },
   });
   return [
@@ -161,6 +163,14 @@ function interfaceOps(taskId: TaskId, spec: InterfaceSpec, point: AttachPoint, w
     netlinkOp("host", `bring ${veth} up`, setLink({ index: hostIndex }, { up: true, reversePathFilter: 1 })),
     ...placesOf(spec).flatMap((place) => placeOps({ ...place, index, name, hostIndex, veth }, spec, point)),
   ];
+}
+
+/** What fits into one packet of a task on a network. */
+export function mtuOf(
+  { encrypted, mtu = Number.POSITIVE_INFINITY }: Pick<InterfaceSpec, "encrypted" | "mtu">,
+  point: Pick<AttachPoint, "mtu" | "encryptedMtu">,
+): number {
+  return Math.min(mtu, encrypted ? point.encryptedMtu : point.mtu);
 }
 
 /** A task's address on a network, and where its packets go. */

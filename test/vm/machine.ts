@@ -214,7 +214,8 @@ export async function runInMachine(directory: string, command: string, timeoutMs
     "-accel",
     "tcg,thread=multi",
     "-cpu",
-    "max",
+    // Emulated protection keys have killed V8, which guards its code with them.
+    "max,-pku",
     "-smp",
     "2",
     "-m",
