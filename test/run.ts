@@ -62,7 +62,7 @@ if (patterns.length === 0) {
   else totals.failed += 1;
 }
 await runProject("unit", totals);
-if (isRoot) await runProject("integration", totals);
+if (isRoot) for (const project of ["integration", "alone"]) await runProject(project, totals);
 else
   process.stdout.write("left out without root: the tests that make namespaces, mounts, cgroups or virtual machines\n");
 

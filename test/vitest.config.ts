@@ -1,9 +1,14 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 const root = new URL("..", import.meta.url).pathname;
 /** How much slower the machine is than most: test/vm emulates a processor. */
 const patience = Number(process.env.TEST_PATIENCE ?? 1);
 const integration = "test/integration/**/*.test.ts";
+/** They compare what the whole machine has before and after, or need all of its processors. */
+const alone = ["test/integration/quickstart.test.ts", "test/vm/*.test.ts"];
+/** Most tests wait for programs and timers most of the time; by itself vitest leaves one of two processors idle. */
+const workers = Math.max(2, availableParallelism());
 
 export default defineConfig({
   root,
@@ -15,6 +20,7 @@ export default defineConfig({
           name: "unit",
           include: ["**/*.test.ts"],
           exclude: ["node_modules/**", integration, "test/vm/**"],
+          maxWorkers: workers,
           testTimeout: 30_000 * patience,
           hookTimeout: 30_000 * patience,
         },
@@ -23,8 +29,18 @@ export default defineConfig({
         root,
         test: {
           name: "integration",
-          include: [integration, "test/vm/*.test.ts"],
-          // Hosts made of namespaces share the machine's two cores and its nft tables: one file at a time.
+          include: [integration],
+          exclude: alone,
+          maxWorkers: 2,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        root,
+        test: {
+          name: "alone",
+          include: alone,
           fileParallelism: false,
           testTimeout: 180_000,
           hookTimeout: 180_000,
