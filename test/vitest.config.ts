@@ -5,6 +5,8 @@ const root = new URL("..", import.meta.url).pathname;
 /** How much slower the machine is than most: test/vm emulates a processor. */
 const patience = Number(process.env.TEST_PATIENCE ?? 1);
 const integration = "test/integration/**/*.test.ts";
+/** What only `--long` runs: minutes, or packages that nothing else needs. */
+const long = process.env.SWARM_TEST_LONG === undefined ? ["**/*.long.test.ts"] : [];
 /** They compare what the whole machine has before and after, or need all of its processors. */
 const alone = ["test/integration/quickstart.test.ts", "test/vm/*.test.ts"];
 /** Most tests wait for programs and timers most of the time; by itself vitest leaves one of two processors idle. */
@@ -19,7 +21,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["**/*.test.ts"],
-          exclude: ["node_modules/**", integration, "test/vm/**"],
+          exclude: ["node_modules/**", integration, "test/vm/**", ...long],
           maxWorkers: workers,
           testTimeout: 30_000 * patience,
           hookTimeout: 30_000 * patience,
@@ -30,7 +32,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: [integration],
-          exclude: alone,
+          exclude: [...alone, ...long],
           maxWorkers: 2,
           testTimeout: 180_000,
           hookTimeout: 180_000,

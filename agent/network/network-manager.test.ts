@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../../test/eventually.ts";
@@ -8,8 +8,6 @@ import { isRoot, rootTest } from "../../test/privileges.ts";
 import { vethName } from "./attach.ts";
 
 const POOL = "10.224.0.0/12";
-/** With `--long` a host is filled, which takes half a minute. */
-const LONG = process.env.SWARM_TEST_LONG !== undefined;
 
 function taskId(): TaskId {
   return newId<TaskId>(systemRandom);
@@ -283,22 +281,3 @@ describe("the network of a host", () => {
     expect(await lab.inHost("ip", "-o", "link")).not.toContain("swarm0");
   });
 });
-
-test.skipIf(!LONG || !isRoot)(
-  "2,500 tasks of a host have links, and the last is on the network",
-  { timeout: 300_000 },
-  async () => {
-    await using lab = await Lab.open();
-    await lab.ask({ do: "open", pool: POOL });
-    const first = { taskId: taskId(), addresses: ["10.224.0.7/12"] };
-    await lab.host.serveHttp(first, "first");
-    let last: ContainerStarted | undefined;
-    for (let index = 1; index < 2_500; index++) {
-      const task = { taskId: taskId(), addresses: [`10.225.${index >> 7}.${(index & 127) + 1}/12`] };
-      last = (await lab.ask({ do: "attach", task, command: ["busybox", "sleep", "600"] })) as ContainerStarted;
-    }
-    if (last === undefined) throw new Error("none");
-    expect(await lab.inContainer(last, ...fetch("10.224.0.7"))).toBe("first");
-    expect((await lab.inHost("ip", "-o", "link", "show", "type", "veth")).split("\n").length).toBeGreaterThan(2_500);
-  },
-);

@@ -1,18 +1,15 @@
 /**
- * Goal: Docker and an agent publish ports side by side on one host, and neither takes the other's rules away. Method,
- * with `--long` only: Debian's dockerd in the network namespace of a host with a real NetworkManager. Docker's FORWARD
+ * Goal: Docker and an agent publish ports side by side on one host, and neither takes the other's rules away. Method:
+ * Debian's dockerd in the network namespace of a host with a real NetworkManager. Docker's FORWARD
  * policy is in our way, and what `network check` says of it helps.
  */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { DockerEngine, IMAGE, installDocker } from "../bench/docker-engine.ts";
 import { eventually } from "../eventually.ts";
 import { type ContainerStarted, HOST_ADDRESS, Lab } from "../network-lab.ts";
-import { isRoot } from "../privileges.ts";
-
-const wanted = isRoot && process.env.SWARM_TEST_LONG !== undefined;
-const longTest = test.skipIf(!wanted);
+import { isRoot, rootTest } from "../privileges.ts";
 
 const OURS = { address: "10.224.0.7", port: 8080 };
 const THEIRS = { port: 9090 };
@@ -22,7 +19,7 @@ let docker: DockerEngine;
 let task: ContainerStarted;
 
 beforeAll(async () => {
-  if (!wanted) return;
+  if (!isRoot) return;
   installDocker();
   lab = await Lab.open();
   // Docker drops what is forwarded where it was the one that turned forwarding on.
@@ -59,7 +56,7 @@ async function bothServe(): Promise<void> {
   }
 }
 
-longTest("Docker's policy is told of with what to do, and then both serve", async () => {
+rootTest("Docker's policy is told of with what to do, and then both serve", async () => {
   const [warning = ""] = (await lab.ask({ do: "warnings" })) as readonly string[];
   expect(warning).toContain("chain FORWARD of table ip filter drops forwarded packets");
   await lab.inHost("sh", "-c", warning.replace(/^.*: run /, ""));
@@ -67,7 +64,7 @@ longTest("Docker's policy is told of with what to do, and then both serve", asyn
   await eventually(bothServe);
 });
 
-longTest("Docker's changes of its rules leave ours, and ours leave Docker's", async () => {
+rootTest("Docker's changes of its rules leave ours, and ours leave Docker's", async () => {
   await docker.docker("run", "-d", "--name", "more", "-p", "9091:80", IMAGE, "sleep", "1d");
   await docker.docker("rm", "-f", "more");
   await bothServe();
