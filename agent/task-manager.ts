@@ -51,6 +51,8 @@ export interface TaskManagerHooks {
   portProblem(serviceId: string): string;
   /** `serving` changed; resolves once the published ports say so (or that failed: it never rejects). */
   servingChanged(serviceId: string): Promise<void>;
+  /** Resolves once the node's network has this task, so that its first question for a name is answered; it never rejects. */
+  joined(task: Task): Promise<void>;
   /** Whether other tasks serve in its place, so that connections go there. */
   hasOthers(task: Task): boolean;
   /** The task is gone from this node. */
@@ -211,6 +213,7 @@ export class TaskManager {
     if (this.#status.state < TaskState.STARTING) {
       await this.#observe({ state: TaskState.STARTING, message: "starting" });
     }
+    await this.#options.hooks.joined(this.#task);
     const started = await this.#attempt(signal, () => this.controller.start(signal));
     if (!started) return;
     const ended = await this.#untilHealthy(signal);

@@ -133,6 +133,16 @@ test("a shutdown withdraws the port first, a removal frees the task", async () =
   expect(worker.logged({ serviceIds: ["web"], taskIds: [] } as never).map(({ taskId }) => taskId)).toEqual([B]);
 });
 
+test("a task on networks is in the node's network before it starts, though nothing else changed", async () => {
+  const { executor, apply } = await startWorker();
+  await apply([TEMPLATE, taskChange(A)]);
+  executor.calls.length = 0;
+  await apply([taskChange(B, { networks: [{ networkId: "front", addresses: ["10.0.1.7/24"] }] })]);
+  const steps = executor.calls.map((call) => call.split(" ")[0]);
+  expect(steps).toContain("publish");
+  expect(steps.indexOf("publish")).toBeLessThan(steps.indexOf("start"));
+});
+
 test("what led to a removed task is taken away a minute later, once for all that go meanwhile", async () => {
   const { clock, executor, apply } = await startWorker();
   await apply([TEMPLATE, ENDPOINT, taskChange(A), taskChange(B)]);

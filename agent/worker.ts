@@ -263,6 +263,7 @@ export class Worker {
         report: (taskId, status) => reporter.report(taskId, status),
         portProblem: (serviceId) => this.#portProblem(serviceId),
         servingChanged: (serviceId) => this.#servingChanged(serviceId),
+        joined: (joining) => this.#joined(joining),
         hasOthers: (other) => this.#hasOthers(other),
         removed: (taskId) => {
           this.#managers.delete(taskId);
@@ -301,6 +302,11 @@ export class Worker {
   #servingChanged(serviceId: string): Promise<void> {
     if (!this.#knowsNetwork || !this.#network.isReached(serviceId)) return Promise.resolve();
     return this.#publisher.changed();
+  }
+
+  /** A task on networks is one of those that ask for names; nothing else may have changed that would have been published. */
+  #joined({ networks }: Task): Promise<void> {
+    return this.#knowsNetwork && networks.length > 0 ? this.#publisher.changed() : Promise.resolve();
   }
 
   async #loadNetwork(): Promise<void> {
