@@ -2,14 +2,19 @@
 import { expect, test } from "vitest";
 import { SwarmError } from "../../common/base/error.ts";
 import { FakeClock } from "../../common/base/fake-clock.ts";
+import { silentLogger } from "../../common/base/logger.ts";
 import { ConnectionSweeper } from "./conntrack.ts";
 import type { Netlink } from "./netlink.ts";
-import { dumpConnections } from "./nfnetlink.ts";
+import { dumpConnections, flushConnections } from "./nfnetlink.ts";
 
 const { signal } = new AbortController();
 
 function dumpOf(...addresses: readonly number[]): string {
   return Buffer.from(dumpConnections(4, { replySources: new Set(addresses) })).toString("hex");
+}
+
+function flushOf(address: number): string {
+  return Buffer.from(flushConnections(address)).toString("hex");
 }
 
 class RecordingNetlink implements Netlink {
@@ -24,31 +29,52 @@ class RecordingNetlink implements Netlink {
   }
 }
 
+function sweeperOf(netlink: Netlink, clock = new FakeClock()): ConnectionSweeper {
+  return new ConnectionSweeper({ netlink, clock, logger: silentLogger });
+}
+
+const many = Array.from({ length: 9 }, (_, index) => 10 + index);
+
 test("the first address is looked for at once, those that follow together", async () => {
   const [netlink, clock] = [new RecordingNetlink(), new FakeClock()];
-  await using sweeper = new ConnectionSweeper(netlink, clock);
-  await sweeper.forget(1, signal);
-  expect(netlink.asked).toEqual([dumpOf(1)]);
-  const others = [2, 3, 4].map((address) => sweeper.forget(address, signal));
+  await using sweeper = sweeperOf(netlink, clock);
+  await sweeper.forget([1], signal);
+  expect(netlink.asked).toEqual([flushOf(1)]);
+  const others = [2, 3].map((address) => sweeper.forget([address], signal));
+  sweeper.forgetSoon(many);
   await clock.advance(100);
   await Promise.all(others);
-  expect(netlink.asked).toEqual([dumpOf(1), dumpOf(2, 3, 4)]);
+  expect(netlink.asked).toEqual([flushOf(1), dumpOf(2, 3, ...many)]);
+});
+
+test("a kernel that cannot look by itself is asked for a list", async () => {
+  const netlink = new RecordingNetlink();
+  netlink.refuse = (message) => message === flushOf(1);
+  await using sweeper = sweeperOf(netlink);
+  await sweeper.forget([1, 2], signal);
+  expect(netlink.asked).toEqual([flushOf(1), dumpOf(1, 2)]);
 });
 
 test("where all connections together are too many, each address is asked for alone", async () => {
   const netlink = new RecordingNetlink();
-  netlink.refuse = (message) => message === dumpOf();
-  await using sweeper = new ConnectionSweeper(netlink, new FakeClock());
-  await Promise.all([sweeper.forget(1, signal), sweeper.forget(2, signal)]);
-  expect(netlink.asked).toEqual([dumpOf(), dumpOf(1), dumpOf(2)]);
+  netlink.refuse = (message) => message === dumpOf(...many);
+  await using sweeper = sweeperOf(netlink);
+  await sweeper.forget(many, signal);
+  expect(netlink.asked).toEqual([dumpOf(...many), ...many.map(flushOf)]);
+  netlink.refuse = (message) => message === dumpOf() || message === flushOf(1);
+  netlink.asked.length = 0;
+  await using another = sweeperOf(netlink);
+  await another.forget([1, 2], signal);
+  expect(netlink.asked).toEqual([flushOf(1), dumpOf(), flushOf(1), dumpOf(1), dumpOf(2)]);
 });
 
 test("a failure is told to those who waited for it, and the next look is made all the same", async () => {
   const [netlink, clock] = [new RecordingNetlink(), new FakeClock()];
-  await using sweeper = new ConnectionSweeper(netlink, clock);
+  await using sweeper = sweeperOf(netlink, clock);
   netlink.refuse = () => true;
-  await expect(sweeper.forget(1, signal)).rejects.toThrow("EMSGSIZE");
+  sweeper.forgetSoon([1]);
+  await expect(sweeper.forget([1], signal)).rejects.toThrow("EMSGSIZE");
   netlink.refuse = () => false;
-  await sweeper.forget(2, signal);
-  expect(netlink.asked).toEqual([dumpOf(1), dumpOf(2)]);
+  await sweeper.forget([2], signal);
+  expect(netlink.asked).toEqual([flushOf(1), dumpOf(1), flushOf(2)]);
 });

@@ -1,22 +1,27 @@
 /** Forgetting tracked connections, so that packets of one that leads nowhere are looked at afresh by the rules. */
 import { abortable, type Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
-import { type Family, familyOf, type Ip } from "./address.ts";
-import { exchange, NETLINK, type Netlink } from "./netlink.ts";
+import type { Logger } from "../../common/base/logger.ts";
+import { type Family, familyOf, formatIp, type Ip } from "./address.ts";
+import { exchange, exchangeAll, NETLINK, type Netlink } from "./netlink.ts";
 import {
   type ConnectionFilter,
   decodeConnections,
   deleteConnection,
   dumpConnections,
+  flushConnections,
   type TrackedConnection,
 } from "./nfnetlink.ts";
 
 /** IPPROTO_UDP. */
 export const UDP = 17;
 
+const protocol = NETLINK.NETFILTER;
+
 /**
- * Forgets the connections that match `filter` and `which`; returns how many. A TCP connection that was forgotten is
- * reset by whoever gets its next packet; UDP simply goes to a living target.
+ * Forgets the connections that match `filter` and `which` and are not closed; returns how many. A TCP connection that was
+ * forgotten is reset by whoever gets its next packet; UDP simply goes to a living target. Throws `resource_exhausted`
+ * when there are more than an answer holds, some 18,000.
  */
 export async function forgetConnections(
   netlink: Netlink,
@@ -24,16 +29,19 @@ export async function forgetConnections(
   which: (connection: TrackedConnection) => boolean,
   signal: AbortSignal,
 ): Promise<number> {
-  const protocol = NETLINK.NETFILTER;
   const found: TrackedConnection[] = [];
   for (const family of familiesOf(filter)) {
     const dump = { protocol, message: dumpConnections(family, filter), label: "list tracked connections" };
-    found.push(...decodeConnections(await exchange(netlink, dump, signal), filter).filter(which));
+    const connections = decodeConnections(await exchange(netlink, dump, signal), filter);
+    found.push(...connections.filter((connection) => !connection.closed && which(connection)));
   }
-  for (const connection of found) {
-    const message = deleteConnection(connection);
-    await exchange(netlink, { protocol, message, label: "forget a connection", tolerated: ["ENOENT"] }, signal);
-  }
+  const deletions = found.map((connection) => ({
+    protocol,
+    message: deleteConnection(connection),
+    label: "forget a connection",
+    tolerated: ["ENOENT"],
+  }));
+  await exchangeAll(netlink, deletions, signal);
   return found.length;
 }
 
@@ -44,32 +52,52 @@ function familiesOf(filter: ConnectionFilter): ReadonlySet<Family> {
 /** The least time between two looks: one costs as much as the table is large (10 ms of a processor are usual). */
 const PAUSE_MS = 100;
 
+/** For more addresses one list of all connections costs less than the kernel's own look for each of them. */
+const FLUSHES_MAX = 8;
+
 /** Those who wait for one look. */
 interface Sweep {
   readonly addresses: Set<Ip>;
   readonly done: Promise<void>;
 }
 
+interface SweeperWorld {
+  readonly netlink: Netlink;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
 /** Forgets the connections of addresses that are no more. The first is looked for at once, those that follow together. */
 export class ConnectionSweeper implements AsyncDisposable {
-  readonly #netlink: Netlink;
-  readonly #clock: Clock;
+  readonly #world: SweeperWorld;
   readonly #disposal = new AbortController();
   /** The sweep that has not begun. */
   #next: Sweep | undefined;
   /** When the one before may be followed by another. */
   #ready: Promise<unknown> = Promise.resolve();
 
-  constructor(netlink: Netlink, clock: Clock) {
-    this.#netlink = netlink;
-    this.#clock = clock;
+  constructor(world: SweeperWorld) {
+    this.#world = world;
   }
 
-  /** Forgets what `address` answers; resolves once a look that began after this call has found nothing more. */
-  forget(address: Ip, signal: AbortSignal): Promise<void> {
+  /** Forgets what `addresses` answer; resolves once a look that began after this call has found nothing more. */
+  forget(addresses: readonly Ip[], signal: AbortSignal): Promise<void> {
+    return abortable(this.#add(addresses).done, signal);
+  }
+
+  /** The same, for one who has better to do than to wait; a failure is logged, and the connections time out. */
+  forgetSoon(addresses: readonly Ip[]): void {
+    if (addresses.length === 0) return;
+    this.#add(addresses).done.catch((reason: unknown) => {
+      if (this.#disposal.signal.aborted) return;
+      this.#world.logger.warn({ err: reason, addresses: addresses.map(formatIp) }, "connections not forgotten");
+    });
+  }
+
+  #add(addresses: readonly Ip[]): Sweep {
     this.#next ??= this.#prepare();
-    this.#next.addresses.add(address);
-    return abortable(this.#next.done, signal);
+    for (const address of addresses) this.#next.addresses.add(address);
+    return this.#next;
   }
 
   #prepare(): Sweep {
@@ -80,19 +108,36 @@ export class ConnectionSweeper implements AsyncDisposable {
       return this.#sweep(addresses, signal);
     });
     // The failure is of those who wait; the next sweep only waits for the end.
-    this.#ready = done.then(() => this.#clock.sleep(PAUSE_MS, signal)).catch(() => {});
+    this.#ready = done.then(() => this.#world.clock.sleep(PAUSE_MS, signal)).catch(() => {});
     return { addresses, done };
   }
 
   async #sweep(addresses: ReadonlySet<Ip>, signal: AbortSignal): Promise<void> {
+    if (addresses.size <= FLUSHES_MAX && (await this.#flush(addresses, signal))) return;
+    const { netlink } = this.#world;
     try {
-      await forgetConnections(this.#netlink, { replySources: addresses }, () => true, signal);
+      await forgetConnections(netlink, { replySources: addresses }, () => true, signal);
     } catch (reason) {
       if (signal.aborted || !(reason instanceof SwarmError) || addresses.size === 1) throw reason;
       // All connections of a busy host together may be more than an answer holds.
+      if (await this.#flush(addresses, signal)) return;
       for (const address of addresses) {
-        await forgetConnections(this.#netlink, { replySources: new Set([address]) }, () => true, signal);
+        await forgetConnections(netlink, { replySources: new Set([address]) }, () => true, signal);
       }
+    }
+  }
+
+  /** Whether the kernel, asked to look by itself, did so. */
+  async #flush(addresses: Iterable<Ip>, signal: AbortSignal): Promise<boolean> {
+    const label = "forget the connections of an address";
+    try {
+      for (const address of addresses) {
+        await exchange(this.#world.netlink, { protocol, message: flushConnections(address), label }, signal);
+      }
+      return true;
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      return false;
     }
   }
 

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
@@ -261,6 +262,22 @@ describe("the network of a host", () => {
     expect(await lab.ask({ do: "adopt", live })).toEqual([vethName(forgotten)]);
     expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
     expect(await lab.inHost("ip", "-o", "link", "show", "veth01234567")).toContain("veth01234567");
+  });
+
+  rootTest("connections to a task that has ended are forgotten, however many, and no others", async () => {
+    const ended = { taskId: taskId(), addresses: ["10.224.0.9/12"] };
+    const track = (source: string, target: string, timeout = "600") =>
+      `-I -p tcp --orig-src ${source} --orig-dst ${HOST_ADDRESS} --sport 4000 --dport 8080 --reply-src ${target} --reply-dst ${source} --reply-port-src 80 --reply-port-dst 4000 --state ESTABLISHED -u ASSURED -t ${timeout}`;
+    const lines = Array.from({ length: 25_000 }, (_, at) => track(`100.64.${at >> 8}.${at & 255}`, "10.224.0.9"));
+    const batch = join(lab.directory, "connections");
+    await writeFile(batch, [...lines, track("100.127.0.1", "10.224.0.99")].join("\n"));
+    await lab.inHost("conntrack", "-R", batch);
+    const count = async (target: string) =>
+      Number(/(\d+) flow/.exec(await lab.inHost("sh", "-c", `conntrack -L -r ${target} 2>&1 >/dev/null`))?.[1]);
+    expect(await count("10.224.0.9")).toBe(25_000);
+    await lab.ask({ do: "detach", task: ended });
+    expect(await count("10.224.0.9")).toBe(0);
+    expect(await count("10.224.0.99")).toBe(1);
   });
 
   rootTest("removal leaves no link and no table", async () => {

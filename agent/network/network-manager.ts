@@ -168,7 +168,7 @@ export class NetworkManager implements AsyncDisposable {
     const record = options.record === undefined ? undefined : new RuleRecord(options.record);
     this.#table = new RuleTable(world.rules, world.netlink, record);
     this.#publisher = new PortPublisher(this.#table, world);
-    this.#sweeper = new ConnectionSweeper(world.netlink, world.clock);
+    this.#sweeper = new ConnectionSweeper(world);
     this.#forwarder = new Forwarder(world.netlink, { group: this.#group, gateway: gatewayOf(this.#options.pool) });
     this.#encrypted = new EncryptedFabric(world, this.#options.device);
     this.#indexes = new LinkIndexes(world.netlink, this.#group);
@@ -263,7 +263,7 @@ export class NetworkManager implements AsyncDisposable {
     this.#live.delete(taskId);
     for (const [which, spec] of attachment.interfaces.entries()) {
       await removeLink(this.#world.netlink, { name: vethName(taskId, which) }, signal);
-      await Promise.all(addressesOf(spec).map((address) => this.#sweeper.forget(address, signal)));
+      await this.#sweeper.forget(addressesOf(spec), signal);
     }
   }
 
@@ -276,7 +276,7 @@ export class NetworkManager implements AsyncDisposable {
       const before = this.#cluster ?? NOTHING;
       this.#cluster = cluster;
       await this.#apply(signal);
-      await this.#forgetGone(before.remote, cluster.remote, signal);
+      this.#forgetGone(before.remote, cluster.remote);
       return this.#problems;
     });
   }
@@ -422,15 +422,10 @@ export class NetworkManager implements AsyncDisposable {
   }
 
   /** Connections that lead to tasks which are gone would hang until they time out. */
-  async #forgetGone(
-    before: readonly RemoteAddress[],
-    after: readonly RemoteAddress[],
-    signal: AbortSignal,
-  ): Promise<void> {
-    if (before.length === 0) return;
+  #forgetGone(before: readonly RemoteAddress[], after: readonly RemoteAddress[]): void {
     const present = new Set(after.map(({ address }) => address));
     const gone = before.filter(({ address }) => !present.has(address));
-    await Promise.all(gone.map(({ address }) => this.#sweeper.forget(address, signal)));
+    this.#sweeper.forgetSoon(gone.map(({ address }) => address));
   }
 
   async #ensureFabric(signal: AbortSignal): Promise<void> {

@@ -26,6 +26,7 @@ const CT_GET = (1 << 8) | 1;
 const CT_DELETE = (1 << 8) | 2;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
+const CTA_PROTOINFO = 4;
 const CTA_ID = 12;
 const CTA_FILTER = 25;
 const CTA_FILTER_ORIG_FLAGS = 1;
@@ -39,11 +40,15 @@ const CTA_TUPLE_PROTO = 2;
 const CTA_IP_SRC: Readonly<Record<Family, number>> = { 4: 1, 6: 3 };
 const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
+const CTA_PROTOINFO_TCP = 1;
+const CTA_PROTOINFO_TCP_STATE = 1;
+/** linux/netfilter/nf_conntrack_tcp.h: both sides have closed it. */
+const TCP_CONNTRACK_TIME_WAIT = 7;
 
 const AF_UNSPEC = 0;
 const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 
-/** A tracked connection, as much of it as deleting needs: its first direction and its id, kept as they came. */
+/** A tracked connection, as much of it as deleting needs: its second direction and its id, kept as they came. */
 export interface TrackedConnection {
   /** Who answers: the address that a DNAT chose. */
   readonly replySource: Ip;
@@ -51,7 +56,12 @@ export interface TrackedConnection {
   readonly protocol: number;
   /** The port that the client asked for, before any translation. */
   readonly destinationPort: number;
-  readonly originalTuple: Uint8Array;
+  /**
+   * TCP that both sides have closed. Nobody waits for it, and the kernel forgets it by itself as soon as the client
+   * begins another connection from the same port.
+   */
+  readonly closed: boolean;
+  readonly replyTuple: Uint8Array;
   readonly id: Uint8Array | undefined;
 }
 
@@ -114,15 +124,18 @@ export function decodeConnections(
     if (type !== CT_NEW || payload.length < 4) return [];
     const attributes = decodeAttributes(payload.subarray(4));
     const originalTuple = attributes.get(CTA_TUPLE_ORIG);
+    const replyTuple = attributes.get(CTA_TUPLE_REPLY);
     const source = CTA_IP_SRC[payload[0] === AF[4] ? 4 : 6];
-    const replySource = ipFromBytes(inTuple(attributes.get(CTA_TUPLE_REPLY), CTA_TUPLE_IP, source));
-    if (replySource === undefined || originalTuple === undefined) return [];
-    const port = inTuple(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT);
+    const replySource = ipFromBytes(inside(replyTuple, CTA_TUPLE_IP, source));
+    if (replySource === undefined || replyTuple === undefined) return [];
+    const port = inside(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT);
+    const state = inside(attributes.get(CTA_PROTOINFO), CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE)[0];
     return {
       replySource,
-      protocol: inTuple(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_NUM)[0] ?? 0,
+      protocol: inside(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_NUM)[0] ?? 0,
       destinationPort: (port[0] ?? 0) * 256 + (port[1] ?? 0),
-      originalTuple,
+      closed: state === TCP_CONNTRACK_TIME_WAIT,
+      replyTuple,
       id: attributes.get(CTA_ID),
     };
   });
@@ -133,25 +146,45 @@ export function decodeConnections(
   );
 }
 
-function inTuple(tuple: Uint8Array | undefined, part: number, type: number): Uint8Array {
-  const parts = decodeAttributes(tuple ?? new Uint8Array());
+/** The attribute `type` of the attribute `part` of a nest; empty when there is none. */
+function inside(nest: Uint8Array | undefined, part: number, type: number): Uint8Array {
+  const parts = decodeAttributes(nest ?? new Uint8Array());
   return decodeAttributes(parts.get(part) ?? new Uint8Array()).get(type) ?? new Uint8Array();
 }
 
-/** Forgets one connection; ENOENT when it ended meanwhile. */
+/**
+ * Forgets one connection; ENOENT when it ended meanwhile. It is named by what answers it: the client may have begun another
+ * from the same port since, which has the same first direction, and often the same id too, since the kernel makes the id
+ * of that direction and of the place in memory, which it uses again at once.
+ */
 export function deleteConnection(connection: TrackedConnection): Uint8Array {
   return encodeMessage({
     type: CT_DELETE,
     flags: NLM_F.REQUEST | NLM_F.ACK,
     header: nfgenmsg(AF[familyOf(connection.replySource)]),
     attributes: [
-      nestedBytes(CTA_TUPLE_ORIG, connection.originalTuple),
+      nestedBytes(CTA_TUPLE_REPLY, connection.replyTuple),
       ...(connection.id === undefined ? [] : [bytes(CTA_ID, connection.id)]),
     ],
   });
 }
 
-/** struct nfgenmsg: family, version 0, resource id 0. */
-function nfgenmsg(family: number): Uint8Array {
-  return Uint8Array.of(family, 0, 0, 0);
+/**
+ * Forgets all connections that `address` answers, without a list of them. Since Linux 6.12; before it the kernel takes
+ * this for a connection that is not described in full, and refuses it with EINVAL.
+ */
+export function flushConnections(address: Ip): Uint8Array {
+  const family = familyOf(address);
+  return encodeMessage({
+    type: CT_DELETE,
+    flags: NLM_F.REQUEST | NLM_F.ACK,
+    // Version 1: the family counts.
+    header: nfgenmsg(AF[family], 1),
+    attributes: filterAttributes({ replySources: new Set([address]) }),
+  });
+}
+
+/** struct nfgenmsg: family, version, resource id 0. */
+function nfgenmsg(family: number, version = 0): Uint8Array {
+  return Uint8Array.of(family, version, 0, 0);
 }
