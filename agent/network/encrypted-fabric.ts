@@ -22,6 +22,7 @@ import { hasIpv6, withoutIpv6 } from "./ipv6.ts";
 import type { Netlink } from "./netlink.ts";
 import { quietLink, type Sysctls } from "./sysctl.ts";
 import { ensureTunnel, type TunnelPeer } from "./tunnel.ts";
+import { publicKeyOf } from "./wireguard-key.ts";
 
 /** What WireGuard adds to a packet over IPv4: an IP, a UDP and a header of its own, and what authenticates it. */
 const WIREGUARD_OVERHEAD = 60;
@@ -141,7 +142,11 @@ function peersOf({ keys, remote }: EncryptedContent): readonly TunnelPeer[] {
 }
 
 function keyOf(content: EncryptedContent): string {
-  const { local, port, privateKey, mtu } = content;
-  const peers = peersOf(content).map(({ host, key, busy }) => [host, Buffer.from(key).toString("hex"), busy]);
-  return JSON.stringify([local, port, Buffer.from(privateKey).toString("hex"), mtu, peers]);
+  const { local, port, mtu } = content;
+  const peers = peersOf(content).map(({ host, key, busy }) => [host, hexOf(key), busy]);
+  return JSON.stringify([local, port, hexOf(publicKeyOf(content.privateKey)), mtu, peers]);
+}
+
+function hexOf(key: Uint8Array): string {
+  return Buffer.from(key).toString("hex");
 }

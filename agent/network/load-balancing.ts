@@ -1,7 +1,7 @@
 /**
  * How connections are dealt to targets, as nftables text: for each port and virtual address a chain that counts or hashes to
  * a number, and a map of the same name from numbers to targets. One target more or less is one element of its map and the
- * chain's one rule, however many there are. (One map for all would be walked whole by the kernel for each rule that names it,
+ * chain's two rules, however many there are. (One map for all would be walked whole by the kernel for each rule that names it,
  * and an anonymous one is made anew for each change.)
  */
 import { familyOf, formatIp, type Ip } from "./address.ts";

@@ -34,12 +34,6 @@ afterAll(async () => {
   await cluster?.[Symbol.asyncDispose]();
 });
 
-/**
- * None should be lost. Of 100,000 to 200,000 one or two are, in about half of all runs, since targets change by elements of maps;
- * why is not known yet, and README.md says so.
- */
-const LOST_MAX = 4;
-
 /** What wrk counted. */
 interface Load {
   readonly requests: number;
@@ -99,12 +93,7 @@ rootTest("with session affinity a client meets one task, over every node", async
   await cluster.swarmctl("service", "update", "--session-affinity", "none", "web");
 });
 
-/** Requests that were not answered, of whatever kind. */
-function lostOf({ errors }: Load): number {
-  return [...errors.matchAll(/\d+/g)].reduce((sum, [count]) => sum + Number(count), 0);
-}
-
-rootTest("a rolling update and a drain lose no request, or next to none", { timeout: 240_000 }, async () => {
+rootTest("a rolling update and a drain lose no request", { timeout: 240_000 }, async () => {
   const seconds = LONG ? 90 : 25;
   const [host] = cluster.hosts;
   const load = await underLoad(host?.address ?? "", seconds, async () => {
@@ -119,7 +108,7 @@ rootTest("a rolling update and a drain lose no request, or next to none", { time
     await cluster.swarmctl("service", "scale", "web=2");
   });
   process.stdout.write(`requests during update, drain and scale: ${load.requests} ${load.errors}\n`);
-  expect(lostOf(load)).toBeLessThanOrEqual(LOST_MAX);
+  expect(load.errors).toBe("");
   expect(load.requests).toBeGreaterThan(LONG ? 100_000 : 2_000);
   expect(await cluster.fetch(`http://${host?.address}:8080/`)).toBe("nginx two\n");
 });
