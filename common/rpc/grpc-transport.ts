@@ -19,6 +19,7 @@ import {
 import { abortable, abortReason, systemClock } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
+import { ClosingCredentials } from "./closing-credentials.ts";
 import { decodeMessage, encodeMessage, RECEIVE_BYTES_MAX_CLIENT, UNARY_TIMEOUT_MS } from "./codec.ts";
 import type { CallOptions, Transport } from "./service.ts";
 import { errorOfStatus } from "./status.ts";
@@ -65,13 +66,13 @@ export function openGrpcTransport(options: GrpcTransportOptions): Transport {
 
 class GrpcTransport implements Transport {
   readonly #options: GrpcTransportOptions;
-  #client: Client;
+  #channel: Channel;
   #failures = 0;
   #closed = false;
 
   constructor(options: GrpcTransportOptions) {
     this.#options = options;
-    this.#client = newClient(options);
+    this.#channel = openChannel(options);
   }
 
   unary(method: DescMethod, request: Message, options: CallOptions): Promise<Message> {
@@ -161,7 +162,7 @@ class GrpcTransport implements Transport {
   /** Closes the channel; calls in flight are cancelled by the server's side closing. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    this.#client.close();
+    this.#channel.close();
   }
 
   async *#read(
@@ -217,10 +218,10 @@ class GrpcTransport implements Transport {
     if (this.#closed) throw new SwarmError("canceled", `transport to ${this.#options.address} is closed`);
     if (this.#failures >= FAILURES_BEFORE_NEW_CHANNEL) {
       this.#failures = 0;
-      this.#client.close();
-      this.#client = newClient(this.#options);
+      this.#channel.close();
+      this.#channel = openChannel(this.#options);
     }
-    return this.#client;
+    return this.#channel.client;
   }
 }
 
@@ -277,14 +278,27 @@ function drained(call: RequestStream): Promise<void> {
   return new Promise((resolve) => call.once("drain", () => resolve()));
 }
 
-function newClient(options: GrpcTransportOptions): Client {
+interface Channel {
+  readonly client: Client;
+  close(): void;
+}
+
+function openChannel(options: GrpcTransportOptions): Channel {
   const { address, tls, receiveBytesMax } = options;
   const name = tls && (tls.serverName ?? ipOf(address));
-  return new Client(address, tls === undefined ? channelCredentials.createInsecure() : secured(tls, name), {
+  const credentials = new ClosingCredentials(
+    tls === undefined ? channelCredentials.createInsecure() : secured(tls, name),
+  );
+  const client = new Client(address, credentials, {
     ...CHANNEL_OPTIONS,
     "grpc.max_receive_message_length": receiveBytesMax ?? RECEIVE_BYTES_MAX_CLIENT,
     ...(name === undefined ? {} : { "grpc.ssl_target_name_override": tls?.serverName ?? NAME_INSTEAD_OF_IP }),
   });
+  const close = () => {
+    credentials.close();
+    client.close();
+  };
+  return { client, close };
 }
 
 /**

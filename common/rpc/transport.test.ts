@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { mkdtempSync } from "node:fs";
 import { mkdtemp, rm, stat } from "node:fs/promises";
+import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -17,6 +18,7 @@ import {
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
 import { CertificateAuthority } from "../../test/certificates.ts";
 import { eventually } from "../../test/eventually.ts";
+import { freePort } from "../../test/free-port.ts";
 import { abortable } from "../base/clock.ts";
 import { SwarmError } from "../base/error.ts";
 import { parseHostPort } from "../base/host-port.ts";
@@ -554,6 +556,37 @@ describe("grpc", () => {
     await first[Symbol.asyncDispose]();
     await using again = await serve();
     expect(again).toBeDefined();
+  });
+
+  test.each([
+    ["in clear", {}],
+    ["with TLS", { tls: identities.client }],
+  ])("%s, who closed his transport while nobody was there does not come once somebody is", async (_, options) => {
+    const address = `127.0.0.1:${await freePort()}`;
+    const leaving = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const transport = openGrpcTransport({ address, ...options });
+        const call = createClient(Content, transport).resolveImage({});
+        await expect(call).rejects.toMatchObject({ code: "unavailable" });
+        return transport;
+      }),
+    );
+    for (const transport of leaving) await transport[Symbol.asyncDispose]();
+    const comers: Socket[] = [];
+    const server = createServer((socket) => comers.push(socket)).listen(Number(address.split(":")[1]), "127.0.0.1");
+    // One who stays tries again within 2 s: those who left would have come by the time that he has come three times.
+    await using staying = openGrpcTransport({ address, ...options });
+    for (let times = 1; times <= 3; times++) {
+      const call = createClient(Content, staying)
+        .resolveImage({}, { timeoutMs: 5_000 })
+        .catch(() => {});
+      await eventually(() => expect(comers.length).toBeGreaterThanOrEqual(times));
+      comers[times - 1]?.destroy();
+      await call;
+    }
+    expect(comers).toHaveLength(3);
+    server.close();
+    for (const socket of comers) socket.destroy();
   });
 
   test("nobody there: unavailable, with address and reason", async () => {
