@@ -19,8 +19,9 @@ import type { NetworkSettings } from "./executor.ts";
 /** SwarmKit's bounds: a lower first delay would stampede a manager that restarts, a higher cap slow the recovery. */
 const RECONNECT: BackoffOptions = { delayMsMin: 100, delayMsMax: 8_000 };
 /**
- * How long a manager may take to register the node before another one is tried. Twice as long after each time that was too short, up to
- * the most: a manager to which a thousand nodes come back at once would have them all give up and stand at the end of its queue again.
+ * How long a manager may take to register the node before another one is tried; where no other is known there is nothing to gain by
+ * giving up. Twice as long after each time that was too short, up to the most: a manager to which a thousand nodes come back at once
+ * would have them all give up and stand at the end of its queue again.
  */
 const REGISTER_MS_MIN = 5_000;
 const REGISTER_MS_MAX = 20_000;
@@ -149,7 +150,7 @@ export class SessionKeeper {
   }
 
   async #holdOver(transport: Transport, address: string, signal: AbortSignal): Promise<SwarmError | undefined> {
-    const { nodeId, describe, configure, serve, logger, clock } = this.#options;
+    const { nodeId, managers, describe, configure, serve, logger, clock } = this.#options;
     const dispatcher = createClient(Dispatcher, transport);
     const logBroker = createClient(LogBroker, transport);
     const streamBroker = createClient(StreamBroker, transport);
@@ -161,7 +162,8 @@ export class SessionKeeper {
         { signal: scope.signal },
       )
       [Symbol.asyncIterator]();
-    const register = { clock, timeoutMs: this.#registerMs, operation: `register at manager ${address}` };
+    const timeoutMs = managers.all.length > 1 ? this.#registerMs : REGISTER_MS_MAX;
+    const register = { clock, timeoutMs, operation: `register at manager ${address}` };
     const first = await withTimeout(register, scope.signal, () => messages.next()).catch((reason: SwarmError) => {
       const isLate = reason.code === "deadline_exceeded";
       if (isLate) this.#registerMs = Math.min(2 * this.#registerMs, REGISTER_MS_MAX);
