@@ -45,6 +45,7 @@ import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
 import { forgetSession, refuseSuperseded, registerSession } from "./registration.ts";
 import { type AgentSession, BEATS_MISSED_MAX, Sessions, sessionInvalid } from "./sessions.ts";
+import { assignmentsMessage } from "./shared-changes.ts";
 import { NOT_ITS_OWN, StatusWriter } from "./status-writer.ts";
 import { TouchedSet } from "./touched-set.ts";
 import { hasOptions } from "./volume-assignments.ts";
@@ -230,13 +231,12 @@ export class Dispatcher {
     this.#streams.set(nodeId, streams.add(stream));
     try {
       let sequence = 0;
-      const message = (changes: readonly AssignmentChange[]) => ({
-        type: sequence === 0 ? AssignmentsMessage_Type.COMPLETE : AssignmentsMessage_Type.INCREMENTAL,
-        appliesTo: sequence === 0 ? "" : String(sequence),
-        resultsIn: String(++sequence),
-        changes: [...changes],
-        epoch: BigInt(this.#currentEpoch()),
-      });
+      const message = (changes: readonly AssignmentChange[]) => {
+        const type = sequence === 0 ? AssignmentsMessage_Type.COMPLETE : AssignmentsMessage_Type.INCREMENTAL;
+        const appliesTo = sequence === 0 ? "" : String(sequence);
+        const epoch = BigInt(this.#currentEpoch());
+        return assignmentsMessage({ type, appliesTo, resultsIn: String(++sequence), epoch }, changes);
+      };
       const told = new AssignmentSet(nodeId, (content) => this.#openContent(content));
       for (const changes of completeBatches(told.complete(view))) yield message(changes);
       while (true) {

@@ -17,7 +17,7 @@ import {
   type TaskEndpoint,
   TaskEndpointSchema,
 } from "../../proto/gen/swarm/v1/dispatcher_pb.js";
-import type { Network, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { Network, Node, Service, Task } from "../../proto/gen/swarm/v1/objects_pb.js";
 import {
   EndpointSpecSchema,
   NodeStatus_State,
@@ -26,6 +26,7 @@ import {
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { isReachable } from "../store/network-index.ts";
 import type { View } from "../store/view.ts";
+import { sharedChange } from "./shared-changes.ts";
 
 /** The parts of a view that the network is told from. */
 export type NetworkView = Pick<
@@ -113,9 +114,8 @@ export class NetworkSet {
   readonly #tasks = new Told(TaskEndpointSchema, (action, value) =>
     create(AssignmentChangeSchema, { action, item: { case: "taskEndpoint", value } }),
   );
-  readonly #peers = new Told(PeerSchema, (action, value) =>
-    create(AssignmentChangeSchema, { action, item: { case: "peer", value } }),
-  );
+  /** The other nodes as they were told: the changes that said so. */
+  readonly #peers = new Map<string, PeerChange>();
 
   constructor(nodeId: string) {
     this.#nodeId = nodeId;
@@ -158,7 +158,7 @@ export class NetworkSet {
       if (wasPublished === hasIngress(service)) continue;
       for (const task of view.tasksOfService(id)) taskIds.add(task.id);
     }
-    for (const nodeId of touched.nodeIds) this.#peers.say(nodeId, this.#peer(view, nodeId), changes);
+    for (const nodeId of touched.nodeIds) this.#sayPeer(nodeId, view.nodes.get(nodeId), changes);
     for (const taskId of taskIds) this.#tasks.say(taskId, this.#task(view, taskId), changes);
     return changes;
   }
@@ -216,13 +216,44 @@ export class NetworkSet {
     });
   }
 
-  #peer(view: NetworkView, nodeId: string): Peer | undefined {
-    const node = view.nodes.get(nodeId);
-    const address = node?.status?.address ?? "";
-    if (!node || nodeId === this.#nodeId || address === "") return undefined;
-    const { hostname = "", wireguardKey = new Uint8Array() } = node.description ?? {};
-    return create(PeerSchema, { nodeId, hostname, address, wireguardKey });
+  #sayPeer(
+    nodeId: string,
+    node: Node | undefined,
+    changes: { before: AssignmentChange[]; after: AssignmentChange[] },
+  ): void {
+    const told = this.#peers.get(nodeId);
+    const now = node === undefined || nodeId === this.#nodeId ? undefined : peerChange(node);
+    if (now !== undefined) {
+      if (told === now || (told !== undefined && equals(PeerSchema, told.peer, now.peer))) return;
+      this.#peers.set(nodeId, now);
+      changes.before.push(now.update);
+    } else if (told !== undefined) {
+      this.#peers.delete(nodeId);
+      const item = { case: "peer", value: told.peer } as const;
+      changes.after.push(create(AssignmentChangeSchema, { action: AssignmentChange_Action.REMOVE, item }));
+    }
   }
+}
+
+/** What the others are told of a node. */
+interface PeerChange {
+  readonly peer: Peer;
+  readonly update: AssignmentChange;
+}
+
+const peerChanges = new WeakMap<Node, PeerChange | undefined>();
+
+/** None of a node that was never there. */
+function peerChange(node: Node): PeerChange | undefined {
+  if (peerChanges.has(node)) return peerChanges.get(node);
+  const address = node.status?.address ?? "";
+  const { hostname = "", wireguardKey = new Uint8Array() } = node.description ?? {};
+  const peer = create(PeerSchema, { nodeId: node.id, hostname, address, wireguardKey });
+  const item = { case: "peer", value: peer } as const;
+  const update = () => sharedChange({ action: AssignmentChange_Action.UPDATE, item });
+  const made = address === "" ? undefined : { peer, update: update() };
+  peerChanges.set(node, made);
+  return made;
 }
 
 /** A node that is not known to be down may well be there: its tasks are not given up. */
