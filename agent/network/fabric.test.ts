@@ -130,6 +130,19 @@ describe("hosts of one cluster", () => {
     await tell();
   });
 
+  rootTest("a client may come by several hosts from one and the same port", async () => {
+    // Each connection stays open on the client's side while the next one is made.
+    const hosts = JSON.stringify(lab.hosts.map(({ address }) => address));
+    const script = `const net = require("net"); const heard = [];
+      const next = ([host, ...others]) => host === undefined ? (console.log(heard.join()), process.exit()) :
+        net.connect({ host, port: 8081, localPort: 5000, allowHalfOpen: true }, () => {})
+          .on("error", (error) => heard.push(error.code)).on("data", (data) => heard.push(data))
+          .on("end", () => next(others)).setTimeout(2_000, () => { heard.push("silence"); next(others) });
+      next(${hosts})`;
+    const answers = await lab.inClient(process.execPath, "-e", script);
+    expect(answers).toBe(`${lab.hosts.map(() => `::ffff:${CLIENT_ADDRESS}`).join()}\n`);
+  });
+
   rootTest("with affinity clients outside are spread, and each meets the same task by whichever host", async () => {
     const targets = Object.values(ADDRESSES).map((address) => ({ address, port: 80 }));
     await tell({ published: [{ protocol: "tcp", port: 8080, targets, affinity: "client-ip" }] });

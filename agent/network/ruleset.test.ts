@@ -111,6 +111,10 @@ describe("the nftables table", () => {
       snat to ip saddr . ip daddr map @selves
       ip saddr @subnets ip daddr != @subnets ip daddr != 224.0.0.0/4 oifgroup != 7 oifname != "swarm0" masquerade
       }
+      chain entrance {
+      type filter hook prerouting priority raw; policy accept;
+      iifname "swarm0" ip saddr != @subnets ct original zone set @ll,80,16
+      }
       chain guard {
       type filter hook prerouting priority mangle; policy accept;
       iifgroup 7 goto from_task

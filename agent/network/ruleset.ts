@@ -399,6 +399,12 @@ function guards(state: RulesetState, family: Family): readonly string[] {
   const { device, group, vxlan, encrypted } = state;
   const { ip } = WORDS[family];
   return [
+    // A client may come by several hosts from the same port. To those who serve it all is one connection, unless each
+    // host's is one of its own here: then the kernel gives the second another port. `@ll,80,16`: the end of who sent it.
+    "chain entrance {",
+    "type filter hook prerouting priority raw; policy accept;",
+    `iifname ${fabric(state)} ${ip} saddr != @subnets ct original zone set @ll,80,16`,
+    "}",
     "chain guard {",
     "type filter hook prerouting priority mangle; policy accept;",
     `iifgroup ${group} goto from_task`,
