@@ -3,24 +3,15 @@
  * a server on the host itself, and the resolver. Hosts are network namespaces of one kernel, so all of a packet's cost is
  * software, and every rule shows. What is compared takes turns: the machine's mood changes.
  */
-import { execFile, spawn } from "node:child_process";
-import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
-import { DnsServer } from "../../agent/dns/dns-server.ts";
-import { ServiceNames } from "../../agent/dns/names.ts";
-import { systemClock } from "../../common/base/clock.ts";
 import { newId, type TaskId } from "../../common/base/id.ts";
-import { silentLogger } from "../../common/base/logger.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../eventually.ts";
 import { type ContainerStarted, Lab } from "../network-lab.ts";
 import type { Figure } from "./figure.ts";
-import { percentiles } from "./measure.ts";
+import { measureNames } from "./names.ts";
 import { measureNetworkScale } from "./network-scale.ts";
-
-const execute = promisify(execFile);
 
 const ROUNDS = 5;
 const SECONDS = 2;
@@ -57,10 +48,10 @@ async function openHosts(lab: Lab): Promise<readonly ContainerStarted[]> {
         remote: { [TASKS[other] ?? ""]: HOSTS[other] ?? "" },
         virtual: { [VIP]: [TASKS[1]] },
         published: [
-          { protocol: "tcp", port: 8081, targets: [{ address: TASKS[0], port: 80 }] },
-          { protocol: "tcp", port: 8082, targets: [{ address: TASKS[1], port: 80 }] },
+          { protocol: "tcp", port: 8081, targets: [{ address: TASKS[0], port: 81 }] },
+          { protocol: "tcp", port: 8082, targets: [{ address: TASKS[1], port: 81 }] },
         ],
-        served: TASKS.map((address) => `${address}:80`),
+        served: TASKS.flatMap((address) => [`${address}:80`, `${address}:81`]),
       },
     });
     const bare = ["type", "vxlan", "id", "77", "dstport", "4789", "remote", HOSTS[other] ?? "", "local", host.address];
@@ -118,14 +109,18 @@ function reading(output: string): number {
   return unit.endsWith("/sec") ? 1_000 / value : value;
 }
 
-/** wrk on host 1: to the tasks' own addresses, and to them by published ports. */
+/**
+ * wrk on host 1: to the tasks' own addresses, and to them by published ports. Each way has a port of the task for itself: a
+ * client's connections to two addresses have clocks of their own, and one that follows the other from the same port to the
+ * same would be taken for an old one of it. What has ended is forgotten, or 60,000 of each way would fill the kernel's table.
+ */
 async function measurePublished(lab: Lab, containers: readonly ContainerStarted[]): Promise<readonly Figure[]> {
   const settings = join(lab.directory, "nginx.conf");
   await writeFile(
     settings,
     `daemon off; master_process off; pid /dev/null; error_log /dev/null;
 events { worker_connections 1024; }
-http { access_log off; keepalive_requests 1000000; server { listen 80; location / { return 200 "hello"; } } }`,
+http { access_log off; keepalive_requests 1000000; server { listen 80; listen 81; location / { return 200 "hello"; } } }`,
   );
   const nginx = ["nginx", "-c", settings] as const;
   for (const container of containers) lab.startIn(container, ...nginx);
@@ -144,6 +139,7 @@ http { access_log off; keepalive_requests 1000000; server { listen 80; location 
     for (const [name, place] of Object.entries(places)) {
       for (const close of [false, true]) {
         const header = close ? ["-H", "Connection: close"] : [];
+        for (const host of lab.hosts) await host.run("conntrack", "-F");
         const command = ["wrk", "-t", "1", "-c", "16", "-d", String(SECONDS), ...header, `http://${place}/`];
         const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(await lab.inHost(...command))?.[1]);
         const key = `${name} ${close ? "connections" : "requests"}`;
@@ -159,35 +155,4 @@ http { access_log off; keepalive_requests 1000000; server { listen 80; location 
       return { name, value: best(`${place} ${kind}`), unit: "µs", goal: peer / 0.95, peer };
     }),
   );
-}
-
-/** The resolver on loopback, asked by dnsperf where that is installed. */
-async function measureNames(directory: string): Promise<readonly Figure[]> {
-  const world = { clock: systemClock, random: systemRandom, logger: silentLogger };
-  await using server = await DnsServer.open({ ...world, address: "127.0.0.1", listenPort: 0, servers: () => [] });
-  const services = Array.from({ length: 1_000 }, (_, index) => ({
-    ...{ serviceId: `s${index}`, name: `service-${index}` },
-    networks: [{ networkId: "n", addresses: [`10.1.${index >> 8}.${index & 255}`], aliases: [] }],
-  }));
-  const clients = [{ addresses: ["127.0.0.1"], networkIds: ["n"], forwards: true, servers: [] }];
-  server.setNames(new ServiceNames({ networks: [{ networkId: "n", name: "net" }], services, tasks: [], clients }));
-  const questions = join(directory, "questions");
-  await writeFile(questions, services.map(({ name }) => `${name} A`).join("\n"));
-  const command = ["-d", questions, "-s", "127.0.0.1", "-p", String(server.port), "-l", "5", "-c", "8", "-q", "64"];
-  const asking = spawn("dnsperf", command, { stdio: ["ignore", "pipe", "inherit"] });
-  let output = "";
-  asking.stdout.on("data", (part: Buffer) => {
-    output += part.toString();
-  });
-  await once(asking, "close");
-  const rate = Number(/Queries per second:\s+([\d.]+)/.exec(output)?.[1]);
-  const latencies: number[] = [];
-  for (let index = 0; index < 200; index++) {
-    const { stdout } = await execute("dig", ["@127.0.0.1", "-p", String(server.port), "-u", `service-${index}`]);
-    latencies.push(Number(/Query time: (\d+) usec/.exec(stdout)?.[1]) / 1_000);
-  }
-  return [
-    { name: "names: one answer of many", value: 1e6 / rate, unit: "µs", goal: 50 },
-    { name: "names: an answer, p99", value: percentiles(latencies).p99, unit: "ms", goal: 1 },
-  ];
 }
