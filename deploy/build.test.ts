@@ -38,6 +38,12 @@ test.each(["swarmctl", "swarm-manager", "swarm-agent"])("%s starts", async (prog
   expect(await run(program, "--help")).toMatch(new RegExp(`^Usage: +${program} `));
 });
 
+test("Node takes none of a command's words for its own", async () => {
+  const wrapper = new URL("../cli/swarmctl", import.meta.url).pathname;
+  const outcome = execute(wrapper, ["service", "create", "--env-file", join(data, "none"), "demo/web:1"]);
+  await expect(outcome).rejects.toMatchObject({ code: 2, stderr: expect.stringMatching(/^swarmctl: .*none/) });
+});
+
 test("swarmctl talks to a manager", { timeout: 60_000 }, async () => {
   const socket = join(data, "manager.sock");
   const options = ["--data-dir", join(data, "manager"), "--socket", socket, "--listen-addr", "127.0.0.1:0"];

@@ -10,5 +10,6 @@ if [ -e "$root/deploy/out/$program.cjs" ]; then entry=deploy/out/$program.cjs; f
 # Without arenas of V8's and libuv's threads, and with what a burst left given back, a manager of 10,000 tasks is 30 MB smaller.
 : "${MALLOC_ARENA_MAX:=1}" "${MALLOC_TRIM_THRESHOLD_:=131072}" "${MALLOC_MMAP_THRESHOLD_:=131072}"
 export MALLOC_ARENA_MAX MALLOC_TRIM_THRESHOLD_ MALLOC_MMAP_THRESHOLD_
+# Without -- Node takes a command's own --env-file for one of its own options, wherever it stands.
 # shellcheck disable=SC2086 # flags are words
-exec "$node" --disable-warning=ExperimentalWarning $flags "$root/$entry" "$@"
+exec "$node" --disable-warning=ExperimentalWarning $flags -- "$root/$entry" "$@"
