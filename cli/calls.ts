@@ -54,16 +54,17 @@ export async function retryAborted<T>(attempt: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Runs `work` for each word; each failure is one line, and the others still happen. Answers the exit code. */
+/** Runs `work` for each word and prints what it answers, if anything; each failure is one line, and the others still happen. Answers the exit code. */
 export async function forEachWord(
   words: readonly string[],
   io: { out(text: string): void; err(text: string): void },
-  work: (word: string) => Promise<string>,
+  work: (word: string) => Promise<string | undefined>,
 ): Promise<number> {
   let code = 0;
   for (const word of words) {
     try {
-      io.out(`${await work(word)}\n`);
+      const done = await work(word);
+      if (done !== undefined) io.out(`${done}\n`);
     } catch (reason) {
       if (!(reason instanceof SwarmError) || reason.code === "unavailable" || reason.code === "canceled") throw reason;
       io.err(`swarmctl: ${reason.message.replace(/\s*\n\s*/g, "; ")}\n`);

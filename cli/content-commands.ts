@@ -16,6 +16,7 @@ import { parsePair } from "./flags/lists.ts";
 import type { FlagTable } from "./flags/parse.ts";
 import { parsedOrThrow } from "./flags/values.ts";
 import { WAIT_FLAGS } from "./flags/wait-flags.ts";
+import { inspectEach } from "./inspect.ts";
 import type { Io } from "./io.ts";
 import { contentJson, contentPretty } from "./output/content-json.ts";
 import { type Listing, type Row, renderList, renderObjects } from "./output/format.ts";
@@ -187,26 +188,32 @@ export function inspectContentCommand(kind: Kind): Command {
       const pretty = flags.on("pretty");
       if (pretty && flags.has("format")) throw new UsageError("--format is incompatible with human friendly format");
       const client = await connect();
-      const shown =
-        kind === "secret"
-          ? (await client.listSecrets({ references: [...words] })).secrets.map((object) => ({
-              object,
-              data: undefined,
-            }))
-          : (await client.listConfigs({ references: [...words], withData: true })).configs.flatMap(
-              ({ config, data }) => (config ? [{ object: config, data }] : []),
-            );
-      if (pretty) io.out(shown.map(({ object, data }) => contentPretty(object, data)).join("\n"));
-      else
-        io.out(
-          renderObjects(
-            shown.map(({ object, data }) => contentJson(object, data)),
-            flags.text("format"),
-          ),
-        );
-      return 0;
+      return await inspectEach(words, io, {
+        find: (reference) => findWithData(client, kind, reference),
+        show: (found) =>
+          pretty
+            ? found.map(({ object, data }) => contentPretty(object, data)).join("\n")
+            : renderObjects(
+                found.map(({ object, data }) => contentJson(object, data)),
+                flags.text("format"),
+              ),
+      });
     },
   };
+}
+
+/** The one that `reference` names; a secret's data is not to be had. */
+async function findWithData(
+  client: ControlClient,
+  kind: Kind,
+  reference: string,
+): Promise<readonly { readonly object: ContentObject; readonly data: Uint8Array | undefined }[]> {
+  const references = [reference];
+  if (kind === "secret") {
+    return (await client.listSecrets({ references })).secrets.map((object) => ({ object, data: undefined }));
+  }
+  const { configs } = await client.listConfigs({ references, withData: true });
+  return configs.flatMap(({ config, data }) => (config ? [{ object: config, data }] : []));
 }
 
 /** `secret rm`. */

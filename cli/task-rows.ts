@@ -10,11 +10,18 @@ import type { Command, ControlClient, Invocation } from "./command.ts";
 import { type Filters, filterFlag, parseFilters, passes } from "./filters.ts";
 import { LIST_FLAGS } from "./flags/list-flags.ts";
 import type { Flags, FlagTable } from "./flags/parse.ts";
+import { findEach, sayMissing } from "./inspect.ts";
 import { type Listing, type Row, renderList } from "./output/format.ts";
 import { ellipsis } from "./output/table.ts";
 import { capitalized, currentState, shortId, shortImage } from "./output/words.ts";
 
 const TASK_FILTERS = ["id", "name", "node", "desired-state", "service"];
+/** The states that a task may be wanted in. */
+const FILTER_WORDS = {
+  "desired-state": Object.values(TaskState).flatMap((state) =>
+    typeof state === "number" ? [taskStateName(state)] : [],
+  ),
+};
 const TASK_FLAGS: FlagTable = {
   ...LIST_FLAGS,
   filter: filterFlag(TASK_FILTERS),
@@ -39,22 +46,26 @@ const ERROR_LENGTH_MAX = 30;
 
 type TaskSelection = Partial<Pick<ListTasksRequest, "nodeIds" | "serviceIds">>;
 
-/** A command that lists the tasks of what its words name. */
+/** A command that lists the tasks of what its words name, and says which name nothing. */
 export function taskCommand(options: {
   readonly usage: string;
   readonly summary: string;
   /** How many words it takes. Default one or more. */
   readonly words?: number;
-  readonly select: (words: string[], client: ControlClient) => TaskSelection | Promise<TaskSelection>;
+  readonly select: (word: string, client: ControlClient) => TaskSelection | Promise<TaskSelection>;
 }): Command {
   const { usage, summary, select, words: count } = options;
   const run = async ({ flags, words, io, clock, connect }: Invocation) => {
-    const filters = parseFilters(flags.list("filter"), TASK_FILTERS);
+    const filters = parseFilters(flags.list("filter"), TASK_FILTERS, FILTER_WORDS);
     const client = await connect();
-    const { tasks } = await client.listTasks(await select([...words], client));
-    const wanted = tasks.filter((task) => isWantedTask(task, filters));
-    io.out(renderTasks(wanted, flags, clock.nowMs()));
-    return 0;
+    const { found, missing } = await findEach([...new Set(words)], async (word) => {
+      return (await client.listTasks(await select(word, client))).tasks;
+    });
+    if (found.length > 0 || missing.length < words.length) {
+      const wanted = found.filter((task) => isWantedTask(task, filters));
+      io.out(renderTasks(wanted, flags, clock.nowMs()));
+    }
+    return sayMissing(io, missing);
   };
   return { usage, summary, flags: TASK_FLAGS, words: { min: 1, max: count ?? Number.POSITIVE_INFINITY }, run };
 }

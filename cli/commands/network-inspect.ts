@@ -1,5 +1,6 @@
 import type { Command } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
+import { inspectEach } from "../inspect.ts";
 import { renderObjects } from "../output/format.ts";
 import { networkJson } from "../output/network-json.ts";
 
@@ -13,13 +14,14 @@ export const command: Command = {
   words: { min: 1, max: Number.POSITIVE_INFINITY },
   async run({ flags, words, io, connect }) {
     const verbose = flags.on("verbose");
-    const { networks } = await (await connect()).listNetworks({ references: [...words], verbose });
-    io.out(
-      renderObjects(
-        networks.map((network) => networkJson(network, verbose)),
-        flags.text("format"),
-      ),
-    );
-    return 0;
+    const client = await connect();
+    return await inspectEach(words, io, {
+      find: async (reference) => (await client.listNetworks({ references: [reference], verbose })).networks,
+      show: (networks) =>
+        renderObjects(
+          networks.map((network) => networkJson(network, verbose)),
+          flags.text("format"),
+        ),
+    });
   },
 };

@@ -3,18 +3,18 @@ import { timestampMs } from "../../common/model/duration.ts";
 import type { NetworkView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { confirm } from "../confirm.ts";
-import { filterFlag, parseFilters, passesLabels } from "../filters.ts";
+import { longFilterFlag, parseFilters, passesLabels } from "../filters.ts";
 import { parseSinceMs } from "../flags/since.ts";
 import { parsedOrThrow } from "../flags/values.ts";
 import { isBuiltIn } from "../output/network-json.ts";
 
-const FILTERS = ["label", "until"];
+const FILTERS = ["label", "label!", "until"];
 
 export const command: Command = {
   usage: "network prune [OPTIONS]",
   summary: "Remove all unused networks",
   flags: {
-    filter: filterFlag(FILTERS),
+    filter: longFilterFlag(FILTERS),
     force: { kind: "boolean", short: "f", help: "Do not prompt for confirmation" },
   },
   words: { min: 0, max: 0 },

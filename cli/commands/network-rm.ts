@@ -15,6 +15,7 @@ export const command: Command = {
         await client.removeNetwork({ networkId: (await findNetwork(client, word)).id });
       } catch (reason) {
         if (!(force && reason instanceof SwarmError && reason.code === "not_found")) throw reason;
+        return undefined;
       }
       return word;
     });

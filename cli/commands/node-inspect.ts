@@ -1,5 +1,6 @@
 import type { Command, Invocation } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
+import { inspectEach } from "../inspect.ts";
 import { readAuthorities } from "../output/cluster-authorities.ts";
 import { renderObjects } from "../output/format.ts";
 import { nodeJson, nodePretty } from "../output/node-json.ts";
@@ -17,17 +18,15 @@ async function run({ flags, words, io, connect }: Invocation): Promise<number> {
   const pretty = flags.on("pretty");
   if (pretty && flags.has("format")) throw new UsageError("--format is incompatible with human friendly format");
   const client = await connect();
-  const [{ nodes }, authorities] = await Promise.all([
-    client.listNodes({ references: [...words] }),
-    client.getCa({}).then(readAuthorities),
-  ]);
-  if (pretty) io.out(nodes.map((node) => nodePretty(node, authorities)).join("\n"));
-  else
-    io.out(
-      renderObjects(
-        nodes.map((node) => nodeJson(node, authorities)),
-        flags.text("format"),
-      ),
-    );
-  return 0;
+  const authorities = readAuthorities(await client.getCa({}));
+  return await inspectEach(words, io, {
+    find: async (reference) => (await client.listNodes({ references: [reference] })).nodes,
+    show: (nodes) =>
+      pretty
+        ? nodes.map((node) => nodePretty(node, authorities)).join("\n")
+        : renderObjects(
+            nodes.map((node) => nodeJson(node, authorities)),
+            flags.text("format"),
+          ),
+  });
 }

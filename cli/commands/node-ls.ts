@@ -8,6 +8,7 @@ import { type Listing, type Row, renderList } from "../output/format.ts";
 import { availabilityName, managerStatusName, nodeStateName, tlsStatusName } from "../output/node-words.ts";
 
 const FILTERS = ["id", "label", "node.label", "membership", "name", "role"];
+const FILTER_WORDS = { membership: ["accepted", "pending"], role: ["manager", "worker"] };
 
 export const command: Command = {
   usage: "node ls [OPTIONS]",
@@ -31,7 +32,7 @@ const LISTING: Listing = {
 };
 
 async function run({ flags, io, connect }: Invocation): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), FILTERS);
+  const filters = parseFilters(flags.list("filter"), FILTERS, FILTER_WORDS);
   const client = await connect();
   // Only a format can show what it takes to tell.
   const ca = flags.has("format") ? client.getCa({}).then(readAuthorities) : undefined;
@@ -45,8 +46,8 @@ function isWanted(node: Node, filters: Filters): boolean {
   return (
     passes(filters, "id", (value) => node.id.startsWith(value)) &&
     passes(filters, "name", (value) => (node.description?.hostname ?? "").startsWith(value)) &&
-    passes(filters, "role", (value) => roleOf(node) === value) &&
-    passes(filters, "membership", (value) => value === "accepted") &&
+    passes(filters, "role", (value) => roleOf(node) === value.toLowerCase()) &&
+    passes(filters, "membership", (value) => value.toLowerCase() === "accepted") &&
     passesLabels(filters, "label", node.description?.engine?.labels) &&
     passesLabels(filters, "node.label", node.spec?.labels)
   );

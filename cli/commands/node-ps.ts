@@ -3,5 +3,5 @@ import { taskCommand } from "../task-rows.ts";
 export const command = taskCommand({
   usage: "node ps [OPTIONS] NODE [NODE...]",
   summary: "List tasks running on one or more nodes",
-  select: (nodeIds) => ({ nodeIds }),
+  select: (node) => ({ nodeIds: [node] }),
 });

@@ -1,5 +1,6 @@
 import type { Command, Invocation } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
+import { inspectEach } from "../inspect.ts";
 import { renderObjects } from "../output/format.ts";
 import { serviceJson } from "../output/service-json.ts";
 import { servicePretty } from "../output/service-pretty.ts";
@@ -17,8 +18,11 @@ async function run({ flags, words, io, clock, connect }: Invocation): Promise<nu
   const pretty = flags.on("pretty");
   if (pretty && flags.has("format")) throw new UsageError("--format is incompatible with human friendly format");
   const client = await connect();
-  const { services } = await client.listServices({ references: [...words] });
-  if (pretty) io.out(services.map((view) => servicePretty(view, clock.nowMs())).join("\n"));
-  else io.out(renderObjects(services.map(serviceJson), flags.text("format")));
-  return 0;
+  return await inspectEach(words, io, {
+    find: async (reference) => (await client.listServices({ references: [reference] })).services,
+    show: (services) =>
+      pretty
+        ? services.map((view) => servicePretty(view, clock.nowMs())).join("\n")
+        : renderObjects(services.map(serviceJson), flags.text("format")),
+  });
 }

@@ -9,6 +9,7 @@ import { type Listing, type Row, renderList } from "../output/format.ts";
 import { shortId, shortImage } from "../output/words.ts";
 
 export const SERVICE_FILTERS = ["id", "label", "mode", "name"];
+const FILTER_WORDS = { mode: ["replicated", "global", "replicated-job", "global-job"] };
 
 export const command: Command = {
   usage: "service ls [OPTIONS]",
@@ -28,7 +29,7 @@ export async function listServices(
   { flags, io, connect }: Invocation,
   select: (client: ControlClient) => Promise<readonly ServiceView[]>,
 ): Promise<number> {
-  const filters = parseFilters(flags.list("filter"), SERVICE_FILTERS);
+  const filters = parseFilters(flags.list("filter"), SERVICE_FILTERS, FILTER_WORDS);
   const services = await select(await connect());
   const rows = services.flatMap((view) => {
     const { service } = view;
@@ -42,7 +43,7 @@ function isWanted(view: ServiceView, service: Service, filters: Filters): boolea
   return (
     passes(filters, "id", (value) => service.id.startsWith(value)) &&
     passes(filters, "name", (value) => service.name.startsWith(value)) &&
-    passes(filters, "mode", (value) => modeName(view).replace(" ", "-") === value.replace(" ", "-")) &&
+    passes(filters, "mode", (value) => modeName(view).replace(" ", "-") === value.toLowerCase()) &&
     passesLabels(filters, "label", view.spec?.labels)
   );
 }

@@ -3,5 +3,5 @@ import { taskCommand } from "../task-rows.ts";
 export const command = taskCommand({
   usage: "service ps [OPTIONS] SERVICE [SERVICE...]",
   summary: "List the tasks of one or more services",
-  select: (serviceIds) => ({ serviceIds }),
+  select: (service) => ({ serviceIds: [service] }),
 });

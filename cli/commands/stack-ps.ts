@@ -5,7 +5,7 @@ export const command = taskCommand({
   usage: "stack ps [OPTIONS] STACK",
   summary: "List the tasks in the stack",
   words: 1,
-  select: async ([stack = ""], client) => ({
+  select: async (stack, client) => ({
     serviceIds: (await requireStack(client, stack)).map(({ service }) => service?.id ?? ""),
   }),
 });

@@ -1,5 +1,6 @@
 import type { Command, Invocation } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
+import { inspectEach } from "../inspect.ts";
 import { renderObjects } from "../output/format.ts";
 import { userJson } from "../output/user-words.ts";
 
@@ -12,7 +13,9 @@ export const command: Command = {
 };
 
 async function run({ flags, words, io, connect }: Invocation): Promise<number> {
-  const { users } = await (await connect()).listUsers({ references: [...words] });
-  io.out(renderObjects(users.map(userJson), flags.text("format")));
-  return 0;
+  const client = await connect();
+  return await inspectEach(words, io, {
+    find: async (reference) => (await client.listUsers({ references: [reference] })).users,
+    show: (users) => renderObjects(users.map(userJson), flags.text("format")),
+  });
 }

@@ -2,6 +2,7 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { INSPECT_FLAGS } from "../flags/list-flags.ts";
+import { inspectEach } from "../inspect.ts";
 import { renderObjects } from "../output/format.ts";
 import { labelsOf } from "../output/volume-words.ts";
 
@@ -11,9 +12,11 @@ export const command: Command = {
   flags: { format: INSPECT_FLAGS.format },
   words: { min: 1, max: Number.POSITIVE_INFINITY },
   async run({ flags, words, io, connect }) {
-    const { volumes } = await (await connect()).listVolumes({ names: [...words] });
-    io.out(renderObjects(volumes.map(jsonOf), flags.text("format")));
-    return 0;
+    const client = await connect();
+    return await inspectEach(words, io, {
+      find: async (name) => (await client.listVolumes({ names: [name] })).volumes,
+      show: (volumes) => renderObjects(volumes.map(jsonOf), flags.text("format")),
+    });
   },
 };
 

@@ -1,7 +1,7 @@
 import { formatBytesDecimal } from "../../common/model/units.ts";
 import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
-import { type Filters, filterFlag, parseFilters, passes, passesLabels } from "../filters.ts";
+import { BOOLEAN_WORDS, type Filters, filterFlag, isYes, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
 import { type Listing, type Row, renderList } from "../output/format.ts";
 import { labelsOf } from "../output/volume-words.ts";
@@ -20,7 +20,7 @@ export const command: Command = {
   flags: { ...LIST_FLAGS, filter: filterFlag(FILTERS) },
   words: { min: 0, max: 0 },
   async run({ flags, io, connect }) {
-    const filters = parseFilters(flags.list("filter"), FILTERS);
+    const filters = parseFilters(flags.list("filter"), FILTERS, { dangling: BOOLEAN_WORDS });
     const { volumes } = await (await connect()).listVolumes({});
     const rows = volumes.filter((volume) => isWanted(volume, filters)).map(rowOf);
     io.out(renderList(LISTING, rows, { format: flags.text("format"), quiet: flags.on("quiet") }));
@@ -32,7 +32,7 @@ function isWanted(view: VolumeView, filters: Filters): boolean {
   const { name, copies, serviceNames } = view;
   const isDangling = serviceNames.length === 0;
   return (
-    passes(filters, "dangling", (value) => (value === "true" || value === "1") === isDangling) &&
+    passes(filters, "dangling", (value) => isYes(value) === isDangling) &&
     passes(filters, "driver", (value) => value === "local") &&
     passesLabels(filters, "label", labelsOf(view)) &&
     passes(filters, "name", (value) => name.includes(value)) &&

@@ -3,17 +3,17 @@ import { formatBytesDecimal } from "../../common/model/units.ts";
 import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { confirm } from "../confirm.ts";
-import { filterFlag, parseFilters, passesLabels } from "../filters.ts";
+import { longFilterFlag, parseFilters, passesLabels } from "../filters.ts";
 import { labelsOf } from "../output/volume-words.ts";
 
-const FILTERS = ["label"];
+const FILTERS = ["label", "label!"];
 
 export const command: Command = {
   usage: "volume prune [OPTIONS]",
   summary: "Remove unused volumes, with their data on every node",
   flags: {
     all: { kind: "boolean", short: "a", help: "Remove all unused volumes, not just anonymous ones" },
-    filter: filterFlag(FILTERS),
+    filter: longFilterFlag(FILTERS),
     force: { kind: "boolean", short: "f", help: "Do not prompt for confirmation" },
   },
   words: { min: 0, max: 0 },

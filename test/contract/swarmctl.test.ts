@@ -259,7 +259,7 @@ describe("bad command lines (54-65)", () => {
       1,
       "name: name must be 63 characters or fewer",
     ],
-    ["65", ["service", "inspect", "nope"], 1, "no such service: nope"],
+    ["65", ["service", "ps", "nope"], 1, "no such service: nope"],
     ["bad filter", ["service", "ls", "-f", "colour=red"], 2, "invalid filter 'colour': one of id, label, mode, name"],
     [
       "all fields at once",

@@ -1,0 +1,66 @@
+/**
+ * Goal: what lists and shows objects answers as Docker's CLI does, wrong words included. Method: commands whole, over a control
+ * plane with two nodes.
+ */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type ControlPlane, startControlPlane } from "../control-plane.ts";
+import { runSwarmctl } from "../swarmctl.ts";
+
+let plane: ControlPlane;
+const swarmctl = (line: string) => runSwarmctl(line.split(" "), { environment: { SWARM_HOST: plane.host } });
+
+beforeAll(async () => {
+  plane = await startControlPlane({ nodes: 2 });
+  for (const name of ["b", "a"]) {
+    expect(await swarmctl(`service create -d --name ${name} demo/web:1`)).toMatchObject({ code: 0 });
+    expect(await swarmctl(`network create --label of=${name} net-${name}`)).toMatchObject({ code: 0 });
+  }
+});
+afterAll(() => plane[Symbol.asyncDispose]());
+
+test.each([
+  ["service inspect -f {{.Spec.Name}} b nope a", "b\na\n", "no such service: nope"],
+  ["network inspect -f {{.Name}} net-b nope net-a", "net-b\nnet-a\n", "no such network: nope"],
+  ["node inspect -f {{.Description.Hostname}} node-2 nope node-1", "node-2\nnode-1\n", "no such node: nope"],
+  ["secret inspect nope", "[]\n", "no such secret: nope"],
+  ["volume inspect -f {{.Name}} nope", "", "no such volume: nope"],
+  ["service ps --format {{.Name}} b nope a", "a.1\nb.1\n", "no such service: nope"],
+  ["service ps nope", "", "no such service: nope"],
+  ["network rm -f nope", "", ""],
+])("%s: what is there in the order of the words, then what is not", async (line, out, missing) => {
+  expect(await swarmctl(line)).toEqual({
+    code: missing === "" ? 0 : 1,
+    out,
+    err: missing === "" ? "" : `swarmctl: ${missing}\n`,
+  });
+});
+
+test.each([
+  ["service ps -f desired-state=foo a", "invalid filter 'desired-state=foo': one of new, "],
+  ["service ls -f mode=foo", "invalid filter 'mode=foo': one of replicated, global, replicated-job, global-job"],
+  ["node ls -f role=foo", "invalid filter 'role=foo': one of manager, worker"],
+  ["node ls -f membership=foo", "invalid filter 'membership=foo': one of accepted, pending"],
+  ["network ls -f type=foo", "invalid filter 'type=foo': one of builtin, custom"],
+  ["network ls -f dangling=maybe", "invalid filter 'dangling=maybe': one of true, 1, false, 0"],
+  ["volume ls -f dangling=maybe", "invalid filter 'dangling=maybe': one of true, 1, false, 0"],
+])("%s: a value that nothing can have is refused", async (line, message) => {
+  const { code, out, err } = await swarmctl(line);
+  expect([code, out]).toEqual([2, ""]);
+  expect(err).toContain(`swarmctl: ${message}`);
+});
+
+test("label! keeps what has no such label", async () => {
+  await swarmctl("network create plain");
+  expect((await swarmctl("network prune -f --filter label!=of=a --filter label!=of=b")).out).toBe(
+    "Deleted Networks:\nplain\n\n",
+  );
+  expect((await swarmctl("network prune -f --filter label!=of")).out).toBe("");
+  expect((await swarmctl("network prune --help")).out).toMatch(/^ {6}--filter filter .*\n {2}-f, --force /m);
+});
+
+test("network ls has Docker's fields", async () => {
+  expect((await swarmctl("network ls -f name=net-a --format {{.IPv4}},{{.IPv6}},{{.Internal}}")).out).toBe(
+    "true,false,false\n",
+  );
+  expect((await swarmctl("network ls -f name=host --format {{.IPv4}}")).out).toBe("false\n");
+});
