@@ -344,6 +344,10 @@ export function bufferOf(bytes: Uint8Array): Buffer {
 function errorOf(method: DescMethod, reason: unknown, address: string): SwarmError {
   if (!isServiceError(reason)) return SwarmError.wrap(pathOf(method), reason);
   const error = errorOfStatus(reason, reason);
+  // grpc-js at either end says no more than "Deadline exceeded".
+  if (error.code === "deadline_exceeded" && reason.details.startsWith("Deadline exceeded")) {
+    return new SwarmError("deadline_exceeded", `${address}: no answer in time to ${method.name}`, { cause: reason });
+  }
   if (error.code !== "unavailable" || !reason.details.startsWith("No connection established")) return error;
   // grpc-js hides the cause at the end of its own long story: "… Last error: Error: connect ENOENT /run/…".
   const last = /Last error: (?:Error: )?(.*?)(?:\. Resolution note:.*)?$/.exec(reason.details)?.[1];

@@ -326,6 +326,7 @@ describe.each([
     );
     const call = createClient(Content, pair.transport).resolveImage({}, { timeoutMs: 50 });
     await expect(call).rejects.toEqual(refusal("deadline_exceeded"));
+    await expect(call).rejects.toThrow(/ResolveImage.*no answer in|no answer in time to ResolveImage/);
     await eventually(() => expect(context?.signal.aborted).toBe(true));
   });
 

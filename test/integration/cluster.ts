@@ -53,6 +53,8 @@ export interface ClusterOptions {
   readonly nodes?: number;
   /** Managers over one etcd. Default 1, which starts its own. */
   readonly managers?: number;
+  /** Whether the etcd of several managers is on a host of its own, `store`. Default: on theirs. */
+  readonly etcdApart?: boolean;
   readonly managerArgs?: readonly string[];
   readonly agentArgs?: readonly string[];
   /** By how much the clocks of the programs differ from the machine's, as `shiftedClock` takes it. Default: not at all. */
@@ -73,7 +75,7 @@ export class TestCluster implements AsyncDisposable {
   readonly managers: Program[] = [];
   readonly agents = new Map<string, Program>();
   readonly #options: ClusterOptions;
-  #hasEtcd = false;
+  #etcdUrl: string | undefined;
 
   private constructor(options: ClusterOptions) {
     this.#options = options;
@@ -198,29 +200,16 @@ export class TestCluster implements AsyncDisposable {
 
   /** An etcd that is nobody's of the cluster, once; answers its URL. */
   startEtcd(): string {
-    const url = `http://${this.fabric.address}:2379`;
-    if (this.#hasEtcd) return url;
-    this.#hasEtcd = true;
-    const peer = `http://${this.fabric.address}:2380`;
-    const args = [
-      "--data-dir",
-      join(this.directory, "etcd"),
-      "--listen-client-urls",
-      url,
-      "--advertise-client-urls",
-      url,
-    ];
-    args.push(
-      "--listen-peer-urls",
-      peer,
-      "--initial-advertise-peer-urls",
-      peer,
-      "--initial-cluster",
-      `default=${peer}`,
-      "--log-level",
-      "error",
-    );
-    this.startProgram("etcd", this.fabric, "etcd", ...args);
+    if (this.#etcdUrl !== undefined) return this.#etcdUrl;
+    const host = this.#options.etcdApart === true ? this.addHost("store") : this.fabric;
+    const url = `http://${host.address}:2379`;
+    const peer = `http://${host.address}:2380`;
+    const args = ["--data-dir", join(this.directory, "etcd"), "--log-level", "error"];
+    args.push("--listen-client-urls", url, "--advertise-client-urls", url);
+    args.push("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer);
+    args.push("--initial-cluster", `default=${peer}`);
+    this.startProgram("etcd", host, "etcd", ...args);
+    this.#etcdUrl = url;
     return url;
   }
 
