@@ -43,7 +43,7 @@ import {
 import { Forwarder } from "./forwarder.ts";
 import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
-import { hostWarnings } from "./host-warnings.ts";
+import { HostWatch } from "./host-warnings.ts";
 import { hasIpv6, hasIpv6Networks, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
@@ -136,6 +136,7 @@ export class NetworkManager implements AsyncDisposable {
   /** Attached here, or adopted. */
   readonly #live = new LiveTasks();
   readonly #mender: LinkMender;
+  readonly #watch: HostWatch;
   /** The link group of this fabric's veths. */
   readonly #group: number;
   #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
@@ -174,6 +175,7 @@ export class NetworkManager implements AsyncDisposable {
     this.#indexes = new LinkIndexes(world.netlink, this.#group);
     const opsOf: LinkMenderOptions["opsOf"] = (taskId, specs) => this.#opsOf(taskId, specs, process.pid);
     this.#mender = new LinkMender({ ...world, group: this.#group, opsOf });
+    this.#watch = new HostWatch({ ...world, device: this.#options.device, group: this.#group });
   }
 
   /**
@@ -193,7 +195,7 @@ export class NetworkManager implements AsyncDisposable {
       else if (!(await this.#table.exists(this.#options.device, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
-      for (const warning of await this.warnings(signal)) this.#logger.warn({ warning }, "the host is in the way");
+      await this.#watch.look(signal);
     });
   }
 
@@ -203,6 +205,7 @@ export class NetworkManager implements AsyncDisposable {
       await this.#world.clock.sleep(RECONCILE_INTERVAL_MS, signal);
       try {
         await this.reconcile(signal);
+        await this.#watch.look(signal);
         this.#table.remember();
       } catch (reason) {
         if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
@@ -309,7 +312,7 @@ export class NetworkManager implements AsyncDisposable {
 
   /** What of the host's own settings stands in the way of traffic, and what to do; this is not changed here. */
   warnings(signal: AbortSignal): Promise<readonly string[]> {
-    return hostWarnings({ ...this.#world, device: this.#options.device, group: this.#group }, signal);
+    return this.#watch.warnings(signal);
   }
 
   /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */
