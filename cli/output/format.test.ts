@@ -1,7 +1,10 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { ServiceViewSchema } from "../../proto/gen/swarm/v1/control_pb.js";
+import { NodeSchema } from "../../proto/gen/swarm/v1/objects_pb.js";
+import type { ServiceSpecSchema } from "../../proto/gen/swarm/v1/types_pb.js";
 import { renderList, renderObjects } from "./format.ts";
+import { nodeJson } from "./node-json.ts";
 import { serviceJson } from "./service-json.ts";
 
 const listing = { columns: { ID: "ID", Name: "NAME", Ports: "PORTS" }, more: { Extra: "EXTRA" }, key: "ID" };
@@ -67,6 +70,26 @@ test("a template sees what JSON leaves out: flags that are off, and what is empt
   expect(template(".ContainerSpec.User")).toBe("\n");
   expect(template("len .ContainerSpec.Mounts")).toBe("0\n");
   expect(template(".Resources.Limits.NanoCPUs")).toBe("0\n");
-  expect(template("json .ContainerSpec")).toBe('{"Image":"web:1"}\n');
+  expect(template("json .ContainerSpec")).toBe('{"Image":"web:1","StopGracePeriod":10000000000}\n');
   expect(() => template(".ContainerSpec.Nope")).toThrow("can't evaluate field Nope");
+  const whole = (text: string) => renderObjects([service], text);
+  expect(whole("{{with .UpdateStatus}}{{.State}}{{else}}none{{end}}")).toBe("none\n");
+  expect(whole("{{if .PreviousSpec}}{{.PreviousSpec.Name}}{{end}}{{if .JobStatus}}job{{end}}")).toBe("\n");
+  expect(JSON.stringify(service)).not.toMatch(/UpdateStatus|PreviousSpec|JobStatus/);
+  expect(renderObjects([nodeJson(create(NodeSchema, {}))], "{{if .ManagerStatus}}manager{{end}}")).toBe("\n");
+});
+
+test("a spec is shown with what it leaves to the defaults, as Docker's API does; a job's without updates", () => {
+  const shown = (spec: MessageInitShape<typeof ServiceSpecSchema>) =>
+    renderObjects(
+      [serviceJson(create(ServiceViewSchema, { spec }))],
+      "{{with .Spec}}{{json .UpdateConfig}} {{json .RollbackConfig}} {{json .TaskTemplate.RestartPolicy}}{{end}}",
+    ).trim();
+  const rolling =
+    '{"Parallelism":1,"Monitor":5000000000,"FailureAction":"pause","MaxFailureRatio":0,"Order":"stop-first"}';
+  expect(shown({ task: {} })).toBe(`${rolling} ${rolling} {"Condition":"any","Delay":5000000000,"MaxAttempts":0}`);
+  expect(shown({ update: { parallelism: 0n, maxFailureRatio: 0.5 } })).toContain(
+    '{"Parallelism":0,"Monitor":5000000000',
+  );
+  expect(shown({ task: {}, mode: { mode: { case: "globalJob", value: {} } } })).toMatch(/^null null /);
 });

@@ -11,7 +11,7 @@ import { availabilityName, nodeStateName, tlsStatusName } from "./node-words.ts"
 
 export function nodeJson(node: Node, authorities?: ClusterAuthorities): Record<string, unknown> {
   const { description, managerStatus } = node;
-  return {
+  const fields = {
     ID: node.id,
     Version: { Index: Number(node.meta?.version ?? 0n) },
     CreatedAt: timeJson(node.meta?.createdAt),
@@ -21,21 +21,24 @@ export function nodeJson(node: Node, authorities?: ClusterAuthorities): Record<s
       Role: enumWord(NodeSpec_Role, node.spec?.desiredRole ?? NodeSpec_Role.WORKER),
       Availability: availabilityName(node).toLowerCase(),
     },
-    Description: {
-      Hostname: description?.hostname ?? "",
-      Platform: { Architecture: description?.platform?.architecture ?? "", OS: description?.platform?.os ?? "" },
-      Resources: {
-        NanoCPUs: Number(description?.resources?.nanoCpus ?? 0n),
-        MemoryBytes: Number(description?.resources?.memoryBytes ?? 0n),
+    Description: filled(
+      {
+        Hostname: description?.hostname ?? "",
+        Platform: { Architecture: description?.platform?.architecture ?? "", OS: description?.platform?.os ?? "" },
+        Resources: {
+          NanoCPUs: Number(description?.resources?.nanoCpus ?? 0n),
+          MemoryBytes: Number(description?.resources?.memoryBytes ?? 0n),
+        },
+        Engine: {
+          EngineVersion: description?.engine?.version ?? "",
+          Labels: labelsJson(description?.engine?.labels),
+          Facts: labelsJson(description?.engine?.facts),
+        },
+        TLSInfo: tlsInfo(node.certificate, authorities),
       },
-      Engine: {
-        EngineVersion: description?.engine?.version ?? "",
-        Labels: labelsJson(description?.engine?.labels),
-        Facts: labelsJson(description?.engine?.facts),
-      },
-      ...filled({ TLSInfo: tlsInfo(node.certificate, authorities) }),
-    },
-    ...filled({ CertificateExpiresAt: timeJson(node.certificate?.notAfter) }),
+      ["Hostname", "Platform", "Resources", "Engine"],
+    ),
+    CertificateExpiresAt: timeJson(node.certificate?.notAfter),
     Status: filled(
       {
         State: nodeStateName(node).toLowerCase(),
@@ -44,16 +47,13 @@ export function nodeJson(node: Node, authorities?: ClusterAuthorities): Record<s
       },
       ["Addr"],
     ),
-    ...(managerStatus
-      ? {
-          ManagerStatus: {
-            Leader: managerStatus.leader,
-            Reachability: managerStatus.reachable ? "reachable" : "unreachable",
-            Addr: managerStatus.address,
-          },
-        }
-      : {}),
+    ManagerStatus: managerStatus && {
+      Leader: managerStatus.leader,
+      Reachability: managerStatus.reachable ? "reachable" : "unreachable",
+      Addr: managerStatus.address,
+    },
   };
+  return filled(fields, ["ID", "Version", "Spec", "Description", "Status"]);
 }
 
 /** What is known of a node's certificate: base64 of DER, as Docker has it. */

@@ -22,41 +22,45 @@ import {
   type UpdateConfig,
   UpdateConfig_FailureAction,
   UpdateConfig_Order,
+  type UpdateStatus,
   UpdateStatus_State,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { enumWord, filled, labelsJson, nanosJson, timeJson } from "./json-parts.ts";
+import { withDefaults } from "./spec-defaults.ts";
 
 /** The whole object. */
 export function serviceJson({ service, spec, previousSpec, waitingFor }: ServiceView): Record<string, unknown> {
-  const update = service?.updateStatus;
-  return {
-    ID: service?.id ?? "",
-    Version: { Index: Number(service?.meta?.version ?? 0n) },
-    CreatedAt: timeJson(service?.meta?.createdAt),
-    UpdatedAt: timeJson(service?.meta?.updatedAt),
-    Spec: spec ? specJson(spec) : {},
-    ...(previousSpec ? { PreviousSpec: specJson(previousSpec) } : {}),
-    Endpoint: filled({
-      Spec: spec?.endpoint ? endpointJson(spec) : {},
-      Ports: service?.ports.map(portJson) ?? [],
-      VirtualIPs: service?.vips.flatMap(({ networkId, addresses }) =>
-        addresses.map((address) => ({ NetworkID: networkId, Addr: address })),
-      ),
-    }),
-    // The iteration of a job is the spec version that began it.
-    ...(isJob(spec) ? { JobStatus: { JobIteration: { Index: Number(service?.taskVersion ?? 0n) } } } : {}),
-    WaitingFor: waitingFor,
-    ...(update
-      ? {
-          UpdateStatus: filled({
-            State: enumWord(UpdateStatus_State, update.state).replaceAll("-", "_"),
-            StartedAt: timeJson(update.startedAt),
-            CompletedAt: timeJson(update.completedAt),
-            Message: update.message,
-          }),
-        }
-      : {}),
-  };
+  return filled(
+    {
+      ID: service?.id ?? "",
+      Version: { Index: Number(service?.meta?.version ?? 0n) },
+      CreatedAt: timeJson(service?.meta?.createdAt),
+      UpdatedAt: timeJson(service?.meta?.updatedAt),
+      Spec: spec ? specJson(withDefaults(spec)) : {},
+      PreviousSpec: previousSpec && specJson(previousSpec),
+      Endpoint: filled({
+        Spec: spec?.endpoint ? endpointJson(spec) : {},
+        Ports: service?.ports.map(portJson) ?? [],
+        VirtualIPs: service?.vips.flatMap(({ networkId, addresses }) =>
+          addresses.map((address) => ({ NetworkID: networkId, Addr: address })),
+        ),
+      }),
+      // The iteration of a job is the spec version that began it.
+      JobStatus: isJob(spec) ? { JobIteration: { Index: Number(service?.taskVersion ?? 0n) } } : undefined,
+      WaitingFor: waitingFor,
+      UpdateStatus: service?.updateStatus && updateStatusJson(service.updateStatus),
+    },
+    ["ID", "Version", "Spec", "Endpoint", "WaitingFor"],
+  );
+}
+
+function updateStatusJson(status: UpdateStatus): Record<string, unknown> {
+  return filled({
+    State: enumWord(UpdateStatus_State, status.state).replaceAll("-", "_"),
+    StartedAt: timeJson(status.startedAt),
+    CompletedAt: timeJson(status.completedAt),
+    Message: status.message,
+  });
 }
 
 function specJson(spec: ServiceSpec): Record<string, unknown> {
@@ -96,35 +100,33 @@ function modeJson({ mode }: ServiceSpec): Record<string, unknown> {
 
 function taskJson(task: TaskSpec | undefined): Record<string, unknown> {
   const { restart, placement, logDriver } = task ?? {};
-  return {
+  const fields = {
     ContainerSpec: containerJson(task?.container),
     Resources: resourcesJson(task?.resources),
-    ...(restart
-      ? {
-          RestartPolicy: filled({
-            Condition: enumWord(RestartPolicy_Condition, restart.condition),
-            Delay: nanosJson(restart.delay),
-            MaxAttempts: Number(restart.maxAttempts),
-            Window: nanosJson(restart.window),
-          }),
-        }
-      : {}),
+    RestartPolicy:
+      restart &&
+      filled(
+        {
+          Condition: enumWord(RestartPolicy_Condition, restart.condition),
+          Delay: nanosJson(restart.delay),
+          MaxAttempts: Number(restart.maxAttempts),
+          Window: nanosJson(restart.window),
+        },
+        ["MaxAttempts"],
+      ),
     Placement: filled({
       Constraints: placement?.constraints,
       Preferences: placement?.preferences.map(({ spread }) => ({ Spread: { SpreadDescriptor: spread } })),
       MaxReplicas: Number(placement?.maxReplicas ?? 0n),
     }),
-    ...(logDriver ? { LogDriver: filled({ Name: logDriver.name, Options: labelsJson(logDriver.options) }) } : {}),
-    ...(task && task.networks.length > 0
-      ? {
-          Networks: task.networks.map(({ target, aliases, addresses }) =>
-            filled({ Target: target, Aliases: aliases, Addresses: addresses }),
-          ),
-        }
-      : {}),
+    LogDriver: logDriver && filled({ Name: logDriver.name, Options: labelsJson(logDriver.options) }),
+    Networks: task?.networks.map(({ target, aliases, addresses }) =>
+      filled({ Target: target, Aliases: aliases, Addresses: addresses }),
+    ),
     ForceUpdate: Number(task?.forceUpdate ?? 0n),
     Runtime: "container",
   };
+  return filled(fields, ["ContainerSpec", "Resources", "Placement", "ForceUpdate"]);
 }
 
 /** Docker's defaults are written out. */

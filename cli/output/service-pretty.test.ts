@@ -137,10 +137,10 @@ test("every section", () => {
      front:	10.0.1.2 fd00::2
      back:	10.0.2.2
     Ports:
-     PublishedPort:	8080
-      Protocol:	tcp
-      TargetPort:	80
-      PublishMode:	ingress
+     PublishedPort = 8080
+      Protocol = tcp
+      TargetPort = 80
+      PublishMode = ingress
     Healthcheck:
      Interval:	3s
      Retries:	2
@@ -158,7 +158,12 @@ test("of a service that has almost nothing, what Docker shows at least", () => {
     servicePretty(bare, 0)
       .split("\n")
       .map((line) => line.split(":")[0]),
-  ).toEqual(["ID", "Name", "Service Mode", " Replicas", "Placement", "ContainerSpec", " Image", "Endpoint Mode", ""]);
+  ).toEqual([
+    ...["ID", "Name", "Service Mode", " Replicas", "Placement"],
+    ...["UpdateConfig", " Parallelism", " On failure", " Monitoring Period", " Max failure ratio", " Update order"],
+    ...["RollbackConfig", " Parallelism", " On failure", " Monitoring Period", " Max failure ratio", " Rollback order"],
+    ...["ContainerSpec", " Image", " Stop grace period", "Endpoint Mode", ""],
+  ]);
 });
 
 test("what docker run has and Docker's services do not", () => {
@@ -186,6 +191,7 @@ test("what docker run has and Docker's services do not", () => {
       " Image:		x",
       " TTY:	true",
       " Open stdin:	true",
+      " Stop grace period:	10s",
       " Privileged:	true",
       " Security options:	seccomp=(profile), no-new-privileges=false, systempaths=unconfined",
       " Device:	/dev/snd:/dev/sound:rw",
@@ -203,11 +209,11 @@ test("what docker run has and Docker's services do not", () => {
       "  CPU shares:	512",
       "Endpoint Mode:	vip",
       "Ports:",
-      " PublishedPort:	80",
-      "  Protocol:	tcp",
-      "  TargetPort:	80",
-      "  PublishMode:	ingress",
-      "  HostIP:	127.0.0.1",
+      " PublishedPort = 80",
+      "  Protocol = tcp",
+      "  TargetPort = 80",
+      "  PublishMode = ingress",
+      "  HostIP = 127.0.0.1",
       "",
     ]
   `);

@@ -31,10 +31,12 @@ import {
   UpdateStatus_State,
 } from "../../proto/gen/swarm/v1/types_pb.js";
 import { enumWord } from "./json-parts.ts";
+import { withDefaults } from "./spec-defaults.ts";
 
 /** One service, with how it is doing. */
 export function servicePretty(view: ServiceView, nowMs: number): string {
-  const { service, spec } = view;
+  const { service } = view;
+  const spec = view.spec && withDefaults(view.spec);
   const lines: string[] = [];
   const line = (depth: number, name: string, value?: string | number) =>
     lines.push(`${" ".repeat(depth)}${name}:${value === undefined ? "" : `\t${value}`}`);
@@ -65,11 +67,11 @@ export function servicePretty(view: ServiceView, nowMs: number): string {
   if (service && service.ports.length > 0) {
     line(0, "Ports");
     for (const port of service.ports) {
-      line(1, "PublishedPort", port.publishedPort);
-      line(2, "Protocol", protocolName(port.protocol));
-      line(2, "TargetPort", port.targetPort);
-      line(2, "PublishMode", enumWord(PortConfig_PublishMode, port.publishMode));
-      if (port.hostIp !== "") line(2, "HostIP", port.hostIp);
+      lines.push(` PublishedPort = ${port.publishedPort}`);
+      lines.push(`  Protocol = ${protocolName(port.protocol)}`);
+      lines.push(`  TargetPort = ${port.targetPort}`);
+      lines.push(`  PublishMode = ${enumWord(PortConfig_PublishMode, port.publishMode)}`);
+      if (port.hostIp !== "") lines.push(`  HostIP = ${port.hostIp}`);
     }
   }
   healthLines(spec?.task?.container?.healthcheck, line);
