@@ -16,7 +16,7 @@ import {
   type Prefix,
 } from "./address.ts";
 import { isVethName } from "./attach.ts";
-import { exchange, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
+import { exchange, exchangeAll, NETLINK, type Netlink, type NetlinkRequest } from "./netlink.ts";
 import { decodeRoutes, dumpRoutes, type Route, RTPROT_SWARM } from "./routing-messages.ts";
 import {
   addAddress,
@@ -25,6 +25,7 @@ import {
   decodeLinks,
   deleteAddress,
   deleteLink,
+  deleteLinkGroup,
   dumpAddresses,
   dumpLinks,
   getLink,
@@ -185,16 +186,29 @@ export function isTaskLink(link: Link, group: number): boolean {
   return link.kind === "veth" && link.group === group && isVethName(link.name);
 }
 
-/** Deletes the veths of a group other than those of `live`, and returns the names of what it deleted. */
+/**
+ * Deletes the veths of a group other than those of `live`, and returns the names of what it deleted. They are put into a group of
+ * their own that goes at once: alone each would wait until the kernel is done with it, 12 ms.
+ */
 export async function deleteVeths(
   netlink: Netlink,
   { group, live }: { readonly group: number; readonly live: (name: string) => boolean },
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  const dead = (await listLinks(netlink, signal)).filter((link) => isTaskLink(link, group) && !live(link.name));
-  for (const link of dead) await removeLink(netlink, { name: link.name }, signal);
-  return dead.map((link) => link.name);
+  const doomed = group ^ DOOMED;
+  const dead = (await listLinks(netlink, signal)).filter(
+    // The others are of one who was killed between the two steps.
+    (link) => (isTaskLink(link, group) && !live(link.name)) || isTaskLink(link, doomed),
+  );
+  if (dead.length === 0) return [];
+  const moves = dead.map(({ name }) => route(setLink({ name }, { group: doomed }), `doom ${name}`, "ENODEV"));
+  await exchangeAll(netlink, moves, signal);
+  await exchange(netlink, route(deleteLinkGroup(doomed), "delete the links of dead tasks", "ENODEV"), signal);
+  return dead.map(({ name }) => name);
 }
+
+/** The bit by which the group of links that are to be deleted differs. */
+const DOOMED = 0x1_0000;
 
 function route(message: Uint8Array, label: string, ...tolerated: readonly string[]): NetlinkRequest {
   return { protocol: NETLINK.ROUTE, message, label, tolerated };

@@ -6,7 +6,7 @@ import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../../test/eventually.ts";
 import { CLIENT_ADDRESS, type ContainerStarted, HOST_ADDRESS, Lab, type TestPort } from "../../test/network-lab.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
-import { vethName } from "./attach.ts";
+import { vethGroup, vethName } from "./attach.ts";
 
 const POOL = "10.224.0.0/12";
 
@@ -254,12 +254,18 @@ describe("the network of a host", () => {
     const left = { taskId: forgotten, addresses: ["10.224.0.10/12"] };
     await lab.ask({ do: "attach", task: left, command: ["busybox", "sleep", "600"] });
     await lab.inHost("ip", "link", "add", "veth01234567", "type", "veth", "peer", "name", "other");
+    // Left by one who was killed while he deleted it.
+    const doomed = { taskId: taskId(), addresses: ["10.224.0.12/12"] };
+    await lab.ask({ do: "attach", task: doomed, command: ["busybox", "sleep", "600"] });
+    await lab.inHost("ip", "link", "set", vethName(doomed.taskId), "group", String(vethGroup("swarm0") ^ 0x1_0000));
     await lab.ask({ do: "open", pool: POOL });
     const live = [
       { taskId: tasks.a, addresses: [`${A}/12`] },
       { taskId: tasks.b, addresses: [`${B}/12`] },
     ];
-    expect(await lab.ask({ do: "adopt", live })).toEqual([vethName(forgotten)]);
+    const deleted = (await lab.ask({ do: "adopt", live })) as string[];
+    expect(deleted.toSorted()).toEqual([vethName(forgotten), vethName(doomed.taskId)].toSorted());
+    for (const name of deleted) await expect(lab.inHost("ip", "link", "show", name)).rejects.toThrow("does not exist");
     expect(await lab.inContainer(a, ...fetch(B))).toBe("b");
     expect(await lab.inHost("ip", "-o", "link", "show", "veth01234567")).toContain("veth01234567");
   });

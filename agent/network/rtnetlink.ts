@@ -195,9 +195,11 @@ export function setLink(
     readonly routeLocalnet?: true;
     /** 1: only packets whose source is reached by this very link (RFC 3704, strict); 0: all. */
     readonly reversePathFilter?: 0 | 1;
+    readonly group?: number;
   },
 ): Uint8Array {
   const attributes: Attribute[] = [];
+  if (change.group !== undefined) attributes.push(u32(IFLA.GROUP, change.group));
   if (change.mtu !== undefined) attributes.push(u32(IFLA.MTU, change.mtu));
   if (change.mac !== undefined) attributes.push(bytes(IFLA.ADDRESS, change.mac));
   const inet: Attribute[] = [];
@@ -213,6 +215,11 @@ export function setLink(
 /** RTM_DELLINK; a veth takes its peer with it, a bridge leaves its ports. */
 export function deleteLink(link: LinkSelector): Uint8Array {
   return linkMessage(RTM.DELLINK, DO, link, []);
+}
+
+/** RTM_DELLINK of all links of a group, which costs little more than of one; `ENODEV` when there is none. */
+export function deleteLinkGroup(group: number): Uint8Array {
+  return linkMessage(RTM.DELLINK, DO, { index: 0 }, [u32(IFLA.GROUP, group)]);
 }
 
 /** RTM_GETLINK of one link; `ENODEV` when there is none. */
