@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { errnoOf, SwarmError } from "../common/base/error.ts";
+import { errnoOf, SwarmError, systemMessage } from "../common/base/error.ts";
 import type { Io } from "./io.ts";
 
 /** The name of what holds without any context: `--host`, $SWARM_HOST, this machine's socket. */
@@ -170,7 +170,7 @@ function onDisk(path: string, work: () => void): void {
   try {
     work();
   } catch (reason) {
-    throw new SwarmError("failed_precondition", `${path}: ${errnoOf(reason) ?? String(reason)}`, { cause: reason });
+    throw new SwarmError("failed_precondition", `${path}: ${systemMessage(reason)}`, { cause: reason });
   }
 }
 

@@ -1,7 +1,7 @@
 /** The process as commands see it: streams, terminal, environment, files. Handed in, so that tests run commands whole. */
 import { existsSync, readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
-import { errnoOf } from "../common/base/error.ts";
+import { systemMessage } from "../common/base/error.ts";
 import { type Console, processConsole } from "./terminal.ts";
 import { UsageError } from "./usage-error.ts";
 
@@ -52,6 +52,6 @@ function readBytes(path: string, bytesMax: number): Buffer {
     return content;
   } catch (reason) {
     if (reason instanceof UsageError) throw reason;
-    throw new UsageError(`${path}: ${errnoOf(reason) ?? String(reason)}`);
+    throw new UsageError(`${path}: ${systemMessage(reason)}`);
   }
 }

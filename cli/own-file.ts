@@ -1,6 +1,6 @@
 /** A new file that holds a key: its owner's only, and in no other file's place. */
 import { closeSync, openSync, rmSync, writeFileSync } from "node:fs";
-import { errnoOf, SwarmError } from "../common/base/error.ts";
+import { SwarmError, systemMessage } from "../common/base/error.ts";
 
 /**
  * Makes the file, asks for its text and writes it: what cannot be written is not asked for, and what is not answered leaves no
@@ -11,7 +11,7 @@ export async function writeOwnFile(path: string, ask: () => Promise<string>): Pr
     try {
       return work();
     } catch (reason) {
-      throw new SwarmError("failed_precondition", `${path}: ${errnoOf(reason) ?? String(reason)}`, { cause: reason });
+      throw new SwarmError("failed_precondition", `${path}: ${systemMessage(reason)}`, { cause: reason });
     }
   };
   const file = onDisk(() => openSync(path, "wx", 0o600));

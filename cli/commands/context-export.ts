@@ -1,5 +1,5 @@
 import { writeFileSync } from "node:fs";
-import { errnoOf, SwarmError } from "../../common/base/error.ts";
+import { SwarmError, systemMessage } from "../../common/base/error.ts";
 import type { Command, Invocation } from "../command.ts";
 import { ContextStore, configFolder } from "../contexts.ts";
 
@@ -25,7 +25,7 @@ async function run({ words, io }: Invocation): Promise<number> {
     // It holds a key, and it must not replace anything.
     writeFileSync(file, text, { mode: 0o600, flag: "wx" });
   } catch (reason) {
-    throw new SwarmError("failed_precondition", `${file}: ${errnoOf(reason) ?? String(reason)}`);
+    throw new SwarmError("failed_precondition", `${file}: ${systemMessage(reason)}`);
   }
   io.err(`Written file "${file}"\n`);
   return 0;

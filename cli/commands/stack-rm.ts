@@ -1,6 +1,7 @@
+import { SwarmError } from "../../common/base/error.ts";
 import { isTerminal } from "../../common/model/task-state.ts";
 import { escapeControls } from "../../common/model/text.ts";
-import type { ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
+import type { RemoveStackResponse, ServiceView } from "../../proto/gen/swarm/v1/control_pb.js";
 import { TaskState } from "../../proto/gen/swarm/v1/types_pb.js";
 import { forEachWord } from "../calls.ts";
 import type { Command, ControlClient, Invocation } from "../command.ts";
@@ -25,7 +26,8 @@ async function run(invocation: Invocation): Promise<number> {
   const waits = flags.has("detach") && !flags.on("detach");
   return await forEachWord(words, { out: () => {}, err: io.err }, async (name) => {
     const services = waits ? await servicesOfStack(client, name) : [];
-    const { removed, keptVolumes, keptNetworks } = await client.removeStack({ name });
+    const { removed, keptVolumes, keptNetworks } = await removeIfThere(client, name);
+    if (removed.length + keptNetworks.length === 0) io.err(`Nothing found in stack: ${escapeControls(name)}\n`);
     for (const each of removed) io.out(`Removing ${each.kind} ${escapeControls(each.name)}\n`);
     if (keptVolumes.length > 0) {
       io.err(`volumes are kept, since they hold data: ${escapeControls(keptVolumes.join(", "))}\n`);
@@ -36,6 +38,19 @@ async function run(invocation: Invocation): Promise<number> {
     if (waits) await tasksGone(invocation, client, services);
     return name;
   });
+}
+
+/** As with Docker, a stack that is not there is removed: scripts that clean up say so twice. */
+async function removeIfThere(
+  client: ControlClient,
+  name: string,
+): Promise<Pick<RemoveStackResponse, "removed" | "keptVolumes" | "keptNetworks">> {
+  try {
+    return await client.removeStack({ name });
+  } catch (reason) {
+    if (!(reason instanceof SwarmError) || reason.code !== "not_found") throw reason;
+    return { removed: [], keptVolumes: [], keptNetworks: [] };
+  }
 }
 
 async function tasksGone(

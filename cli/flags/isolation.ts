@@ -3,7 +3,7 @@
  * namespaces, swap and processors. The same words and meanings, on `service create` and `update`.
  */
 import { create } from "@bufbuild/protobuf";
-import { errnoOf } from "../../common/base/error.ts";
+import { systemMessage } from "../../common/base/error.ts";
 import { bad, good, type Parsed } from "../../common/model/parsed.ts";
 import { parseBytes } from "../../common/model/units.ts";
 import {
@@ -84,7 +84,7 @@ function textOf(path: string, readFile: (path: string) => string): Parsed<string
   try {
     return good(readFile(path));
   } catch (reason) {
-    return bad(errnoOf(reason) ?? String(reason));
+    return bad(systemMessage(reason));
   }
 }
 

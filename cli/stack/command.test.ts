@@ -72,8 +72,8 @@ test.each([
   [[], 2, "swarmctl: Specify a Compose file (with --compose-file)\n"],
   [["-c", "-", "-c", "-"], 2, "swarmctl: stdin can be read once: - stands twice in --compose-file\n"],
   [["-c", "a.yml", "--format", "xml"], 2, 'swarmctl: invalid argument "xml" for --format: yaml or json\n'],
-  [["-c", "/nowhere/at/all"], 1, "/nowhere/at/all: ENOENT\n"],
-  [["-c", "/"], 1, "/: EISDIR\n"],
+  [["-c", "/nowhere/at/all"], 1, "/nowhere/at/all: no such file or directory\n"],
+  [["-c", "/"], 1, "/: illegal operation on a directory\n"],
 ])("%j ends with %i", async (args, code, err) => {
   expect(await call(args, { "a.yml": "services: {}\n" })).toEqual({ code, out: "", err });
 });
@@ -86,7 +86,7 @@ test("51: an env_file that is a folder, or 10 MB long", async () => {
   expect(await call(["-c", "a.yml"], files)).toEqual({
     code: 1,
     out: "",
-    err: "DIR/a.yml:1:37: services.a.env_file[0]: folder: EISDIR\nDIR/a.yml:1:45: services.a.env_file[1]: big.env: is 10000000 bytes long; at most 4194304\n",
+    err: "DIR/a.yml:1:37: services.a.env_file[0]: folder: illegal operation on a directory\nDIR/a.yml:1:45: services.a.env_file[1]: big.env: is 10000000 bytes long; at most 4194304\n",
   });
 });
 

@@ -108,7 +108,7 @@ describe("files of variables", () => {
     const [web] = servicesOf(files);
     expect(web?.task?.container?.env).toEqual(['A="1"', "B=2", 'C="3"', "OWN=1"]);
     expect(problemsOf({ "stack.yml": service("env_file: [{path: none.env}]") })).toEqual([
-      "stack.yml:4:16: services.web.env_file[0]: none.env: ENOENT",
+      "stack.yml:4:16: services.web.env_file[0]: none.env: no such file or directory",
     ]);
   });
 });

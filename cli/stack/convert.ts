@@ -32,15 +32,19 @@ export function convertStack(
   name: string | undefined,
   given: Omit<ConvertContext, "stack" | "file">,
 ): { readonly spec: StackSpec; readonly unsetReplicas: ReadonlySet<string> } {
-  const stack = name ?? "";
+  const { findings } = given;
+  const isNamed = STACK_NAME.test(name ?? "");
+  // Names that are made of a bad one would all be bad, too, and hide what else is.
+  const stack = isNamed ? (name ?? "") : "stack";
   const context: ConvertContext = { ...given, stack, file };
-  const { findings } = context;
-  if (!STACK_NAME.test(stack)) {
+  if (!isNamed) {
     const at = child(file, "name") ?? file;
     findings.problem(
       at.place,
       "name",
-      stack === "" ? "the stack needs a name" : `invalid stack name: ${JSON.stringify(stack.slice(0, 80))}`,
+      name === undefined || name === ""
+        ? "the stack needs a name: give one as the argument STACK, or here"
+        : `invalid stack name: ${JSON.stringify(name.slice(0, 80))}`,
     );
   }
   const services = child(file, "services");

@@ -255,7 +255,7 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
   [
     "51: env_file missing",
     service("env_file: none.env"),
-    ["stack.yml:4:15: services.web.env_file[0]: none.env: ENOENT"],
+    ["stack.yml:4:15: services.web.env_file[0]: none.env: no such file or directory"],
   ],
   [
     "52: 501 services",
@@ -422,7 +422,7 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
   [
     "a secret file that is missing",
     `${service()}secrets: {s: {file: nope}}\n`,
-    ["stack.yml:4:21: secrets.s.file: /app/nope: ENOENT"],
+    ["stack.yml:4:21: secrets.s.file: /app/nope: no such file or directory"],
   ],
   [
     "an unescaped password hash",

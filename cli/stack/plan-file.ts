@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { clone, fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
-import { errnoOf } from "../../common/base/error.ts";
+import { systemMessage } from "../../common/base/error.ts";
 import {
   type StackPlan,
   StackPlanSchema,
@@ -34,7 +34,7 @@ export function writePlanFile(path: string, { request, plan }: PlanFile): void {
   try {
     writeFileSync(path, `${JSON.stringify(document, undefined, 2)}\n`, { mode: 0o600 });
   } catch (reason) {
-    throw new UsageError(`--out ${path}: ${errnoOf(reason) ?? String(reason)}`);
+    throw new UsageError(`--out ${path}: ${systemMessage(reason)}`);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Files as the stages see them: the edge of an otherwise pure pipeline. */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { errnoOf } from "../../common/base/error.ts";
+import { systemMessage } from "../../common/base/error.ts";
 import { bad, good, type Parsed } from "../../common/model/parsed.ts";
 
 /** A file of variables, a secret or a config larger than this is the wrong file. */
@@ -21,7 +21,7 @@ export const fileReader: StackReader = {
       if (size > FILE_BYTES_MAX) return bad(`is ${size} bytes long; at most ${FILE_BYTES_MAX}`);
       return good(readFileSync(path));
     } catch (reason) {
-      return bad(errnoOf(reason) ?? String(reason));
+      return bad(systemMessage(reason));
     }
   },
   exists: (path) => existsSync(path),

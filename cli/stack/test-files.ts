@@ -20,7 +20,7 @@ function readerOf(files: Files): StackReader {
     exists: (path) => at(path) !== undefined,
     read(path) {
       const content = at(path);
-      if (content === undefined) return bad("ENOENT");
+      if (content === undefined) return bad("no such file or directory");
       return good(typeof content === "string" ? new TextEncoder().encode(content) : content);
     },
   };

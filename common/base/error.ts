@@ -1,3 +1,5 @@
+import { getSystemErrorMessage } from "node:util";
+
 /** The closed set of error codes: gRPC's, by name (https://grpc.io/docs/guides/status-codes/). */
 export const ERROR_CODES = {
   canceled: 1,
@@ -69,6 +71,12 @@ export function invalidFields(problems: readonly FieldProblem[]): SwarmError {
 export function errnoOf(reason: unknown): string | undefined {
   if (!(reason instanceof Error) || !("code" in reason)) return undefined;
   return typeof reason.code === "string" && /^E[A-Z0-9]+$/.test(reason.code) ? reason.code : undefined;
+}
+
+/** Why the system refused, in its own words ("no such file or directory"): for people, who may not know its codes. */
+export function systemMessage(reason: unknown): string {
+  const errno = reason instanceof Error && "errno" in reason ? reason.errno : undefined;
+  return typeof errno === "number" ? getSystemErrorMessage(errno) : String(reason);
 }
 
 /** Ends the process: a condition that only a bug of ours can break. The world's faults are SwarmErrors. */

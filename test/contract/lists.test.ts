@@ -2,6 +2,9 @@
  * Goal: what lists and shows objects answers as Docker's CLI does, wrong words included. Method: commands whole, over a control
  * plane with two nodes.
  */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
 import { runSwarmctl } from "../swarmctl.ts";
@@ -16,7 +19,11 @@ beforeAll(async () => {
     expect(await swarmctl(`network create --label of=${name} net-${name}`)).toMatchObject({ code: 0 });
   }
 });
-afterAll(() => plane[Symbol.asyncDispose]());
+const folder = mkdtempSync(join(tmpdir(), "lists-test-"));
+afterAll(async () => {
+  await plane[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 test.each([
   ["service inspect -f {{.Spec.Name}} b nope a", "b\na\n", "no such service: nope"],
@@ -27,6 +34,7 @@ test.each([
   ["service ps --format {{.Name}} b nope a", "a.1\nb.1\n", "no such service: nope"],
   ["service ps nope", "", "no such service: nope"],
   ["network rm -f nope", "", ""],
+  ["stack ps nope", "", "nothing found in stack: nope"],
 ])("%s: what is there in the order of the words, then what is not", async (line, out, missing) => {
   expect(await swarmctl(line)).toEqual({
     code: missing === "" ? 0 : 1,
@@ -49,6 +57,10 @@ test.each([
   expect(err).toContain(`swarmctl: ${message}`);
 });
 
+test("a stack that is not there may be removed", async () => {
+  expect(await swarmctl("stack rm nope")).toEqual({ code: 0, out: "", err: "Nothing found in stack: nope\n" });
+});
+
 test("label! keeps what has no such label", async () => {
   await swarmctl("network create plain");
   expect((await swarmctl("network prune -f --filter label!=of=a --filter label!=of=b")).out).toBe(
@@ -63,4 +75,19 @@ test("network ls has Docker's fields", async () => {
     "true,false,false\n",
   );
   expect((await swarmctl("network ls -f name=host --format {{.IPv4}}")).out).toBe("false\n");
+});
+
+test.each([
+  [[], "name: the stack needs a name: give one as the argument STACK, or here"],
+  [["a b"], 'name: invalid stack name: "a b"'],
+])("a stack's bad name (%j) is one problem, and hides no other", async (name, message) => {
+  const file = join(folder, "stack.yml");
+  writeFileSync(file, "services: {web: {image: x, ports: [abc]}}\n");
+  const words = ["stack", "deploy", "-c", file, ...name];
+  const { code, err } = await runSwarmctl(words, { environment: { SWARM_HOST: plane.host } });
+  expect(code).toBe(1);
+  expect(err.replaceAll(`${file}:`, "").trim().split("\n")).toEqual([
+    `1:1: ${message}`,
+    '1:36: services.web.ports[0]: invalid containerPort: "abc"',
+  ]);
 });
