@@ -34,7 +34,7 @@ export function convertStack(
 ): { readonly spec: StackSpec; readonly unsetReplicas: ReadonlySet<string> } {
   const { findings } = given;
   const isNamed = STACK_NAME.test(name ?? "");
-  // Names that are made of a bad one would all be bad, too, and hide what else is.
+  // Names that are made of a bad one would all be told of, too.
   const stack = isNamed ? (name ?? "") : "stack";
   const context: ConvertContext = { ...given, stack, file };
   if (!isNamed) {
