@@ -1,10 +1,10 @@
-import type { Ipv4 } from "./address.ts";
-import { macOf } from "./address.ts";
+import { type Ip, type Ipv4, macOf } from "./address.ts";
 import { addressesOf, type InterfaceSpec } from "./attach.ts";
 import { isTaskLink, listLinks } from "./fabric.ts";
 import {
   applyForwarding,
   type Forwarding,
+  goneAddresses,
   type HostMark,
   type KernelForwarding,
   kernelAfter,
@@ -45,14 +45,18 @@ export class Forwarder {
     this.#kernel = undefined;
   }
 
-  /** Makes the kernel know exactly this, and of live tasks' links what it lost; returns how much had to change. */
+  /**
+   * Makes the kernel know exactly this, and of live tasks' links what it lost; returns how much had to change, and which
+   * addresses led to a task that is gone.
+   */
   async apply(
     content: FabricContent,
     links: () => ReadonlyMap<string, InterfaceSpec>,
     signal: AbortSignal,
-  ): Promise<number> {
+  ): Promise<{ readonly changed: number; readonly gone: readonly Ip[] }> {
     const known = this.#kernel;
-    if (known !== undefined && this.#applied !== undefined && isSame(this.#applied, content)) return 0;
+    if (known !== undefined && this.#applied !== undefined && isSame(this.#applied, content))
+      return { changed: 0, gone: [] };
     this.#kernel = undefined;
     const kernel = known ?? (await readForwarding(this.#netlink, content, signal));
     // What joins a task to the host comes with its links; only what was lost since needs to be made here. Links are
@@ -64,7 +68,7 @@ export class Forwarder {
     this.#marks = marks;
     this.#kernel = kernelAfter({ ...wanted, local: [] }, marks);
     this.#applied = content;
-    return changed;
+    return { changed, gone: goneAddresses(content, kernel) };
   }
 
   async #localAddresses(

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { fabricMac } from "./fabric.ts";
-import { kernelAfter, marksOf } from "./forwarding.ts";
+import { goneAddresses, kernelAfter, marksOf } from "./forwarding.ts";
 import type { Rule } from "./routing-messages.ts";
 
 /** Walks the rules as the kernel does: the table that a packet's mark leads to, and how many rules were looked at. */
@@ -40,4 +40,17 @@ test("each host's mark leads to its table in few steps, other packets pass all r
       }
     }),
   );
+});
+
+test("an address is gone when nobody has it, or another host; not when its host has another address", () => {
+  const [a, b, c] = [0x0a000001, 0x0a000002, 0x0a000003];
+  const to = (hosts: readonly number[], ...remote: readonly (readonly [number | bigint, number])[]) => ({
+    ways: [{ index: 7, hosts, macOf: fabricMac, remote: remote.map(([address, host]) => ({ address, host })) }],
+  });
+  const rest = { nowhere: [], local: [], gateway: 1, ipv6: "on" } as const;
+  const before = { ...rest, ...to([a, b], [1, a], [2, a], [3, b], [4n, b], [5n, b]) };
+  const kernel = kernelAfter(before, marksOf(before.ways, { routes: [] }));
+  expect(goneAddresses(before, kernel)).toEqual([]);
+  expect(goneAddresses(to([a, b], [2, b], [3, b], [5n, a]), kernel)).toEqual([1, 2, 4n, 5n]);
+  expect(goneAddresses(to([a, c], [1, a], [2, a], [3, c], [4n, c], [5n, c]), kernel)).toEqual([]);
 });

@@ -206,6 +206,22 @@ export function kernelAfter(wanted: Forwarding, marks: readonly HostMark[]): Ker
   };
 }
 
+/**
+ * The addresses that the kernel leads to a task which is no longer there: nobody has them, or one on another host. A host
+ * that has another address itself still has its tasks.
+ */
+export function goneAddresses({ ways }: Pick<Forwarding, "ways">, kernel: KernelForwarding): readonly Ip[] {
+  const places = new Map(ways.flatMap(({ remote }) => remote.map(({ address, host }) => [address, host] as const)));
+  const hosts = new Set(ways.flatMap((way) => way.hosts));
+  return kernel.routes.flatMap(({ table, destination: { address, length }, via }) => {
+    if (table !== TABLE.MAIN || via === undefined || length !== bitsOf(address)) return [];
+    const place = places.get(address);
+    const moved = place !== undefined && nextHop(familyOf(address), place) !== via;
+    const before = Number(BigInt.asUintN(32, BigInt(via)));
+    return place === undefined || (moved && hosts.has(before)) ? [address] : [];
+  });
+}
+
 /** Takes all rules and tables of ours out of the kernel; what is on the device goes with the device. */
 export async function removeForwarding(netlink: Netlink, ipv6: Ipv6Use, signal: AbortSignal): Promise<void> {
   const kernel = await readForwarding(netlink, { ways: [], ipv6 }, signal);
@@ -358,7 +374,8 @@ function ruleChanges(wanted: Forwarding, marks: readonly HostMark[], kernel: Ker
 function ruleOf(family: Family, rule: RuleSpec): Rule {
   const none = { mark: 0, mask: 0, unless: false, table: 0, goTo: 0 };
   const { priority } = rule;
-  if ("table" in rule) return { ...none, family, priority, mark: rule.mark, mask: 0xffffffff, table: rule.table };
+  if ("mark" in rule && "table" in rule)
+    return { ...none, family, priority, mark: rule.mark, mask: 0xffffffff, table: rule.table };
   return "nothing" in rule ? { ...none, family, priority } : { ...none, ...rule, family };
 }
 

@@ -41,7 +41,7 @@ import {
   VXLAN_PORT_DEFAULT,
 } from "./fabric.ts";
 import { Forwarder } from "./forwarder.ts";
-import { type RemoteAddress, removeForwarding } from "./forwarding.ts";
+import { removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
 import { HostWatch } from "./host-warnings.ts";
 import { hasIpv6, hasIpv6Networks, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
@@ -276,10 +276,8 @@ export class NetworkManager implements AsyncDisposable {
    */
   setCluster(cluster: ClusterNetwork, signal: AbortSignal): Promise<readonly PublishProblem[]> {
     return this.#inTurn(async () => {
-      const before = this.#cluster ?? NOTHING;
       this.#cluster = cluster;
       await this.#apply(signal);
-      this.#forgetGone(before.remote, cluster.remote);
       return this.#problems;
     });
   }
@@ -406,10 +404,15 @@ export class NetworkManager implements AsyncDisposable {
     const reached = encrypted?.remote ?? [];
     const nowhere = beyondReach(secretPrefixes(networks, remote), reached);
     const wanted = { ways: encrypted ? [clear, encrypted] : [clear], nowhere, source: this.#underlay.local, ipv6 };
-    const changed = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
+    const { changed, gone } = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
     if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
     this.#unreached = unreached(remote, reached);
-    await this.#publish(signal);
+    try {
+      await this.#publish(signal);
+    } finally {
+      // Connections to tasks that are gone would hang until they time out. One that a key is missing for is not gone.
+      this.#sweeper.forgetSoon(gone.filter((address) => !this.#unreached.has(address)));
+    }
   }
 
   async #publish(signal: AbortSignal): Promise<void> {
@@ -422,13 +425,6 @@ export class NetworkManager implements AsyncDisposable {
     const changed = problems.length !== known.size || problems.some(({ message }) => !known.has(message));
     this.#problems = problems;
     if (changed) this.#problemsChanged.wake();
-  }
-
-  /** Connections that lead to tasks which are gone would hang until they time out. */
-  #forgetGone(before: readonly RemoteAddress[], after: readonly RemoteAddress[]): void {
-    const present = new Set(after.map(({ address }) => address));
-    const gone = before.filter(({ address }) => !present.has(address));
-    this.#sweeper.forgetSoon(gone.map(({ address }) => address));
   }
 
   async #ensureFabric(signal: AbortSignal): Promise<void> {
