@@ -25,7 +25,7 @@ import {
   type Prefix,
   parseIpv4,
 } from "./address.ts";
-import { replaceNeighbor, replaceRoute, TABLE } from "./routing-messages.ts";
+import { addRule, replaceNeighbor, replaceRoute, TABLE } from "./routing-messages.ts";
 import { addAddress, createVeth, LOOPBACK_INDEX, type NetnsReference, setLink } from "./rtnetlink.ts";
 
 /** One network that a task is on. */
@@ -91,6 +91,9 @@ export function vethGroup(fabric: string): number {
  */
 const ETH0_INDEX = 1000;
 
+/** Of the routing rules in a container: between the kernel's own, 0 for what is local and 32,766 for all else. */
+const OWN_WAY_PRIORITY = 5356;
+
 /** More networks than this a task cannot be on: one character of a link's name tells them apart. */
 export const INTERFACES_MAX = 36;
 
@@ -136,7 +139,24 @@ export function routedOps(
     ...(point.ipv6 ? ipv6Ops(interfaces.some(({ ipv6 }) => ipv6 !== undefined)) : []),
     ...interfaces.flatMap((spec, which) => interfaceOps(taskId, spec, point, which)),
     ...wayOutOps(interfaces[wayOut], ETH0_INDEX + wayOut),
+    ...(interfaces.length < 2 ? [] : interfaces.flatMap((spec, which) => ownWayOps(spec, ETH0_INDEX + which))),
   ];
+}
+
+/**
+ * What is asked at one address is answered by that one's link, even to somebody whom another network of the task's would
+ * lead to: the host takes no other source from there. Each link has a routing table of its own, numbered as it is.
+ */
+function ownWayOps(spec: InterfaceSpec, index: number): readonly AttachOp[] {
+  if (spec.internal) return [];
+  return placesOf(spec).flatMap((place) => {
+    const from = place.address.address;
+    const rule = addRule(familyOf(from), { priority: OWN_WAY_PRIORITY, from, table: index });
+    return [
+      defaultRoute(place, index, index),
+      netlinkOp("container", `answer from ${formatIp(from)} by its own link`, rule),
+    ];
+  });
 }
 
 /** The operation of a namespace that has loopback only. */
@@ -242,9 +262,9 @@ function wayOutOps(spec: InterfaceSpec | undefined, index: number): readonly Att
   ];
 }
 
-function defaultRoute({ address: { address }, gateway }: Place, index: number): AttachOp {
+function defaultRoute({ address: { address }, gateway }: Place, index: number, table: number = TABLE.MAIN): AttachOp {
   const destination = { address: familyOf(address) === 4 ? 0 : 0n, length: 0 };
-  const route = replaceRoute({ destination, index, via: gateway, source: address });
+  const route = replaceRoute({ destination, index, via: gateway, source: address, table });
   return netlinkOp("container", `add default route via ${formatIp(gateway)}`, route);
 }
 

@@ -68,7 +68,8 @@ export class LinkMender {
     for (const op of opsOf(taskId, interfaces)) {
       // What else there is are settings of the namespace, which it still has.
       if (op.op !== "netlink") continue;
-      const request = { protocol: NETLINK.ROUTE, message: op.message, label: op.label };
+      // Routing rules stay when their link goes.
+      const request = { protocol: NETLINK.ROUTE, message: op.message, label: op.label, tolerated: ["EEXIST"] };
       await exchange(op.side === "host" ? netlink : inside, request, signal);
     }
     return true;

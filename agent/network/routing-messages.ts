@@ -2,7 +2,17 @@
  * Routes, routing rules and neighbours as rtnetlink bytes, and the readers of their dumps. Pure: nothing here is sent.
  * Layouts: rtnetlink(7), linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h.
  */
-import { type Family, familyOf, type Ip, type Ipv4, ipBytes, ipFromBytes, ipv4Bytes, type Prefix } from "./address.ts";
+import {
+  bitsOf,
+  type Family,
+  familyOf,
+  type Ip,
+  type Ipv4,
+  ipBytes,
+  ipFromBytes,
+  ipv4Bytes,
+  type Prefix,
+} from "./address.ts";
 import { type Attribute, bytes, decodeAttributes, encodeMessage, type NetlinkMessage, NLM_F, u32 } from "./netlink.ts";
 
 const RTM = {
@@ -17,7 +27,7 @@ const RTM = {
   GETRULE: 34,
 } as const;
 const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PREFSRC: 7, TABLE: 15 } as const;
-const FRA = { GOTO: 4, PRIORITY: 6, FWMARK: 10, TABLE: 15, FWMASK: 16, PROTOCOL: 21 } as const;
+const FRA = { SRC: 2, GOTO: 4, PRIORITY: 6, FWMARK: 10, TABLE: 15, FWMASK: 16, PROTOCOL: 21 } as const;
 const FR_ACT = { TO_TABLE: 1, GOTO: 2, NOP: 3 } as const;
 const FIB_RULE_INVERT = 2;
 const NDA = { DST: 1, LLADDR: 2, IFINDEX: 8 } as const;
@@ -107,9 +117,10 @@ export function decodeRoutes(messages: readonly NetlinkMessage[]): Route[] {
   });
 }
 
-/** What a routing rule does with the packets that bear a mark, or, `unless`, with those that do not. */
+/** What a routing rule does with the packets that bear a mark, or, `unless`, with those that do not; or with those from an address. */
 export type RuleSpec = { readonly priority: number } & (
   | { readonly mark: number; readonly table: number }
+  | { readonly from: Ip; readonly table: number }
   | { readonly mark: number; readonly mask: number; readonly unless: boolean; readonly goTo: number }
   | { readonly nothing: true }
 );
@@ -266,7 +277,11 @@ function ruleMessage(type: number, flags: number, family: Family, rule: RuleSpec
   // struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags.
   const header = familyHeader(family);
   const attributes = [u32(FRA.PRIORITY, rule.priority), bytes(FRA.PROTOCOL, Uint8Array.of(RTPROT_SWARM))];
-  if ("table" in rule) {
+  if ("from" in rule) {
+    header[2] = bitsOf(rule.from);
+    header[7] = FR_ACT.TO_TABLE;
+    attributes.push(bytes(FRA.SRC, ipBytes(rule.from)), u32(FRA.TABLE, rule.table));
+  } else if ("table" in rule) {
     header[7] = FR_ACT.TO_TABLE;
     attributes.push(u32(FRA.FWMARK, rule.mark), u32(FRA.FWMASK, 0xffffffff), u32(FRA.TABLE, rule.table));
   } else if ("goTo" in rule) {
