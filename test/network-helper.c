@@ -3,12 +3,17 @@
  *   helper container CMD ARGS  a new network namespace, operations from stdin {u32 kind, u32 length, bytes}, then CMD;
  *                              kind 0: netlink in the container, 1: netlink on the host, 2: "sysctl/path=value".
  *   helper sctp-serve PORT NAME   answers each SCTP association with its name and the address that it comes from
- *   helper sctp-ask HOST PORT     prints what the other side says */
+ *   helper sctp-ask HOST PORT     prints what the other side says
+ *   helper stray-serve PORT       answers each TCP connection, once it hears something, with "whole", and just before that
+ *                                 with a segment of the same connection that is far out of its window
+ *   helper stray-ask HOST PORT    sends such a segment, then asks, and prints what the other side says */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -135,10 +140,82 @@ static int sctp_ask(const char *host, const char *port) {
   return size > 0 && write(1, text, (size_t)size) == size ? 0 : 1;
 }
 
+static uint32_t sum_words(const void *data, size_t length, uint32_t sum) {
+  for (size_t at = 0; at + 1 < length; at += 2) sum += (uint32_t)(((const uint8_t *)data)[at] << 8 | ((const uint8_t *)data)[at + 1]);
+  return sum;
+}
+
+static uint32_t sequence_of(int fd, int queue) {
+  uint32_t sequence = 0;
+  socklen_t size = sizeof sequence;
+  if (setsockopt(fd, SOL_TCP, TCP_REPAIR_QUEUE, &queue, sizeof queue) < 0) perror("TCP_REPAIR_QUEUE");
+  if (getsockopt(fd, SOL_TCP, TCP_QUEUE_SEQ, &sequence, &size) < 0) perror("TCP_QUEUE_SEQ");
+  return sequence;
+}
+
+/* Sends a segment from one end of an IPv4 connection to the other, a quarter of the sequence space ahead. */
+static int send_stray(int fd) {
+  struct sockaddr_in own, other;
+  socklen_t size = sizeof own;
+  if (getsockname(fd, (void *)&own, &size) < 0 || getpeername(fd, (void *)&other, &size) < 0) return -1;
+  int on = TCP_REPAIR_ON, off = TCP_REPAIR_OFF_NO_WP;
+  if (setsockopt(fd, SOL_TCP, TCP_REPAIR, &on, sizeof on) < 0) return -1;
+  uint32_t received = sequence_of(fd, 1), sent = sequence_of(fd, 2);
+  if (setsockopt(fd, SOL_TCP, TCP_REPAIR, &off, sizeof off) < 0) return -1;
+  struct { struct iphdr ip; struct tcphdr tcp; char data[4]; } packet = {0};
+  packet.ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_TCP, .tot_len = htons(sizeof packet),
+                             .saddr = own.sin_addr.s_addr, .daddr = other.sin_addr.s_addr};
+  packet.tcp = (struct tcphdr){.source = own.sin_port, .dest = other.sin_port, .seq = htonl(sent + (1u << 30)),
+                               .ack_seq = htonl(received), .doff = 5, .ack = 1, .psh = 1, .window = htons(1024)};
+  size_t length = sizeof packet - sizeof packet.ip;
+  uint32_t sum = sum_words(&packet.ip.saddr, 8, sum_words(&packet.tcp, length, IPPROTO_TCP + (uint32_t)length));
+  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+  packet.tcp.check = htons((uint16_t)~sum);
+  int raw = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+  ssize_t count = sendto(raw, &packet, sizeof packet, 0, (void *)&other, sizeof other);
+  close(raw);
+  return count < 0 ? -1 : 0;
+}
+
+static int stray_serve(const char *port) {
+  struct sockaddr_in place = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(fd, (void *)&place, sizeof place) < 0 || listen(fd, 16) < 0) return perror("stray-serve"), 1;
+  while (1) {
+    char heard[16];
+    int client = accept(fd, NULL, NULL);
+    if (client < 0) return perror("accept"), 1;
+    if (read(client, heard, sizeof heard) > 0) {
+      if (send_stray(client) < 0) perror("stray");
+      /* What it calls forth must be here before the rest is sent. */
+      nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+      if (send(client, "whole", 5, MSG_NOSIGNAL) < 0) perror("stray-serve");
+    }
+    close(client);
+  }
+}
+
+static int stray_ask(const char *host, const char *port) {
+  struct sockaddr_in place = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  char heard[64];
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (inet_pton(AF_INET, host, &place.sin_addr) != 1) return 2;
+  if (connect(fd, (void *)&place, sizeof place) < 0 || send_stray(fd) < 0) return perror("stray-ask"), 1;
+  nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+  if (send(fd, "?", 1, MSG_NOSIGNAL) < 0) return perror("stray-ask"), 1;
+  ssize_t count;
+  while ((count = read(fd, heard, sizeof heard)) > 0)
+    if (write(1, heard, (size_t)count) < 0) return 1;
+  return count < 0 ? (perror("stray-ask"), 1) : 0;
+}
+
 int main(int argc, char **argv) {
   if (argc == 2 && !strcmp(argv[1], "serve")) return serve();
   if (argc > 2 && !strcmp(argv[1], "container")) return container(argv + 2);
   if (argc == 4 && !strcmp(argv[1], "sctp-serve")) return sctp_serve(argv[2], argv[3]);
   if (argc == 4 && !strcmp(argv[1], "sctp-ask")) return sctp_ask(argv[2], argv[3]);
+  if (argc == 3 && !strcmp(argv[1], "stray-serve")) return stray_serve(argv[2]);
+  if (argc == 4 && !strcmp(argv[1], "stray-ask")) return stray_ask(argv[2], argv[3]);
   return 2;
 }

@@ -464,6 +464,7 @@ export class NetworkManager implements AsyncDisposable {
     const secret = secretPrefixes(networks, remote);
     return {
       ...{ table: device, device, group: this.#group, pool, linkLocal, networks, served, secret },
+      host: this.#underlay.local,
       ...balancedTo(cluster, this.#unreached),
       vxlan: { port: this.#underlay.port, id: fabricNumber(device) },
       encrypted: secret.length === 0 ? undefined : this.#encrypted.way,

@@ -91,7 +91,8 @@ function sameBase(one: RulesetState, other: RulesetState): boolean {
   return baseKey(one) === baseKey(other);
 }
 
-function baseKey({ table, device, group, pool, vxlan, linkLocal, ipv6, encrypted }: RulesetBase): string {
+function baseKey({ table, device, host, group, pool, vxlan, linkLocal, ipv6, encrypted }: RulesetBase): string {
   const { address, length } = pool;
-  return JSON.stringify([table, device, group, address, length, vxlan.port, vxlan.id, linkLocal, ipv6, encrypted]);
+  const { port, id } = vxlan;
+  return JSON.stringify([table, device, host, group, address, length, port, id, linkLocal, ipv6, encrypted]);
 }

@@ -85,6 +85,13 @@ describe("the nftables table", () => {
       set peers {
       type ipv4_addr
       }
+      set returning {
+      type ipv4_addr . ipv4_addr
+      }
+      set ports {
+      type inet_proto . inet_service
+      elements = { tcp . 8080, udp . 53 }
+      }
       map selves {
       type ipv4_addr . ipv4_addr : ipv4_addr
       }
@@ -120,13 +127,16 @@ describe("the nftables table", () => {
       iifgroup 7 goto from_task
       iifname "swarm0" goto from_host
       udp dport 4789 @th,96,24 99 ip saddr != @peers fib daddr type local drop
+      ct state invalid meta l4proto . th dport @ports fib daddr type local drop
       }
       chain from_task {
       ct mark 0 ct state established,related accept
       ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
       ct state established,related accept
+      ct state invalid drop
       ip daddr 127.0.0.11 meta l4proto { tcp, udp } th dport 53 accept
       ip daddr 127.0.0.0/8 drop
+      ip daddr @idle meta l4proto tcp reject with tcp reset
       ip daddr @idle reject
       ip saddr . ip daddr @same accept
       ip saddr @internal reject with icmp type admin-prohibited
@@ -138,6 +148,7 @@ describe("the nftables table", () => {
       ct mark 0 ct state established,related accept
       ct direction reply ct mark & 0xffff0000 == 0x53570000 meta mark set ct mark
       ct state established,related accept
+      ct state invalid drop
       ct mark set ether saddr map @hosts
       }
       chain forward {
@@ -194,6 +205,7 @@ describe("the nftables table", () => {
     const after = state(web(8080, 7, 8), web(8081, 7), web(8083, 9));
     expect(rulesetChange(before, after)).toMatchInlineSnapshot(`
       "delete element ip swarm published { tcp . 8082 }
+      delete element ip swarm ports { tcp . 8082 }
       add element ip swarm tcp-8080 { 1 : 10.224.0.8 . 80 }
       flush chain ip swarm tcp-8080
       add rule ip swarm tcp-8080 meta l4proto tcp dnat ip to numgen inc mod 2 map @tcp-8080
@@ -204,6 +216,7 @@ describe("the nftables table", () => {
       add rule ip swarm tcp-8083 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8083
       add rule ip swarm tcp-8083 meta l4proto tcp dnat ip to numgen inc mod 1 map @tcp-8083
       add element ip swarm published { tcp . 8083 : jump tcp-8083 }
+      add element ip swarm ports { tcp . 8083 }
       flush chain ip swarm tcp-8082
       delete chain ip swarm tcp-8082
       delete map ip swarm tcp-8082

@@ -12,6 +12,7 @@ import {
   formatPrefix,
   gatewayOf,
   type Ip,
+  type Ipv4,
   type Ipv4Prefix,
   networkOf,
   type Prefix,
@@ -67,6 +68,8 @@ export interface RulesetBase {
   readonly table: string;
   /** The fabric's device. */
   readonly device: string;
+  /** This host's own address, as the others know it. Absent: there are no others. */
+  readonly host?: Ipv4 | undefined;
   /** The link group of the hosts' ends of tasks' veths. */
   readonly group: number;
   readonly pool: Ipv4Prefix;
@@ -266,6 +269,7 @@ function setsOf(state: RulesetState, family: Family): Readonly<Record<string, Se
   const { published, virtual, leaving, networks, hosts, local, served, pool, secret } = state;
   const live = published.filter(({ targets }) => targets.length > 0);
   const own = family === 4 ? [networkOf(pool)] : [];
+  const peers = [...new Set(hosts.map(({ host }) => formatIpv4(host)))];
   const subnets = [...own, ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
   return {
     published: {
@@ -307,7 +311,16 @@ function setsOf(state: RulesetState, family: Family): Readonly<Record<string, Se
       declaration: ["type ether_addr : mark"],
       elements: hosts.map(({ mac, mark }) => `${formatMac(mac)} : ${hex(mark)}`),
     },
-    peers: { declaration: ["type ipv4_addr"], elements: [...new Set(hosts.map(({ host }) => formatIpv4(host)))] },
+    peers: { declaration: ["type ipv4_addr"], elements: peers },
+    // Hosts as clients, and as the way to a task: nobody takes a packet that comes from himself.
+    ...(family === 4 && {
+      returning: { declaration: ["type ipv4_addr . ipv4_addr"], elements: peers.map((peer) => `${peer} . ${peer}`) },
+    }),
+    // What is led elsewhere, on whatever address: only to know what is not the host's own.
+    ports: {
+      declaration: ["type inet_proto . inet_service"],
+      elements: [...new Set(live.map(({ protocol, port }) => `${protocol} . ${port}`))],
+    },
     // A task that reaches itself by a translated address, and as whom it then sees itself: it must find the way back.
     selves: {
       declaration: [`type ${type} . ${type} : ${type}`],
@@ -386,6 +399,9 @@ function translation(state: RulesetState, family: Family): readonly string[] {
     "type nat hook postrouting priority srcnat; policy accept;",
     // Nobody takes a packet that comes from himself.
     `snat to ${ip} saddr . ${ip} daddr map @selves`,
+    ...(family === 4 && state.host !== undefined
+      ? [`oifname ${devices} ip saddr . rt ip nexthop @returning snat to ${formatIpv4(state.host)}`]
+      : []),
     `${ip} saddr @subnets ${ip} daddr != @subnets ${ip} daddr != ${multicast} oifgroup != ${group} oifname != ${devices} masquerade`,
     "}",
   ];
@@ -393,6 +409,9 @@ function translation(state: RulesetState, family: Family): readonly string[] {
 
 /** Most packets are of a connection that was judged before, and neither came in nor go back by another host than its own. */
 const QUICK = ["ct mark 0 ct state established,related accept"];
+
+/** What is of no connection as it should be is not translated: untranslated it would make the other side reset a sound one. */
+const INVALID = "ct state invalid drop";
 
 /** What may come in at all: judged before any translation, by where it really comes from and really wants to go. */
 function guards(state: RulesetState, family: Family): readonly string[] {
@@ -414,6 +433,8 @@ function guards(state: RulesetState, family: Family): readonly string[] {
     ...(family === 4
       ? [`udp dport ${vxlan.port} @th,96,24 ${vxlan.id} ip saddr != @peers fib daddr type local drop`]
       : []),
+    // Untranslated they would be the host's own, which knows no such connection and would reset it.
+    "ct state invalid meta l4proto . th dport @ports fib daddr type local drop",
     "}",
     "chain from_task {",
     // The reverse path filter that the kernel has for IPv4 only: nobody speaks in another's name.
@@ -422,6 +443,7 @@ function guards(state: RulesetState, family: Family): readonly string[] {
     // Answers to what came in by another host go back by it.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
+    INVALID,
     ...ownPlaces(state, family),
     "}",
     "chain from_host {",
@@ -432,6 +454,7 @@ function guards(state: RulesetState, family: Family): readonly string[] {
     // Answers to what came in by another host and was passed on from here.
     `ct direction reply ct mark & ${hex(MARK_MASK)} == ${hex(MARK_BASE)} meta mark set ct mark`,
     "ct state established,related accept",
+    INVALID,
     "ct mark set ether saddr map @hosts",
     "}",
   ];
@@ -442,6 +465,8 @@ function ownPlaces({ pool, linkLocal }: RulesetState, family: Family): readonly 
   const { ip, refusal } = WORDS[family];
   const resolver = formatIpv4(RESOLVER_ADDRESS);
   const judged = [
+    // One that was open before would not end for less than a reset.
+    `${ip} daddr @idle meta l4proto tcp reject with tcp reset`,
     `${ip} daddr @idle reject`,
     `${ip} saddr . ${ip} daddr @same accept`,
     `${ip} saddr @internal reject with ${refusal}`,

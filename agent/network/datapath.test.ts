@@ -1,0 +1,226 @@
+/**
+ * Goal: what real traffic does besides plain requests goes well too: segments out of their connection's window, fragments,
+ * errors by ICMP, clients that come back to the host they came from, tasks on two networks, connections whose other end
+ * vanished. Method: three network namespaces as hosts and one as a client; the tasks are Node and a helper in C.
+ */
+import { createInterface } from "node:readline";
+import { afterAll, beforeAll, describe, expect } from "vitest";
+import { newId, type TaskId } from "../../common/base/id.ts";
+import { systemRandom } from "../../common/base/random.ts";
+import { eventually } from "../../test/eventually.ts";
+import { CLIENT_ADDRESS, type ContainerStarted, Lab, type TestCluster, type TestTask } from "../../test/network-lab.ts";
+import { isRoot, rootTest } from "../../test/privileges.ts";
+
+const POOL = "10.224.0.0/12";
+const VIP = "10.0.1.2";
+/** One task on each host; the one of the second host serves, and is on a second network. */
+const ADDRESSES = ["10.0.1.11", "10.0.1.12", "10.0.1.13"] as const;
+const SERVER = ADDRESSES[1];
+const SERVER_SECOND = "10.0.2.12";
+/** Alone with the server on the second network, on the first host. */
+const OTHER = "10.0.2.11";
+const PORTS = { peer: 8000, stray: 8001, large: 8002, udp: 8003, nobody: 8004, hold: 8005 } as const;
+
+/** The server's: who asks, 100,000 bytes at once, whatever came by UDP, and one that says nothing until it hears something. */
+const SERVE = `const { createServer } = require("net");
+  const serve = (port, answer) => createServer((s) => { s.on("error", () => {}); answer(s) }).listen(port);
+  serve(${PORTS.peer}, (s) => s.end(s.remoteAddress));
+  serve(${PORTS.large}, (s) => s.end("x".repeat(100000)));
+  serve(${PORTS.hold}, (s) => s.on("data", (data) => s.write(data)));
+  const udp = require("dgram").createSocket({ type: "udp6" });
+  udp.bind(${PORTS.udp}).on("message", (message, { port, address }) => udp.send(message, port, address));`;
+
+let lab: Lab;
+const containers: ContainerStarted[] = [];
+let other: ContainerStarted;
+
+beforeAll(async () => {
+  if (!isRoot) return;
+  lab = await Lab.open(3);
+  for (const [index, host] of lab.hosts.entries()) {
+    await host.ask({ do: "open", pool: POOL, local: host.address });
+    const second = index === 1 ? [`${SERVER_SECOND}/24`] : [];
+    containers.push(await host.serveHttp(task(`${ADDRESSES[index]}/24`, ...second), `t${index + 1}`));
+  }
+  other = await lab.host.serveHttp(task(`${OTHER}/24`), "other");
+  await tell();
+  lab.startIn(server(), process.execPath, "-e", SERVE);
+  lab.startIn(server(), lab.helper, "stray-serve", String(PORTS.stray));
+  await eventually(() => lab.inContainer(server(), ...hear("127.0.0.1", PORTS.peer)));
+  await eventually(() => lab.inContainer(server(), lab.helper, "stray-ask", "127.0.0.1", String(PORTS.stray)));
+});
+afterAll(() => lab?.[Symbol.asyncDispose]());
+
+function task(...addresses: readonly string[]): TestTask {
+  return { taskId: newId<TaskId>(systemRandom), addresses };
+}
+
+function at<T>(list: readonly T[], index: number): T {
+  const found = list[index];
+  if (found === undefined) throw new Error(`there is no ${index}`);
+  return found;
+}
+
+function server(): ContainerStarted {
+  return at(containers, 1);
+}
+
+/** What a host is told: what is not its own lies behind the others. */
+function clusterOf(own: number, change: TestCluster = {}): TestCluster {
+  const places = [...ADDRESSES.entries(), [1, SERVER_SECOND] as const, [0, OTHER] as const];
+  const remote = places.flatMap(([index, address]) =>
+    index === own ? [] : [[address, at(lab.hosts, index).address] as const],
+  );
+  const [tcp, udp] = [
+    Object.values(PORTS).filter((port) => port !== PORTS.udp && port !== PORTS.nobody),
+    [PORTS.udp, PORTS.nobody],
+  ];
+  const published = (protocol: "tcp" | "udp") => (port: number) => ({
+    ...{ protocol, port, targets: [{ address: SERVER, port }] },
+  });
+  return {
+    networks: [{ subnet: "10.0.1.0/24" }, { subnet: "10.0.2.0/24" }],
+    hosts: lab.hosts.filter((_, index) => index !== own).map(({ address }) => address),
+    remote: Object.fromEntries(remote),
+    virtual: { [VIP]: [SERVER] },
+    published: [...tcp.map(published("tcp")), ...udp.map(published("udp"))],
+    served: own === 1 ? [...tcp.map((port) => `${SERVER}:${port}`), ...udp.map((port) => `${SERVER}:${port}/udp`)] : [],
+    ...change,
+  };
+}
+
+async function tell(): Promise<void> {
+  for (const [own, host] of lab.hosts.entries()) await host.ask({ do: "cluster", cluster: clusterOf(own) });
+}
+
+/** Connects, and tells what the other side says. */
+function hear(host: string, port: number): readonly string[] {
+  return ["timeout", "3", "busybox", "nc", host, String(port)];
+}
+
+/** Sends so many bytes by UDP from one connected socket, and tells how many come back, or the error's code. */
+function echo(host: string, port: number, size: number): readonly string[] {
+  const script = `const s = require("dgram").createSocket("${host.includes(":") ? "udp6" : "udp4"}");
+    const end = (text) => { console.log(text); process.exit() };
+    s.on("error", ({ code }) => end(code)).on("message", ({ length }) => end(length));
+    s.connect(${port}, "${host}", () => s.send("x".repeat(${size})));
+    setTimeout(() => end("silence"), 2000)`;
+  return [process.execPath, "-e", script];
+}
+
+describe("segments that are out of their connection's window", () => {
+  rootTest("from a task behind a virtual address, do not cut the connection", async () => {
+    const ask = [lab.helper, "stray-ask", VIP, String(PORTS.stray)];
+    for (const from of [at(containers, 0), at(containers, 2)])
+      expect(await lab.inContainer(from, ...ask)).toBe("whole");
+  });
+
+  rootTest("from either side of a published port, do not cut the connection", async () => {
+    for (const { address } of lab.hosts) {
+      expect(await lab.inClient(lab.helper, "stray-ask", address, String(PORTS.stray))).toBe("whole");
+    }
+  });
+});
+
+describe("a published port asked on another host than the task's", () => {
+  rootTest("by the task's own host, or a task of that", async () => {
+    const [one, two] = lab.hosts;
+    expect(await two?.run(...hear("192.0.2.1", PORTS.peer))).toContain("192.0.2.1");
+    expect(await lab.inContainer(server(), ...hear("192.0.2.1", PORTS.peer))).toContain("192.0.2.1");
+    expect(await one?.run(...hear("192.0.2.3", PORTS.peer))).toContain("192.0.2.1");
+  });
+
+  rootTest("by UDP, with what takes several packets each way", async () => {
+    for (const { address } of lab.hosts) expect(await lab.inClient(...echo(address, PORTS.udp, 5_000))).toBe("5000\n");
+  });
+
+  rootTest("where nobody listens in the task, tells so", async () => {
+    for (const { address } of lab.hosts)
+      expect(await lab.inClient(...echo(address, PORTS.nobody, 9))).toBe("ECONNREFUSED\n");
+  });
+
+  rootTest("by UDP on the host's second address, is answered from that", async () => {
+    await lab.inHost("ip", "addr", "add", "192.0.2.77/24", "dev", "wire");
+    expect(await lab.inClient(...echo("192.0.2.77", PORTS.udp, 9))).toBe("9\n");
+  });
+
+  rootTest("over a way that takes small packets only", async () => {
+    const [one, , three] = lab.hosts;
+    const far = "198.51.100.9";
+    await lab.inClient("ip", "addr", "add", `${far}/32`, "dev", "wire");
+    await one?.run("ip", "route", "add", far, "via", at(lab.hosts, 2).address);
+    await three?.run("ip", "route", "add", far, "via", CLIENT_ADDRESS, "mtu", "lock", "900");
+    const answer = await lab.inClient(
+      "curl",
+      "-sS",
+      "-m",
+      "5",
+      "--http0.9",
+      "--interface",
+      far,
+      `http://192.0.2.1:${PORTS.large}/`,
+    );
+    expect(answer).toHaveLength(100_000);
+  });
+});
+
+rootTest(
+  "a task on two networks is asked by a neighbour on the second, over a port published on the first",
+  async () => {
+    for (const { address } of lab.hosts) await lab.inContainer(other, ...hear(address, PORTS.peer));
+  },
+);
+
+rootTest("what serves is let go on by rules that are loaded again, and by an agent that starts again", async () => {
+  const held = await hold(VIP);
+  await held.says("1");
+  for (const host of lab.hosts) {
+    await host.run("nft", "delete", "table", "ip", "swarm0");
+    await host.ask({ do: "reconcile" });
+  }
+  await held.says("2");
+});
+
+rootTest(
+  "a connection to a task that vanished ends at the next word, with nobody left and over an agent's restart",
+  async () => {
+    const [one] = lab.hosts;
+    const gone = clusterOf(0, { virtual: { [VIP]: [] }, remote: {} });
+    const held = await hold(VIP);
+    await held.says("1");
+    await one?.ask({ do: "cluster", cluster: gone });
+    await held.ends();
+    await tell();
+    const again = await hold(VIP);
+    await again.says("1");
+    await one?.ask({ do: "open", pool: POOL, local: one.address });
+    await one?.ask({ do: "cluster", cluster: gone });
+    await again.ends();
+    await tell();
+  },
+);
+
+/** A connection from the first host's task that stays open. */
+async function hold(host: string) {
+  const script = `const s = require("net").connect(${PORTS.hold}, "${host}", () => console.log("open"));
+    s.on("data", (data) => console.log(String(data))).on("error", ({ code }) => console.log(code));
+    s.on("close", () => process.exit());
+    process.stdin.on("data", (data) => s.write(data))`;
+  const child = lab.startIn(at(containers, 0), process.execPath, "-e", script);
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const late = new Promise<string>((resolve) => void setTimeout(resolve, 3_000, "silence"));
+    return Promise.race([lines.next().then(({ value }) => String(value)), late]);
+  };
+  expect(await next()).toBe("open");
+  return {
+    async says(word: string) {
+      child.stdin.write(word);
+      expect(await next()).toBe(word);
+    },
+    async ends() {
+      child.stdin.write("?");
+      expect(await next()).toMatch(/ECONNRESET|EPIPE/);
+    },
+  };
+}
