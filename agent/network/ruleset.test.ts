@@ -56,6 +56,10 @@ describe("the nftables table", () => {
       type ipv4_addr . inet_proto . inet_service : verdict
       elements = { 192.0.2.1 . udp . 53 : jump udp-53-192_0_2_1 }
       }
+      set ports {
+      type inet_proto . inet_service
+      elements = { tcp . 8080, udp . 53 }
+      }
       map virtual {
       type ipv4_addr : verdict
       }
@@ -87,10 +91,6 @@ describe("the nftables table", () => {
       }
       set returning {
       type ipv4_addr . ipv4_addr
-      }
-      set ports {
-      type inet_proto . inet_service
-      elements = { tcp . 8080, udp . 53 }
       }
       map selves {
       type ipv4_addr . ipv4_addr : ipv4_addr

@@ -7,20 +7,18 @@
 import {
   type Family,
   familyOf,
-  formatIp,
   formatIpv4,
-  formatPrefix,
   gatewayOf,
   type Ip,
   type Ipv4,
   type Ipv4Prefix,
-  networkOf,
   type Prefix,
 } from "./address.ts";
 import { RESOLVER_ADDRESS } from "./attach.ts";
 import { type EncryptedWay, secrecyChain, tunnelRules } from "./encrypted-rules.ts";
 import { type HostMark, MARK_BASE, MARK_MASK } from "./forwarding.ts";
 import { type Balancer, balancerChange, balancerLines, inPlace } from "./load-balancing.ts";
+import { hex, kindOf, leavingChain, portChain, setsOf, virtualChain, WORDS } from "./rule-sets.ts";
 
 /** A transport whose ports can be published. */
 export type Protocol = "tcp" | "udp" | "sctp";
@@ -231,128 +229,6 @@ function balancersOf({ published, virtual, leaving }: RulesetState): ReadonlyMap
   for (const each of virtual) if (each.targets.length > 0) balancers.set(virtualChain(each), each);
   for (const each of leaving) if (each.targets.length > 0) balancers.set(leavingChain(each), each);
   return balancers;
-}
-
-function portChain(port: PublishedPort): string {
-  return `${port.protocol}-${port.port}${port.hostIp === undefined ? "" : `-${underscored(port.hostIp)}`}`;
-}
-
-function virtualChain({ address }: VirtualAddress): string {
-  return `vip-${underscored(address)}`;
-}
-
-function leavingChain({ address }: VirtualAddress): string {
-  return `leaving-${underscored(address)}`;
-}
-
-function underscored(address: Ip): string {
-  return formatIp(address).replaceAll(/[.:]/g, "_");
-}
-
-/** How nft calls what is of a family. */
-const WORDS = {
-  4: { ip: "ip", address: "ipv4_addr", refusal: "icmp type admin-prohibited", multicast: "224.0.0.0/4" },
-  6: { ip: "ip6", address: "ipv6_addr", refusal: "icmpv6 type admin-prohibited", multicast: "ff00::/8" },
-} as const;
-
-interface SetContent {
-  readonly declaration: readonly string[];
-  readonly elements: readonly string[];
-}
-
-function kindOf(name: string): string {
-  return ["published", "published_at", "virtual", "leaving", "hosts", "selves"].includes(name) ? "map" : "set";
-}
-
-function setsOf(state: RulesetState, family: Family): Readonly<Record<string, SetContent>> {
-  const { address: type } = WORDS[family];
-  const { published, virtual, leaving, networks, hosts, local, served, pool, secret } = state;
-  const live = published.filter(({ targets }) => targets.length > 0);
-  const own = family === 4 ? [networkOf(pool)] : [];
-  const peers = [...new Set(hosts.map(({ host }) => formatIpv4(host)))];
-  const subnets = [...own, ...networks.map(({ subnet }) => networkOf(subnet))].map(formatPrefix);
-  return {
-    published: {
-      declaration: ["type inet_proto . inet_service : verdict"],
-      elements: live.filter(({ hostIp }) => hostIp === undefined).map(portElement),
-    },
-    published_at: {
-      declaration: [`type ${type} . inet_proto . inet_service : verdict`],
-      elements: live.filter(({ hostIp }) => hostIp !== undefined).map(portElement),
-    },
-    virtual: {
-      declaration: [`type ${type} : verdict`],
-      elements: virtual
-        .filter(({ targets }) => targets.length > 0)
-        .map((each) => `${formatIp(each.address)} : jump ${virtualChain(each)}`),
-    },
-    leaving: {
-      declaration: [`type ${type} : verdict`],
-      elements: leaving
-        .filter(({ targets }) => targets.length > 0)
-        .map((each) => `${formatIp(each.address)} : jump ${leavingChain(each)}`),
-    },
-    // A service without a task that serves: refused at once, so that its client need not wait.
-    idle: {
-      declaration: [`type ${type}`],
-      elements: virtual.filter(({ targets }) => targets.length === 0).map(({ address }) => formatIp(address)),
-    },
-    // Both addresses of a packet are of the same network.
-    same: {
-      declaration: [`type ${type} . ${type}`, "flags interval"],
-      elements: subnets.map((subnet) => `${subnet} . ${subnet}`),
-    },
-    subnets: { declaration: [`type ${type}`, "flags interval"], elements: subnets },
-    internal: {
-      declaration: [`type ${type}`, "flags interval"],
-      elements: networks.filter(({ internal }) => internal).map(({ subnet }) => formatPrefix(networkOf(subnet))),
-    },
-    hosts: {
-      declaration: ["type ether_addr : mark"],
-      elements: hosts.map(({ mac, mark }) => `${formatMac(mac)} : ${hex(mark)}`),
-    },
-    peers: { declaration: ["type ipv4_addr"], elements: peers },
-    // Hosts as clients, and as the way to a task: nobody takes a packet that comes from himself.
-    ...(family === 4 && {
-      returning: { declaration: ["type ipv4_addr . ipv4_addr"], elements: peers.map((peer) => `${peer} . ${peer}`) },
-    }),
-    // What is led elsewhere, on whatever address: only to know what is not the host's own.
-    ports: {
-      declaration: ["type inet_proto . inet_service"],
-      elements: [...new Set(live.map(({ protocol, port }) => `${protocol} . ${port}`))],
-    },
-    // A task that reaches itself by a translated address, and as whom it then sees itself: it must find the way back.
-    selves: {
-      declaration: [`type ${type} . ${type} : ${type}`],
-      elements: local.flatMap((addresses) =>
-        addresses.flatMap(({ address: to, gateway }) =>
-          addresses.map(({ address: from }) => `${formatIp(from)} . ${formatIp(to)} : ${formatIp(gateway)}`),
-        ),
-      ),
-    },
-    ...(state.encrypted && {
-      secret: { declaration: [`type ${type}`, "flags interval"], elements: secret.map(formatPrefix) },
-    }),
-    served: {
-      declaration: [`type ${type} . inet_proto . inet_service`],
-      elements: [
-        ...new Set(served.map(({ address, protocol, port }) => `${formatIp(address)} . ${protocol} . ${port}`)),
-      ],
-    },
-  };
-}
-
-function portElement(port: PublishedPort): string {
-  const at = port.hostIp === undefined ? "" : `${formatIp(port.hostIp)} . `;
-  return `${at}${port.protocol} . ${port.port} : jump ${portChain(port)}`;
-}
-
-function formatMac(mac: Uint8Array): string {
-  return [...mac].map((byte) => byte.toString(16).padStart(2, "0")).join(":");
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }
 
 function fixedChains(state: RulesetState, family: Family): readonly string[] {
