@@ -281,6 +281,7 @@ export const ALIASES: Readonly<Record<string, string>> = {
   "stack list": "stack ls",
   "stack remove": "stack rm",
   "stack up": "stack deploy",
+  "system info": "info",
   load: "image load",
   rmi: "image rm",
 };

@@ -96,8 +96,16 @@ const OF_SERVICES =
   "it is about one container: see what swarmctl service --help and swarmctl task --help have for services and tasks";
 const BUILT_ELSEWHERE = "images are built and named elsewhere: push to a registry, or swarmctl image load FILE";
 /** Docker's commands on containers and on an engine's images, which stand alone. */
-const CONTAINER_WORDS = ["attach", "create", "diff", "exec", "export", "inspect", "kill", "pause", "port", "rename"];
-const MORE_CONTAINER_WORDS = ["restart", "rm", "start", "stop", "unpause", "update"];
+const CONTAINER_WORDS = ["attach", "create", "diff", "export", "kill", "pause", "port", "rename", "unpause"];
+/** Those that services have a word for. */
+const SERVICE_WORDS = ["restart", "rm", "start", "stop", "update"];
+/** Of images, beside those for which they must be built. */
+const IMAGE_WORDS = {
+  inspect: "use swarmctl image ls --format json: what is in an image is the nodes' matter",
+  prune: "nodes clear up by themselves what no task uses; swarmctl image rm takes what image load brought",
+  pull: "nodes pull what they run by themselves, or swarmctl image load FILE",
+  push: "images come from registries and go to none",
+};
 const BUILD_WORDS = [
   "build",
   "builder",
@@ -112,14 +120,20 @@ const BUILD_WORDS = [
   "trust",
 ];
 
+const NO_EVENTS = "there is no stream of events yet: swarmctl wait and service ps tell when something is done";
+
 /** Commands by their words, with why they are refused. `*`: every command of the group. */
 const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
-  events: "there is no stream of events yet: swarmctl wait and service ps tell when something is done",
+  events: NO_EVENTS,
   "plugin *": "there are no plugins: what an agent can do is built in",
   "volume update": NO_CSI,
   "container *": PER_NODE,
-  ...Object.fromEntries([...CONTAINER_WORDS, ...MORE_CONTAINER_WORDS].map((word) => [word, OF_SERVICES])),
-  ...Object.fromEntries(BUILD_WORDS.map((word) => [word, BUILT_ELSEWHERE])),
+  ...Object.fromEntries(CONTAINER_WORDS.map((word) => [word, OF_SERVICES])),
+  ...Object.fromEntries(SERVICE_WORDS.map((word) => [word, `use swarmctl service ${word}`])),
+  ...Object.fromEntries(BUILD_WORDS.flatMap((word) => [word, `image ${word}`].map((name) => [name, BUILT_ELSEWHERE]))),
+  ...Object.fromEntries(Object.entries(IMAGE_WORDS).map(([word, reason]) => [`image ${word}`, reason])),
+  exec: "use swarmctl service exec SERVICE COMMAND or swarmctl task exec TASK COMMAND",
+  inspect: "use the inspect of what it is: swarmctl service inspect, node inspect, network inspect, …",
   run: "use swarmctl service create: everything that runs is a service's task",
   ps: "use swarmctl service ps SERVICE or swarmctl node ps NODE",
   logs: "use swarmctl service logs or swarmctl task logs",
@@ -128,9 +142,12 @@ const REFUSED_COMMANDS: Readonly<Record<string, string>> = {
   top: "use swarmctl service stats SERVICE for what tasks use, swarmctl service exec SERVICE ps for their processes",
   login: "swarmctl reads what docker login left in ~/.docker/config.json, for --with-registry-auth",
   logout: "swarmctl reads ~/.docker/config.json and never writes it",
-  pull: "nodes pull what they run by themselves, or swarmctl image load FILE",
-  push: "images come from registries and go to none",
-  system: "use swarmctl info; images and tasks are cleared up by themselves",
+  pull: IMAGE_WORDS.pull,
+  push: IMAGE_WORDS.push,
+  "system df": "use swarmctl volume ls and swarmctl image ls, which have sizes",
+  "system events": NO_EVENTS,
+  "system prune": "images and tasks are cleared up by themselves; see swarmctl network prune and swarmctl volume prune",
+  system: "use swarmctl info",
 };
 
 /** Why `first second` is refused, and its name; undefined for what is not Docker's. */

@@ -49,8 +49,9 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
     context.io.out(`swarmctl version ${projectVersion()}\n`);
     return 0;
   }
-  const [first, second] = global.words;
-  if (first === undefined || first === "help") {
+  const words = helpLast(global.words);
+  const [first, second] = words;
+  if (first === undefined || first === "--help") {
     context.io.out(programHelp());
     return 0;
   }
@@ -58,7 +59,7 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
   const name = [paired, first].map((text) => ALIASES[text] ?? text).find((text) => Object.hasOwn(COMMANDS, text));
   if (name !== undefined) {
     const taken = Object.hasOwn(COMMANDS, ALIASES[paired] ?? paired) && second !== undefined ? 2 : 1;
-    return await runCommand(name, global.words.slice(taken), global.flags, context);
+    return await runCommand(name, words.slice(taken), global.flags, context);
   }
   if (Object.hasOwn(GROUPS, first) && (second === undefined || second === "--help" || second === "-h")) {
     context.io.out(groupHelp(first));
@@ -69,6 +70,13 @@ async function dispatch(argv: readonly string[], context: RunContext): Promise<n
     throw new SwarmError("unimplemented", `swarmctl has no ${refusal.name}: ${refusal.reason}`);
   }
   throw new UsageError(unknownCommand(first, second));
+}
+
+/** `help service create` and `service help create` say what `service create --help` does, as Docker's do. */
+function helpLast(words: readonly string[]): readonly string[] {
+  const [first = "", second] = words;
+  if (first === "help") return [...words.slice(1), "--help"];
+  return second === "help" && Object.hasOwn(GROUPS, first) ? [first, ...words.slice(2), "--help"] : words;
 }
 
 /** For shells: the command line as it is so far, where everything that it has may still be half a word. */

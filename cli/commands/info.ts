@@ -59,6 +59,16 @@ function objectOf(info: GetInfoResponse, ca: GetCaResponse): unknown {
     SubnetSize: info.cluster?.spec?.networkPrefixLength || NETWORK_PREFIX_LENGTH_DEFAULT,
     DataPathPort: info.cluster?.spec?.dataPathPort || DATA_PATH_PORT_DEFAULT,
     Warnings: info.warnings,
+    // What scripts ask of docker info: who answers is a manager, and no node in particular.
+    Swarm: {
+      NodeID: "",
+      LocalNodeState: "active",
+      ControlAvailable: true,
+      Error: "",
+      Nodes: info.nodes,
+      Managers: info.managers.length,
+      Cluster: { ID: info.clusterId },
+    },
   };
 }
 

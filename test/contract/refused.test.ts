@@ -24,10 +24,37 @@ test.each([
   "cp web:/x .",
   "top web",
   "build .",
+  "system df",
+  "system prune",
+  "image prune",
+  "image inspect web",
+  "inspect web",
 ])("%s", async (line) => {
   const { code, out, err } = await swarmctl(...line.split(" "));
   expect([code, out]).toEqual([1, ""]);
   expect(err).toMatch(/^swarmctl: swarmctl has no [a-z -]+: .{20,}\n$/);
+});
+
+test("help is asked for in every way that Docker has", async () => {
+  const [program, group, one] = await Promise.all([
+    swarmctl("--help"),
+    swarmctl("service"),
+    swarmctl("service", "ls", "-h"),
+  ]);
+  expect([program.code, group.code, one.code]).toEqual([0, 0, 0]);
+  expect(one.out).toContain("Usage:  swarmctl service ls");
+  expect(await swarmctl("help")).toEqual(program);
+  expect(await swarmctl("help", "service")).toEqual(group);
+  expect(await swarmctl("service", "help")).toEqual(group);
+  expect(await swarmctl("help", "service", "ls")).toEqual(one);
+  expect(await swarmctl("service", "help", "ls")).toEqual(one);
+  expect(await swarmctl("help", "nope")).toMatchObject({ code: 2 });
+});
+
+test("info answers what scripts ask of docker info", async () => {
+  const format = "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.Nodes}}";
+  expect((await swarmctl("info", "--format", format)).out).toBe("active true 1\n");
+  expect((await swarmctl("system", "info", "-f", "{{.Swarm.Cluster.ID}}")).out).toMatch(/^[a-z0-9]{25}\n$/);
 });
 
 test("swarm update changes what can be changed and refuses the rest, every flag at once", async () => {
