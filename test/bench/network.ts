@@ -9,7 +9,8 @@ import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../eventually.ts";
 import { type ContainerStarted, Lab } from "../network-lab.ts";
-import type { Figure } from "./figure.ts";
+import { DockerPublished } from "./docker-published.ts";
+import type { BenchOptions, Figure } from "./figure.ts";
 import { measureNames } from "./names.ts";
 import { measureNetworkScale } from "./network-scale.ts";
 
@@ -21,12 +22,12 @@ const VIP = "10.0.1.2";
 /** 1 / 0.9: nine tenths of the throughput take that much longer. */
 const SHARE = 0.9;
 
-export async function measureNetwork(): Promise<readonly Figure[]> {
+export async function measureNetwork({ peer }: Pick<BenchOptions, "peer">): Promise<readonly Figure[]> {
   await using lab = await Lab.open(2);
   const containers = await openHosts(lab);
   return [
     ...(await measurePath(lab, containers)),
-    ...(await measurePublished(lab, containers)),
+    ...(await measurePublished(lab, containers, peer)),
     ...(await measureNames(lab.directory)),
     ...(await measureNetworkScale()),
   ];
@@ -109,50 +110,85 @@ function reading(output: string): number {
   return unit.endsWith("/sec") ? 1_000 / value : value;
 }
 
+/** Where wrk asks, and from where. */
+interface Place {
+  readonly address: string;
+  readonly run: (...command: readonly string[]) => Promise<string>;
+}
+
 /**
- * wrk on host 1: to the tasks' own addresses, and to them by published ports. Each way has a port of the task for itself: a
- * client's connections to two addresses have clocks of their own, and one that follows the other from the same port to the
- * same would be taken for an old one of it. What has ended is forgotten, or 60,000 of each way would fill the kernel's table.
+ * wrk on host 1: to the tasks' own addresses, and to them by published ports; with `peer`, on Docker's host by a port of it.
+ * Each way has a port of the task for itself: a client's connections to two addresses have clocks of their own, and one that
+ * follows the other from the same port to the same would be taken for an old one of it. What has ended is forgotten, or
+ * 60,000 of each way would fill the kernel's table.
  */
-async function measurePublished(lab: Lab, containers: readonly ContainerStarted[]): Promise<readonly Figure[]> {
-  const settings = join(lab.directory, "nginx.conf");
+async function measurePublished(
+  lab: Lab,
+  containers: readonly ContainerStarted[],
+  peer: boolean,
+): Promise<readonly Figure[]> {
+  await using docker = peer ? await DockerPublished.start(8081, 81) : undefined;
+  const nginx = await nginxCommand(lab.directory);
+  for (const container of [...containers, ...(docker ? [docker.container] : [])]) lab.startIn(container, ...nginx);
+  const inHost: Place["run"] = (...command) => lab.inHost(...command);
+  const places: Record<string, Place> = {
+    "direct here": { address: `${TASKS[0]}:80`, run: inHost },
+    here: { address: `${HOSTS[0]}:8081`, run: inHost },
+    "direct elsewhere": { address: `${TASKS[1]}:80`, run: inHost },
+    elsewhere: { address: `${HOSTS[0]}:8082`, run: inHost },
+    ...(docker && { docker: { address: docker.place, run: (...command) => lab.inContainer(docker.host, ...command) } }),
+  };
+  for (const { address, run } of Object.values(places)) {
+    await run("sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1");
+    await eventually(() => run("curl", "-sf", `http://${address}/`));
+  }
+  const read: Record<string, number[]> = {};
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, place] of Object.entries(places)) {
+      for (const kind of KINDS) {
+        for (const host of lab.hosts) await host.run("conntrack", "-F");
+        await place.run("conntrack", "-F");
+        const key = `${name} ${kind}`;
+        read[key] = [...(read[key] ?? []), await askFor(place, kind)];
+      }
+    }
+  }
+  return publishedFigures((key) => Math.min(...(read[key] ?? [Number.NaN])), peer);
+}
+
+const KINDS = ["requests", "connections"] as const;
+
+/** Microseconds for each. */
+async function askFor({ address, run }: Place, kind: (typeof KINDS)[number]): Promise<number> {
+  const header = kind === "connections" ? ["-H", "Connection: close"] : [];
+  const command = ["wrk", "-t", "1", "-c", "16", "-d", String(SECONDS), ...header, `http://${address}/`];
+  return 1e6 / Number(/Requests\/sec:\s+([\d.]+)/.exec(await run(...command))?.[1]);
+}
+
+/** Ours within a twentieth of the tasks' own addresses, and not slower than Docker's. */
+function publishedFigures(best: (key: string) => number, peer: boolean): readonly Figure[] {
+  return KINDS.flatMap((kind) => {
+    const what = kind === "requests" ? "a request" : "a connection";
+    const figures = ["here", "elsewhere"].map((place): Figure => {
+      const direct = best(`direct ${place} ${kind}`);
+      const name = `published port, task ${place}: ${what}`;
+      return { name, value: best(`${place} ${kind}`), unit: "µs", goal: direct / 0.95, peer: direct };
+    });
+    if (!peer) return figures;
+    const dockers = best(`docker ${kind}`);
+    const name = `published port, task here, beside Docker's: ${what}`;
+    return [...figures, { name, value: best(`here ${kind}`), unit: "µs", goal: dockers, peer: dockers }];
+  });
+}
+
+/** nginx that answers on two ports, in the foreground. */
+async function nginxCommand(directory: string): Promise<readonly string[]> {
+  const settings = join(directory, "nginx.conf");
   await writeFile(
     settings,
     `daemon off; master_process off; pid /dev/null; error_log /dev/null;
 events { worker_connections 1024; }
 http { access_log off; keepalive_requests 1000000; server { listen 80; listen 81; location / { return 200 "hello"; } } }`,
   );
-  const nginx = ["nginx", "-c", settings] as const;
-  for (const container of containers) lab.startIn(container, ...nginx);
-  for (const setting of ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"]) {
-    await lab.inHost("sysctl", "-qw", setting);
-  }
-  const places = {
-    "direct here": `${TASKS[0]}:80`,
-    here: `${HOSTS[0]}:8081`,
-    "direct elsewhere": `${TASKS[1]}:80`,
-    elsewhere: `${HOSTS[0]}:8082`,
-  };
-  for (const place of Object.values(places)) await eventually(() => lab.inHost("curl", "-sf", `http://${place}/`));
-  const read: Record<string, number[]> = {};
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, place] of Object.entries(places)) {
-      for (const close of [false, true]) {
-        const header = close ? ["-H", "Connection: close"] : [];
-        for (const host of lab.hosts) await host.run("conntrack", "-F");
-        const command = ["wrk", "-t", "1", "-c", "16", "-d", String(SECONDS), ...header, `http://${place}/`];
-        const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(await lab.inHost(...command))?.[1]);
-        const key = `${name} ${close ? "connections" : "requests"}`;
-        read[key] = [...(read[key] ?? []), 1e6 / rate];
-      }
-    }
-  }
-  const best = (key: string) => Math.min(...(read[key] ?? [Number.NaN]));
-  return ["requests", "connections"].flatMap((kind) =>
-    ["here", "elsewhere"].map((place): Figure => {
-      const peer = best(`direct ${place} ${kind}`);
-      const name = `published port, task ${place}: ${kind === "requests" ? "a request" : "a connection"}`;
-      return { name, value: best(`${place} ${kind}`), unit: "µs", goal: peer / 0.95, peer };
-    }),
-  );
+  return ["nginx", "-c", settings];
 }
