@@ -37,8 +37,7 @@ export class DockerPublished implements AsyncDisposable {
     try {
       const [host] = engine.programs();
       if (host === undefined) throw new Error("dockerd has no process");
-      const link = `ip link add outside type dummy && ip address add ${ADDRESS}/24 dev outside && ip link set outside up`;
-      await execute("nsenter", [`--net=/proc/${host}/ns/net`, "sh", "-c", link]);
+      await execute("nsenter", [`--net=/proc/${host}/ns/net`, "ip", "address", "add", `${ADDRESS}/32`, "dev", "lo"]);
       const id = await engine.docker("run", "-d", "-p", `${port}:${targetPort}`, IMAGE, "sleep", "1d");
       const container = Number(await engine.docker("inspect", "-f", "{{.State.Pid}}", id.trim()));
       return new DockerPublished(engine, { host, container }, `${ADDRESS}:${port}`);

@@ -176,7 +176,7 @@ function publishedFigures(best: (key: string) => number, peer: boolean): readonl
     });
     if (!peer) return figures;
     const dockers = best(`docker ${kind}`);
-    const name = `published port, task here, beside Docker's: ${what}`;
+    const name = `published port, beside Docker's: ${what}`;
     return [...figures, { name, value: best(`here ${kind}`), unit: "µs", goal: dockers, peer: dockers }];
   });
 }
