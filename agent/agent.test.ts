@@ -76,6 +76,7 @@ class ScriptedManager {
       reportVolumes: async () => ({}),
       reportCertificate: async () => ({}),
       reportWireguardKey: async () => ({}),
+      reportNetworkFact: async () => ({}),
       async updateTaskStatus({ updates }) {
         for (const { status } of updates) manager.statuses.push(TaskState[status?.state ?? TaskState.NEW] ?? "");
         return {};

@@ -98,6 +98,7 @@ export class Agent {
     scope.spawn("volumes", (inner) => this.#volumes(session, inner));
     scope.spawn("certificate", (inner) => this.#certificates(session, inner));
     scope.spawn("wireguard key", (inner) => this.#keys(session, inner));
+    scope.spawn("network fact", (inner) => this.#networkFacts(session, inner));
     scope.spawn("logs", (inner) => parts.logs.serve(session, inner));
     scope.spawn("streams", (inner) => parts.streams.serve(session, inner));
     await scope.join();
@@ -144,6 +145,17 @@ export class Agent {
       await dispatcher.reportWireguardKey({ nodeId, sessionId, key }, { signal: inner });
     };
     await this.#options.executor.replaceKeys?.(tell, signal);
+  }
+
+  /** A manager of an older version hears of it with the next session. */
+  async #networkFacts({ nodeId, sessionId, dispatcher }: Session, signal: AbortSignal): Promise<void> {
+    for await (const network of this.#options.executor.networkFacts?.(signal) ?? []) {
+      try {
+        await dispatcher.reportNetworkFact({ nodeId, sessionId, network }, { signal });
+      } catch (reason) {
+        if (!(reason instanceof SwarmError && reason.code === "unimplemented")) throw reason;
+      }
+    }
   }
 
   /** Follows the assignments; a broken chain means asking again, a stale leader means another manager. */

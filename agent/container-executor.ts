@@ -170,8 +170,15 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
     });
   }
 
+  async *networkFacts(signal: AbortSignal): AsyncGenerator<string, void, undefined> {
+    const network = await this.#node.network(signal);
+    for await (const warnings of network.hostWatch.changes(signal)) yield warnings.join("; ");
+  }
+
   /** What of the host's own settings stands in the way of traffic, if anything does. */
   async #networkFact(): Promise<{ readonly network?: string }> {
+    const told = this.#network?.hostWatch.told;
+    if (told) return told.length === 0 ? {} : { network: told.join("; ") };
     const { logger, networkDevice: device } = this.#options;
     const host = { rules: new NftRuleLoader(), sysctls: systemSysctls, device, group: vethGroup(device) };
     try {
@@ -316,7 +323,7 @@ export class ContainerExecutor implements Executor, AsyncDisposable {
 
   async probe(network: NodeNetwork, networkId: string, signal: AbortSignal): Promise<readonly ProbeResult[]> {
     const manager = await this.#node.network(signal);
-    const results = (await manager.warnings(signal)).map(warningOf);
+    const results = (await manager.hostWatch.warnings(signal)).map(warningOf);
     const point = { mtu: manager.fabric.mtu, encryptedMtu: manager.encryptedFabric.mtu };
     for (const each of network.networks) {
       const { id, encrypted } = each;

@@ -163,6 +163,11 @@ export interface Executor {
    * managers have the new one. Absent: there is none.
    */
   replaceKeys?(tell: (key: Uint8Array, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void>;
+  /**
+   * What of the host's settings is in the way of tasks' traffic, in words for the user; empty when nothing is: each time
+   * that changed, until the signal aborts. One reader. Absent: it is never looked for.
+   */
+  networkFacts?(signal: AbortSignal): AsyncIterable<string>;
   /** The network as it should be now, in full. Never overlaps itself; not called before the first complete set. */
   publish(network: NodeNetwork, signal: AbortSignal): Promise<void>;
   /** The ports that cannot be published now: the whole set each time it changed, until the signal aborts. One reader. */

@@ -43,6 +43,7 @@ const DISPATCHER: Rights<typeof Dispatcher> = {
   reportVolumes: AGENT,
   reportCertificate: AGENT,
   reportWireguardKey: AGENT,
+  reportNetworkFact: AGENT,
 };
 
 const LOG_BROKER: Rights<typeof LogBroker> = { listenSubscriptions: AGENT, publishLogs: AGENT };

@@ -211,6 +211,7 @@ export class Manager {
         reportVolumes: async (...call) => dispatcher().reportVolumes(...call),
         reportCertificate: async (...call) => dispatcher().reportCertificate(...call),
         reportWireguardKey: async (...call) => dispatcher().reportWireguardKey(...call),
+        reportNetworkFact: async (...call) => dispatcher().reportNetworkFact(...call),
       },
       logBroker: {
         listenSubscriptions: (...call) => logBroker().listenSubscriptions(...call),

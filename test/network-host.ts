@@ -108,7 +108,7 @@ async function obey(request: HostRequest): Promise<unknown> {
     case "steps":
       return steps;
     case "warnings":
-      return network.warnings(signal);
+      return network.hostWatch.warnings(signal);
     case "routes":
       return readHostRoutes(helperNetlink, "swarm0", signal);
   }

@@ -74,11 +74,15 @@ test("the log hears once of what comes and once of what has been gone for a minu
     await look(750, 1);
   }
   expect(said).toEqual([`come ${NEARLY_FULL}`]);
+  const changes = watch.changes(signal);
+  expect((await changes.next()).value).toEqual([NEARLY_FULL]);
   await look(100, 10);
   expect(said).toHaveLength(1);
   await look(100, 9);
   expect(said).toEqual([`come ${NEARLY_FULL}`, `gone ${NEARLY_FULL}`]);
+  expect((await changes.next()).value).toEqual([]);
   await look(900, 1);
   expect(said).toHaveLength(3);
+  expect(watch.told).toEqual([NEARLY_FULL]);
   expect(looks.firewall).toBe(Math.ceil((1 + 40 + 19 + 1) / 12));
 });

@@ -1,5 +1,6 @@
 /** What of the host's own settings stands in the way of its tasks' traffic: told, not changed. */
 import type { Logger } from "../../common/base/logger.ts";
+import { Wakeup } from "../../common/base/wakeup.ts";
 import type { BaseChain, RuleLoader } from "./rule-loader.ts";
 import type { Sysctls } from "./sysctl.ts";
 
@@ -67,6 +68,7 @@ const LOOKS_UNTIL_GONE = 12;
 /** Tells the log of each warning once when it comes, and once when it has gone. To be asked every five seconds. */
 export class HostWatch {
   readonly #options: HostWarningsOptions & { readonly logger: Logger };
+  readonly #changed = new Wakeup();
   #looks = 0;
   #firewall: readonly string[] = [];
   /** The look at which each warning that was told was last there. */
@@ -81,18 +83,35 @@ export class HostWatch {
     return hostWarnings(this.#options, signal);
   }
 
+  /** Those that were told and are not gone. */
+  get told(): readonly string[] {
+    return [...this.#told.keys()];
+  }
+
+  /** The same, each time that changed, until the signal aborts. One reader. */
+  async *changes(signal: AbortSignal): AsyncGenerator<readonly string[], never, undefined> {
+    while (true) {
+      await this.#changed.wait(signal);
+      yield this.told;
+    }
+  }
+
   /** The first look is at everything, most of the others are cheap. */
   async look(signal: AbortSignal): Promise<void> {
     const { sysctls, logger } = this.#options;
     const look = this.#looks++;
     if (look % LOOKS_PER_FIREWALL === 0) this.#firewall = await firewallWarnings(this.#options, signal);
     for (const warning of [...(await settingWarnings(sysctls)), ...this.#firewall]) {
-      if (!this.#told.has(warning)) logger.warn({ warning }, "the host is in the way");
+      if (!this.#told.has(warning)) {
+        logger.warn({ warning }, "the host is in the way");
+        this.#changed.wake();
+      }
       this.#told.set(warning, look);
     }
     for (const [warning, last] of this.#told) {
       if (look - last < LOOKS_UNTIL_GONE) continue;
       this.#told.delete(warning);
+      this.#changed.wake();
       logger.info({ warning }, "the host is no longer in the way");
     }
   }

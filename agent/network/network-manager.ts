@@ -124,6 +124,8 @@ const RECONCILE_INTERVAL_MS = 5_000;
 
 /** Owns the fabric and the table of one network namespace. Disposal leaves both: containers outlive the agent. */
 export class NetworkManager implements AsyncDisposable {
+  /** What of the host's own settings stands in the way of traffic; it is not changed here. */
+  readonly hostWatch: HostWatch;
   readonly #world: NetworkDependencies;
   readonly #logger: Logger;
   readonly #options: Required<Pick<NetworkOptions, "pool" | "device" | "linkLocal">> & Pick<NetworkOptions, "mtu">;
@@ -136,7 +138,6 @@ export class NetworkManager implements AsyncDisposable {
   /** Attached here, or adopted. */
   readonly #live = new LiveTasks();
   readonly #mender: LinkMender;
-  readonly #watch: HostWatch;
   /** The link group of this fabric's veths. */
   readonly #group: number;
   #underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
@@ -175,7 +176,7 @@ export class NetworkManager implements AsyncDisposable {
     this.#indexes = new LinkIndexes(world.netlink, this.#group);
     const opsOf: LinkMenderOptions["opsOf"] = (taskId, specs) => this.#opsOf(taskId, specs, process.pid);
     this.#mender = new LinkMender({ ...world, group: this.#group, opsOf });
-    this.#watch = new HostWatch({ ...world, device: this.#options.device, group: this.#group });
+    this.hostWatch = new HostWatch({ ...world, device: this.#options.device, group: this.#group });
   }
 
   /**
@@ -195,7 +196,7 @@ export class NetworkManager implements AsyncDisposable {
       else if (!(await this.#table.exists(this.#options.device, signal))) {
         await this.#table.apply(this.#rulesetState(), signal);
       }
-      await this.#watch.look(signal);
+      await this.hostWatch.look(signal);
     });
   }
 
@@ -205,7 +206,7 @@ export class NetworkManager implements AsyncDisposable {
       await this.#world.clock.sleep(RECONCILE_INTERVAL_MS, signal);
       try {
         await this.reconcile(signal);
-        await this.#watch.look(signal);
+        await this.hostWatch.look(signal);
         this.#table.remember();
       } catch (reason) {
         if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
@@ -306,11 +307,6 @@ export class NetworkManager implements AsyncDisposable {
       await this.#problemsChanged.wait(signal);
       yield this.#problems;
     }
-  }
-
-  /** What of the host's own settings stands in the way of traffic, and what to do; this is not changed here. */
-  warnings(signal: AbortSignal): Promise<readonly string[]> {
-    return this.#watch.warnings(signal);
   }
 
   /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */

@@ -304,6 +304,25 @@ describe("WireGuard keys", () => {
   });
 });
 
+test("what is in the way of a node's traffic comes and goes within a session, beside its other facts", async () => {
+  const { agent, within, view } = await world();
+  const one = agent();
+  const { sessionId } = await one.register();
+  const factsOf = () => view.nodes.get(one.nodeId)?.description?.engine?.facts;
+  const others = { ...factsOf() };
+  const tell = (network: string, session = sessionId) =>
+    within(one.client.reportNetworkFact({ nodeId: one.nodeId, sessionId: session, network }));
+  await tell("a firewall");
+  expect(factsOf()).toEqual({ ...others, network: "a firewall" });
+  const { revision } = view;
+  await tell("a firewall");
+  expect(view.revision).toBe(revision);
+  await expect(tell("x".repeat(1 << 20))).rejects.toMatchObject({ code: "invalid_argument" });
+  await expect(tell("", "former")).rejects.toMatchObject({ code: "failed_precondition" });
+  await tell("");
+  expect(factsOf()).toEqual(others);
+});
+
 describe("sessions", () => {
   test("a new node becomes an object with a session on the manager's lease, and learns the cluster", async () => {
     const { agent, view, commit, within, managerId } = await world();

@@ -23,6 +23,7 @@ import {
   type HeartbeatRequest,
   type OpenSessionRequest,
   type ReportCertificateRequest,
+  type ReportNetworkFactRequest,
   type ReportVolumesRequest,
   type ReportWireguardKeyRequest,
   type UpdateTaskStatusRequest,
@@ -40,6 +41,7 @@ import type { Store } from "../store/store.ts";
 import { AssignmentSet, concernsAgent, concernsAgents } from "./assignment-set.ts";
 import { batches, completeBatches } from "./batches.ts";
 import { CertificateWriter } from "./certificate-writer.ts";
+import { storeNetworkFact } from "./network-fact.ts";
 import { networkTouch } from "./network-touch.ts";
 import { renewUnder, toldCertificate, wasAsked } from "./node-certificate.ts";
 import { storeNodeVolumes } from "./node-volumes.ts";
@@ -112,6 +114,7 @@ export class Dispatcher {
       reportVolumes: (request, context) => this.#reportVolumes(request, context),
       reportCertificate: (request, context) => this.#reportCertificate(request, context),
       reportWireguardKey: (request, context) => this.#reportWireguardKey(request, context),
+      reportNetworkFact: (request, context) => this.#reportNetworkFact(request, context),
     };
   }
 
@@ -304,6 +307,13 @@ export class Dispatcher {
     requireNode(context.peer, nodeId);
     const session = this.#sessions.require(nodeId, sessionId);
     await storeWireguardKey(this.#options, nodeId, key, AbortSignal.any([context.signal, session.signal]));
+    return {};
+  }
+
+  async #reportNetworkFact({ nodeId, sessionId, network }: ReportNetworkFactRequest, context: CallContext) {
+    requireNode(context.peer, nodeId);
+    const session = this.#sessions.require(nodeId, sessionId);
+    await storeNetworkFact(this.#options, nodeId, network, AbortSignal.any([context.signal, session.signal]));
     return {};
   }
 

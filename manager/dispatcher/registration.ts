@@ -119,7 +119,8 @@ function describedNode(
   return { ...known, description, status };
 }
 
-function checkDescription(description: NodeDescription | undefined): NodeDescription {
+/** Throws `invalid_argument` for what a node may not say of itself. */
+export function checkDescription(description: NodeDescription | undefined): NodeDescription {
   if (!description?.hostname) throw new SwarmError("invalid_argument", "description.hostname: is missing");
   if (description.hostname.length > 253 || !/^[\x21-\x7e]+$/.test(description.hostname)) {
     throw new SwarmError("invalid_argument", "description.hostname: is not a host's name");

@@ -3,12 +3,9 @@ import type { Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import type { NodeDescription } from "../../proto/gen/swarm/v1/types_pb.js";
 import type { Store } from "../store/store.ts";
+import { changeDescription } from "./change-description.ts";
 
 const KEY_BYTES = 32;
-/** Others write the node meanwhile; more often than this is a bug somewhere. */
-const ATTEMPTS_MAX = 10;
-const RETRY_MS = 5;
-
 /**
  * Refuses what is no key, and the key of another node: whoever says that it has that one would take the other's packets
  * out of its way. Throws `invalid_argument`, `already_exists`.
@@ -23,24 +20,20 @@ export function checkWireguardKey({ view }: Pick<Store, "view">, nodeId: string,
   }
 }
 
-/** Stores the key of a node. Throws as `checkWireguardKey`, `not_found`, and `aborted` when the store keeps changing. */
+/** Stores the key of a node. Throws as `checkWireguardKey` and `changeDescription`. */
 export async function storeWireguardKey(
-  { store, clock }: { readonly store: Store; readonly clock: Clock },
+  parts: { readonly store: Store; readonly clock: Clock },
   nodeId: string,
-  key: Uint8Array,
+  wireguardKey: Uint8Array,
   signal: AbortSignal,
 ): Promise<void> {
-  checkWireguardKey(store, nodeId, key);
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const node = store.view.nodes.get(nodeId);
-    if (!node?.description) throw new SwarmError("not_found", `node ${nodeId}: is not there`);
-    if (isSame(node.description, key)) return;
-    const object = { ...node, description: { ...node.description, wireguardKey: key } };
-    const { conflicts } = await store.commit([{ type: "update", kind: "node", object }], { signal });
-    if (conflicts.length === 0) return;
-    await clock.sleep(RETRY_MS, signal);
-  }
-  throw new SwarmError("aborted", `WireGuard key of node ${nodeId}: the store keeps changing`);
+  checkWireguardKey(parts.store, nodeId, wireguardKey);
+  await changeDescription(
+    parts,
+    nodeId,
+    (description) => (isSame(description, wireguardKey) ? undefined : { ...description, wireguardKey }),
+    signal,
+  );
 }
 
 function isSame(description: NodeDescription | undefined, key: Uint8Array): boolean {

@@ -158,6 +158,12 @@ rootTest(
     await eventually(allGreen, MENDED);
     expect(await cluster.swarmctl("network", "check", "front")).not.toContain("warning");
     await on(dropping, "nft delete table ip filter");
+    // Its agent sees it by itself and says so, within its session.
+    await on(dropping, "sysctl -qw net.ipv4.conf.all.rp_filter=1");
+    const said = () => cluster.swarmctl("node", "inspect", "--pretty", "node-1");
+    await eventually(async () => expect(await said()).toContain("rp_filter=1"), MENDED);
+    await on(dropping, "sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    if (LONG) await eventually(async () => expect(await said()).not.toContain("rp_filter=1"), { timeoutMs: 90_000 });
   },
 );
 

@@ -872,6 +872,46 @@ export declare type ReportWireguardKeyResponse = Message<"swarm.v1.ReportWiregua
 export declare const ReportWireguardKeyResponseSchema: GenMessage<ReportWireguardKeyResponse>;
 
 /**
+ * @generated from message swarm.v1.ReportNetworkFactRequest
+ */
+export declare type ReportNetworkFactRequest = Message<"swarm.v1.ReportNetworkFactRequest"> & {
+  /**
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * The fact "network" of the node's description; empty: nothing is in the way.
+   *
+   * @generated from field: string network = 3;
+   */
+  network: string;
+};
+
+/**
+ * Describes the message swarm.v1.ReportNetworkFactRequest.
+ * Use `create(ReportNetworkFactRequestSchema)` to create a new message.
+ */
+export declare const ReportNetworkFactRequestSchema: GenMessage<ReportNetworkFactRequest>;
+
+/**
+ * @generated from message swarm.v1.ReportNetworkFactResponse
+ */
+export declare type ReportNetworkFactResponse = Message<"swarm.v1.ReportNetworkFactResponse"> & {
+};
+
+/**
+ * Describes the message swarm.v1.ReportNetworkFactResponse.
+ * Use `create(ReportNetworkFactResponseSchema)` to create a new message.
+ */
+export declare const ReportNetworkFactResponseSchema: GenMessage<ReportNetworkFactResponse>;
+
+/**
  * @generated from message swarm.v1.ResolveImageRequest
  */
 export declare type ResolveImageRequest = Message<"swarm.v1.ResolveImageRequest"> & {
@@ -1392,6 +1432,16 @@ export declare const Dispatcher: GenService<{
     methodKind: "unary";
     input: typeof ReportWireguardKeyRequestSchema;
     output: typeof ReportWireguardKeyResponseSchema;
+  },
+  /**
+   * What of the host's settings is in the way of its tasks' traffic: whenever that changes.
+   *
+   * @generated from rpc swarm.v1.Dispatcher.ReportNetworkFact
+   */
+  reportNetworkFact: {
+    methodKind: "unary";
+    input: typeof ReportNetworkFactRequestSchema;
+    output: typeof ReportNetworkFactResponseSchema;
   },
 }>;
 
