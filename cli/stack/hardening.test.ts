@@ -226,16 +226,18 @@ test.each<[string, Content, readonly (string | RegExp)[]]>([
       /^stack\.yml:5:33: services\.web\.deploy\.placement\.constraints\[0\]: constraint "node\.role = = x": expected one operator/,
     ],
   ],
-  ["48: links", service("links: [db]"), [/^stack\.yml:4:12: services\.web\.links: is not supported: /]],
+  [
+    "48: links",
+    service("links: [web, 'web:www', db]"),
+    [
+      /^stack\.yml:4:18: services\.web\.links\[1\]: "web:www" is not supported: services of a stack find each other by name/,
+      /^stack\.yml:4:29: services\.web\.links\[2\]: "db" is not supported: /,
+    ],
+  ],
   [
     "48: build alone",
     "services: {web: {build: .}}",
     [/^stack\.yml:1:25: services\.web\.build: stacks are not built/, /image reference must be provided/],
-  ],
-  [
-    "48: container_name",
-    service("container_name: it"),
-    [/^stack\.yml:4:21: services\.web\.container_name: is not supported: tasks are named/],
   ],
   ["48: network_mode host", service("network_mode: host"), []],
   ["48: restart", service("restart: always"), []],
@@ -525,6 +527,11 @@ test.each<[string, string, readonly string[]]>([
     "48: build beside image",
     service("build: ."),
     ["stack.yml:4:12: services.web.build: is not done: demo/web:1 is taken as it is"],
+  ],
+  [
+    "48: container_name",
+    service("container_name: it"),
+    ["stack.yml:4:21: services.web.container_name: is not taken: tasks are named after their service and slot"],
   ],
   [
     "external.name",

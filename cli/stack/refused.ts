@@ -1,8 +1,7 @@
 /** What a stack file may say and what cannot be done: each with its reason. `stack config` shows it, a deploy refuses it. Data. */
 import type { ServiceSite } from "./site.ts";
-import { flagOf, itemsOf, type Tree, textOf } from "./tree.ts";
+import { child, flagOf, itemsOf, type Tree, textOf } from "./tree.ts";
 
-const TASKS_HAVE_NAMES = "tasks are named after their service and slot";
 const BY_NAME = "services of a stack find each other by name; further names are aliases under networks";
 const NO_CFS = "set the CPUs with deploy.resources.limits.cpus";
 const NO_HOOKS = "hooks of containers are not supported";
@@ -12,7 +11,6 @@ const ALWAYS: Readonly<Record<string, string>> = {
   annotations: "annotations of the container's runtime are not supported: use labels",
   blkio_config: "block I/O limits are not supported",
   cgroup_parent: "every task has a cgroup of its own under the agent's",
-  container_name: TASKS_HAVE_NAMES,
   cpu_count: "is for Windows; use deploy.resources.limits.cpus",
   cpu_percent: "is for Windows; use deploy.resources.limits.cpus",
   cpu_period: NO_CFS,
@@ -25,7 +23,6 @@ const ALWAYS: Readonly<Record<string, string>> = {
   external_links: BY_NAME,
   gpus: "devices of this kind are not supported",
   label_file: "write the labels into the file",
-  links: BY_NAME,
   mac_address: "it follows from the address",
   models: "models are not supported",
   platform: "say where it may run with deploy.placement.constraints: node.platform.arch == amd64",
@@ -60,12 +57,28 @@ export function refuseFields(site: ServiceSite): void {
     if (node === undefined || fine.includes(textOf(node) ?? "")) continue;
     site.refuse(node, name, `${JSON.stringify(textOf(node))} is not supported: ${reason}`);
   }
+  passOverNames(site);
   const build = site.at("build");
   if (build === undefined) return;
   const image = textOf(site.at("image"));
   if (image === undefined)
     site.refuse(build, "build", "stacks are not built: build the image, push it and name it in image");
   else site.warn(build, "build", `is not done: ${image} is taken as it is`);
+}
+
+/** Compose's names of containers: none of them changes what runs, but a link under another name, which nothing would answer to. */
+function passOverNames(site: ServiceSite): void {
+  const name = site.at("container_name");
+  if (name !== undefined && !isEmpty(name)) {
+    site.warn(name, "container_name", "is not taken: tasks are named after their service and slot");
+  }
+  const services = child(site.context.file, "services");
+  itemsOf(site.at("links")).forEach((link, index) => {
+    const text = textOf(link) ?? "";
+    const [service = "", alias = service] = text.split(":");
+    if (alias === service && services?.kind === "map" && services.entries.has(service)) return;
+    site.refuse(link, `links[${index}]`, `${JSON.stringify(text)} is not supported: ${BY_NAME}`);
+  });
 }
 
 function isEmpty(node: Tree): boolean {
