@@ -154,7 +154,9 @@ describe("names of the task's own networks", () => {
 });
 
 /** A server that answers as `answer` says; undefined: not at all. */
-async function otherServer(answer: (name: string, tcp: boolean) => string | "truncate" | "forge" | undefined) {
+async function otherServer(
+  answer: (name: string, tcp: boolean) => string | "truncate" | "forge" | "fail" | "refuse" | undefined,
+) {
   const udp = createSocket("udp4");
   const respond = (message: Uint8Array, tcp: boolean, send: (bytes: Uint8Array) => void) => {
     const query = decode(Buffer.from(message));
@@ -162,6 +164,8 @@ async function otherServer(answer: (name: string, tcp: boolean) => string | "tru
     const address = question && answer(question.name, tcp);
     if (!question || address === undefined) return;
     const base = { type: "response" as const, id: query.id ?? 0, questions: [question] };
+    if (address === "fail") return send(encode({ ...base, flags: 0x8182 }));
+    if (address === "refuse") return send(encode({ ...base, flags: 0x8185 }));
     if (address === "truncate") return send(encode({ ...base, flags: 0x8200 | 0x200 }));
     if (address === "forge") {
       send(
@@ -199,6 +203,16 @@ describe("names that others know", () => {
     servers = [await otherServer(() => undefined), await otherServer(() => "198.51.100.7")];
     expect(await short("example.test")).toEqual(["198.51.100.7"]);
     expect(await dig("example.test")).toMatch(/^example\.test\.\s+9\s+IN/m);
+  });
+
+  test("one that cannot answer, or will not, is passed over too; its answer counts where there is no other", async () => {
+    const [failing, refusing] = [await otherServer(() => "fail"), await otherServer(() => "refuse")];
+    servers = [failing, refusing, await otherServer(() => "198.51.100.7")];
+    expect(await short("example.test")).toEqual(["198.51.100.7"]);
+    servers = [failing, refusing];
+    expect(await dig("example.test")).toContain("status: REFUSED");
+    servers = [refusing, await otherServer(() => undefined)];
+    expect(await dig("example.test")).toContain("status: REFUSED");
   });
 
   test("with none that answers: SERVFAIL in three seconds, while names of ours are answered as before", async () => {

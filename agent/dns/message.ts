@@ -17,6 +17,7 @@ const QUERY_BYTES_MAX = 4096;
 const HEADER_BYTES = 12;
 const FLAG = { RESPONSE: 0x8000, AUTHORITATIVE: 0x0400, TRUNCATED: 0x0200, WANTED: 0x0100, AVAILABLE: 0x0080 } as const;
 const OPCODE_MASK = 0x7800;
+const RCODE_MASK = 0x0f;
 const TYPE = { A: 1, PTR: 12, AAAA: 28, OPT: 41 } as const;
 const CLASS_IN = 1;
 /** A pointer to the question's name, which stands right behind the header. */
@@ -157,6 +158,12 @@ export function isAnswerTo(answer: Uint8Array, query: Query, id: number): boolea
   const question = buffer.subarray(HEADER_BYTES, HEADER_BYTES + query.question.length);
   // Some servers do not keep the letters' case.
   return question.toString("latin1").toLowerCase() === Buffer.from(query.question).toString("latin1").toLowerCase();
+}
+
+/** Whether a server says that it cannot answer, or will not: another may. An answer of NXDOMAIN is one. */
+export function isRefusal(answer: Uint8Array): boolean {
+  const rcode = (answer[3] ?? 0) & RCODE_MASK;
+  return rcode === RCODE.SERVFAIL || rcode === RCODE.NOTIMP || rcode === RCODE.REFUSED;
 }
 
 /** The message with another id. */

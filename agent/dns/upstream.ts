@@ -7,7 +7,7 @@ import { connect, isIPv6 } from "node:net";
 import type { Clock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
 import { type Random, randomInteger } from "../../common/base/random.ts";
-import { isAnswerTo, type Query, withId } from "./message.ts";
+import { isAnswerTo, isRefusal, type Query, withId } from "./message.ts";
 import { readFrames, writeFrame } from "./tcp-frames.ts";
 
 /** All tries of one question; a client's own time-out is 5 s (resolv.conf(5)). */
@@ -38,8 +38,9 @@ export class Upstream {
   }
 
   /**
-   * The first server's answer, with the client's own id; over TCP where the client came by it. Throws `unavailable` when
-   * none answered in time, `failed_precondition` when there is none to ask.
+   * The first answer of a server that can and will give one, else the last one's word that it cannot; with the client's own
+   * id, and over TCP where the client came by it. Throws `unavailable` when none answered in time, `failed_precondition`
+   * when there is none to ask.
    */
   async ask(
     request: {
@@ -55,6 +56,7 @@ export class Upstream {
     const servers = request.servers.map((text) => this.#server(text));
     if (servers.length === 0) throw new SwarmError("failed_precondition", "no server to ask");
     const deadlineMs = clock.monotonicMs() + TOTAL_MS;
+    let refusal: Uint8Array | undefined;
     // Each once, then again from the first, until the time is up: packets get lost.
     for (let turn = 0; ; turn++) {
       const leftMs = deadlineMs - clock.monotonicMs();
@@ -67,7 +69,9 @@ export class Upstream {
         isAnswer: (bytes) => isAnswerTo(bytes, query, id),
         signal: AbortSignal.any([signal, limit]),
       });
-      if (answer !== undefined) return withId(answer, query.id);
+      if (answer !== undefined && !isRefusal(answer)) return withId(answer, query.id);
+      refusal = answer ?? refusal;
+      if (refusal !== undefined && turn + 1 >= servers.length) return withId(refusal, query.id);
       if (signal.aborted) throw new SwarmError("canceled", "the resolver ends");
       // A server that refuses at once is not asked a thousand times.
       if (!limit.aborted && turn >= 2 * servers.length) throw new SwarmError("unavailable", "no server answered");
