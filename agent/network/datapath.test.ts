@@ -84,7 +84,12 @@ function clusterOf(own: number, change: TestCluster = {}): TestCluster {
     remote: Object.fromEntries(remote),
     virtual: { [VIP]: [SERVER] },
     published: [...tcp.map(published("tcp")), ...udp.map(published("udp"))],
-    served: own === 1 ? [...tcp.map((port) => `${SERVER}:${port}`), ...udp.map((port) => `${SERVER}:${port}/udp`)] : [],
+    served:
+      own === 2
+        ? [`${ADDRESSES[2]}:${PORTS.udp}/udp`]
+        : own === 1
+          ? [...tcp.map((port) => `${SERVER}:${port}`), ...udp.map((port) => `${SERVER}:${port}/udp`)]
+          : [],
     ...change,
   };
 }
@@ -170,6 +175,37 @@ rootTest(
     for (const { address } of lab.hosts) await lab.inContainer(other, ...hear(address, PORTS.peer));
   },
 );
+
+rootTest("udp flows move when their target leaves, and no others on the same port", async () => {
+  const [one] = lab.hosts;
+  const tracked = () => lab.inHost("conntrack", "-L", "-p", "udp", "--dport", String(PORTS.udp), "-d", CLIENT_ADDRESS);
+  await lab.inContainer(at(containers, 0), ...echo(CLIENT_ADDRESS, PORTS.udp, 9));
+  expect(await lab.inClient(...echo("192.0.2.1", PORTS.udp, 9))).toBe("9\n");
+  expect(await tracked()).toContain(`dst=${CLIENT_ADDRESS}`);
+  const published = [{ protocol: "udp" as const, port: PORTS.udp, targets: [{ address: ADDRESSES[2], port: 80 }] }];
+  await one?.ask({ do: "cluster", cluster: clusterOf(0, { published }) });
+  expect(await tracked()).toContain(`dst=${CLIENT_ADDRESS}`);
+  expect(await lab.inHost("conntrack", "-L", "-p", "udp", "--reply-src", SERVER)).toBe("");
+  await tell();
+});
+
+rootTest("what a gone task answered is forgotten, by whichever host it came, one task or many", async () => {
+  const [, two] = lab.hosts;
+  const answered = async () => (await two?.run("conntrack", "-L", "--reply-src", ADDRESSES[2])) ?? "";
+  // Passed on from the second host: only there somebody answers in place of the one who was asked.
+  const passing = clusterOf(1, { leaving: { [SERVER]: [ADDRESSES[2]] } });
+  for (const others of [[], Array.from({ length: 9 }, (_, index) => `10.0.1.${100 + index}`)]) {
+    const more = Object.fromEntries(others.map((address) => [address, "192.0.2.3"]));
+    await two?.ask({ do: "cluster", cluster: { ...passing, remote: { ...passing.remote, ...more } } });
+    // Nobody listens there, which is an answer too.
+    for (const host of ["192.0.2.1", "192.0.2.3"])
+      expect(await lab.inClient(...echo(host, PORTS.udp, 9))).toBe("ECONNREFUSED\n");
+    expect(new Set((await answered()).match(/zone-orig=\d+/g)).size).toBe(2);
+    await two?.ask({ do: "cluster", cluster: clusterOf(1, { remote: {} }) });
+    await eventually(async () => expect(await answered()).toBe(""));
+  }
+  await tell();
+});
 
 rootTest("what serves is let go on by rules that are loaded again, and by an agent that starts again", async () => {
   const held = await hold(VIP);

@@ -4,6 +4,7 @@ import { bytes, decodeAnswer, encodeMessage, nested, u8 } from "./netlink.ts";
 import { decodeConnections, decodeGeneration, deleteConnection, dumpConnections, getGeneration } from "./nfnetlink.ts";
 
 const TARGET = parseIpv4("10.224.0.7") ?? 0;
+const HOST = parseIpv4("192.0.2.1") ?? 0;
 const CLIENT = parseIpv4("192.0.2.2") ?? 0;
 
 /** What ctnetlink sends of one flow: client → host:5353, answered by the target; of TCP the state too. */
@@ -14,7 +15,7 @@ function flow(protocol: number, port: number, target: number, state?: number): U
     flags: 2,
     header: Uint8Array.of(2, 0, 0, 0),
     attributes: [
-      nested(1, [nested(1, [bytes(1, ipv4Bytes(CLIENT))]), nested(2, ports)]),
+      nested(1, [nested(1, [bytes(1, ipv4Bytes(CLIENT)), bytes(2, ipv4Bytes(HOST))]), nested(2, ports)]),
       nested(2, [nested(1, [bytes(1, ipv4Bytes(target))])]),
       ...(state === undefined ? [] : [nested(4, [nested(1, [u8(1, state)])])]),
       bytes(12, Uint8Array.of(1, 2, 3, 4)),

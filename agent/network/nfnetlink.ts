@@ -38,6 +38,7 @@ const FILTER_PROTO_DST_PORT = 1 << 5;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_IP_SRC: Readonly<Record<Family, number>> = { 4: 1, 6: 3 };
+const CTA_IP_DST: Readonly<Record<Family, number>> = { 4: 2, 6: 4 };
 const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
 const CTA_PROTOINFO_TCP = 1;
@@ -54,7 +55,8 @@ export interface TrackedConnection {
   readonly replySource: Ip;
   /** IPPROTO_*: 17 for UDP. */
   readonly protocol: number;
-  /** The port that the client asked for, before any translation. */
+  /** The address and port that the client asked for, before any translation. */
+  readonly destination: Ip;
   readonly destinationPort: number;
   /**
    * TCP that both sides have closed. Nobody waits for it, and the kernel forgets it by itself as soon as the client
@@ -125,13 +127,15 @@ export function decodeConnections(
     const attributes = decodeAttributes(payload.subarray(4));
     const originalTuple = attributes.get(CTA_TUPLE_ORIG);
     const replyTuple = attributes.get(CTA_TUPLE_REPLY);
-    const source = CTA_IP_SRC[payload[0] === AF[4] ? 4 : 6];
-    const replySource = ipFromBytes(inside(replyTuple, CTA_TUPLE_IP, source));
-    if (replySource === undefined || replyTuple === undefined) return [];
+    const family = payload[0] === AF[4] ? 4 : 6;
+    const replySource = ipFromBytes(inside(replyTuple, CTA_TUPLE_IP, CTA_IP_SRC[family]));
+    const destination = ipFromBytes(inside(originalTuple, CTA_TUPLE_IP, CTA_IP_DST[family]));
+    if (replySource === undefined || destination === undefined || replyTuple === undefined) return [];
     const port = inside(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT);
     const state = inside(attributes.get(CTA_PROTOINFO), CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE)[0];
     return {
       replySource,
+      destination,
       protocol: inside(originalTuple, CTA_TUPLE_PROTO, CTA_PROTO_NUM)[0] ?? 0,
       destinationPort: (port[0] ?? 0) * 256 + (port[1] ?? 0),
       closed: state === TCP_CONNTRACK_TIME_WAIT,

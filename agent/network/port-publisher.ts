@@ -1,7 +1,8 @@
+import { networkInterfaces } from "node:os";
 import type { Clock } from "../../common/base/clock.ts";
 import { assert, SwarmError } from "../../common/base/error.ts";
 import type { Logger } from "../../common/base/logger.ts";
-import { contains, familyOf, formatIp, type Ip } from "./address.ts";
+import { contains, familyOf, formatIp, type Ip, parseIp } from "./address.ts";
 import { forgetConnections, UDP } from "./conntrack.ts";
 import { assertOwnAddress, assertPortFree } from "./loopback-port.ts";
 import { LoopbackProxy } from "./loopback-proxy.ts";
@@ -117,6 +118,7 @@ export class PortPublisher implements AsyncDisposable {
       const same = sameTargets(before.get(key)?.targets ?? [], after.get(key)?.targets ?? []);
       if (!same) changed.add(port.port);
     }
+    const own = changed.size === 0 ? new Set<Ip>() : ownAddresses();
     for (const port of changed) {
       const there = [...after.values()].filter((each) => each.protocol === "udp" && each.port === port);
       const alive = new Set(there.flatMap(({ targets }) => targets.map(({ address }) => address)));
@@ -124,12 +126,18 @@ export class PortPublisher implements AsyncDisposable {
       const count = await forgetConnections(
         this.#netlink,
         filter,
-        (connection) => !alive.has(connection.replySource),
+        ({ destination, replySource }) => own.has(destination) && !alive.has(replySource),
         signal,
       );
       if (count > 0) this.#logger.debug({ port, count }, "forgot stale udp flows");
     }
   }
+}
+
+/** The host's own. Others that are asked on the same port (a task's name server, say) are none of our business. */
+function ownAddresses(): ReadonlySet<Ip> {
+  const present = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  return new Set(present.flatMap(({ address }) => parseIp(address) ?? []));
 }
 
 function keyOf(port: PublishedPort): string {
