@@ -8,13 +8,21 @@ import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
 import { eventually } from "../../test/eventually.ts";
-import { CLIENT_ADDRESS, type ContainerStarted, Lab, type TestCluster, type TestTask } from "../../test/network-lab.ts";
+import {
+  CLIENT_ADDRESS,
+  type ContainerStarted,
+  ipv6On,
+  Lab,
+  type TestCluster,
+  type TestTask,
+} from "../../test/network-lab.ts";
 import { isRoot, rootTest } from "../../test/privileges.ts";
 
 const POOL = "10.224.0.0/12";
 const VIP = "10.0.1.2";
 /** One task on each host; the one of the second host serves, and is on a second network. */
 const ADDRESSES = ["10.0.1.11", "10.0.1.12", "10.0.1.13"] as const;
+const IPV6 = ["fd00:1::11", "fd00:1::12", "fd00:1::13"] as const;
 const SERVER = ADDRESSES[1];
 const SERVER_SECOND = "10.0.2.12";
 /** Alone with the server on the second network, on the first host. */
@@ -40,7 +48,8 @@ beforeAll(async () => {
   for (const [index, host] of lab.hosts.entries()) {
     await host.ask({ do: "open", pool: POOL, local: host.address });
     const second = index === 1 ? [`${SERVER_SECOND}/24`] : [];
-    containers.push(await host.serveHttp(task(`${ADDRESSES[index]}/24`, ...second), `t${index + 1}`));
+    const both = { ...task(`${ADDRESSES[index]}/24`, ...second), ipv6: [`${IPV6[index]}/64`] };
+    containers.push(await host.serveHttp(both, `t${index + 1}`));
   }
   other = await lab.host.serveHttp(task(`${OTHER}/24`), "other");
   await tell();
@@ -67,7 +76,7 @@ function server(): ContainerStarted {
 
 /** What a host is told: what is not its own lies behind the others. */
 function clusterOf(own: number, change: TestCluster = {}): TestCluster {
-  const places = [...ADDRESSES.entries(), [1, SERVER_SECOND] as const, [0, OTHER] as const];
+  const places = [...ADDRESSES.entries(), ...IPV6.entries(), [1, SERVER_SECOND] as const, [0, OTHER] as const];
   const remote = places.flatMap(([index, address]) =>
     index === own ? [] : [[address, at(lab.hosts, index).address] as const],
   );
@@ -76,20 +85,18 @@ function clusterOf(own: number, change: TestCluster = {}): TestCluster {
     [PORTS.udp, PORTS.nobody],
   ];
   const published = (protocol: "tcp" | "udp") => (port: number) => ({
-    ...{ protocol, port, targets: [{ address: SERVER, port }] },
+    ...{ protocol, port, targets: [SERVER, IPV6[1]].map((address) => ({ address, port })) },
   });
   return {
-    networks: [{ subnet: "10.0.1.0/24" }, { subnet: "10.0.2.0/24" }],
+    networks: ["10.0.1.0/24", "10.0.2.0/24", "fd00:1::/64"].map((subnet) => ({ subnet })),
     hosts: lab.hosts.filter((_, index) => index !== own).map(({ address }) => address),
     remote: Object.fromEntries(remote),
     virtual: { [VIP]: [SERVER] },
     published: [...tcp.map(published("tcp")), ...udp.map(published("udp"))],
-    served:
-      own === 2
-        ? [`${ADDRESSES[2]}:${PORTS.udp}/udp`]
-        : own === 1
-          ? [...tcp.map((port) => `${SERVER}:${port}`), ...udp.map((port) => `${SERVER}:${port}/udp`)]
-          : [],
+    served: [
+      ...(own === 1 ? [...tcp.map(String), ...udp.map((port) => `${port}/udp`)] : []),
+      ...(own === 2 ? [`${PORTS.udp}/udp`] : []),
+    ].flatMap((port) => [at(ADDRESSES, own), at(IPV6, own)].map((address) => `${address}:${port}`)),
     ...change,
   };
 }
@@ -103,12 +110,16 @@ function hear(host: string, port: number): readonly string[] {
   return ["timeout", "3", "busybox", "nc", host, String(port)];
 }
 
-/** Sends so many bytes by UDP from one connected socket, and tells how many come back, or the error's code. */
+/**
+ * Sends so many bytes by UDP from one connected socket, and tells how many come back, or the error's code. Told that a packet
+ * was too large for the way, it sends once more, as IPv6 has it.
+ */
 function echo(host: string, port: number, size: number): readonly string[] {
   const script = `const s = require("dgram").createSocket("${host.includes(":") ? "udp6" : "udp4"}");
     const end = (text) => { console.log(text); process.exit() };
-    s.on("error", ({ code }) => end(code)).on("message", ({ length }) => end(length));
-    s.connect(${port}, "${host}", () => s.send("x".repeat(${size})));
+    const send = () => s.send("x".repeat(${size}));
+    s.on("error", ({ code }) => code === "EMSGSIZE" ? send() : end(code)).on("message", ({ length }) => end(length));
+    s.connect(${port}, "${host}", send);
     setTimeout(() => end("silence"), 2000)`;
   return [process.execPath, "-e", script];
 }
@@ -136,12 +147,11 @@ describe("a published port asked on another host than the task's", () => {
   });
 
   rootTest("by UDP, with what takes several packets each way", async () => {
-    for (const { address } of lab.hosts) expect(await lab.inClient(...echo(address, PORTS.udp, 5_000))).toBe("5000\n");
+    for (const address of wires()) expect(await lab.inClient(...echo(address, PORTS.udp, 5_000))).toBe("5000\n");
   });
 
   rootTest("where nobody listens in the task, tells so", async () => {
-    for (const { address } of lab.hosts)
-      expect(await lab.inClient(...echo(address, PORTS.nobody, 9))).toBe("ECONNREFUSED\n");
+    for (const address of wires()) expect(await lab.inClient(...echo(address, PORTS.nobody, 9))).toBe("ECONNREFUSED\n");
   });
 
   rootTest("by UDP on the host's second address, is answered from that", async () => {
@@ -149,25 +159,25 @@ describe("a published port asked on another host than the task's", () => {
     expect(await lab.inClient(...echo("192.0.2.77", PORTS.udp, 9))).toBe("9\n");
   });
 
-  rootTest("over a way that takes small packets only", async () => {
+  rootTest.each([
+    ["IPv4", "198.51.100.9", 900, (address: string) => address],
+    ["IPv6", "2001:db8:9::9", 1_300, ipv6On],
+  ])("over a way that takes small packets only, by %s", async (_, far, mtu, on) => {
     const [one, , three] = lab.hosts;
-    const far = "198.51.100.9";
-    await lab.inClient("ip", "addr", "add", `${far}/32`, "dev", "wire");
-    await one?.run("ip", "route", "add", far, "via", at(lab.hosts, 2).address);
-    await three?.run("ip", "route", "add", far, "via", CLIENT_ADDRESS, "mtu", "lock", "900");
-    const answer = await lab.inClient(
-      "curl",
-      "-sS",
-      "-m",
-      "5",
-      "--http0.9",
-      "--interface",
-      far,
-      `http://192.0.2.1:${PORTS.large}/`,
-    );
-    expect(answer).toHaveLength(100_000);
+    await lab.inClient("ip", "addr", "add", far, "dev", "wire", ...(far.includes(":") ? ["nodad"] : []));
+    await one?.run("ip", "route", "add", far, "via", on("192.0.2.3"));
+    await three?.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1");
+    await three?.run("ip", "route", "add", far, "via", on(CLIENT_ADDRESS), "mtu", "lock", String(mtu));
+    const ask = ["curl", "-sSg", "-m", "5", "--http0.9", "--interface", far];
+    const host = new URL(`http://${far.includes(":") ? `[${on("192.0.2.1")}]` : "192.0.2.1"}:${PORTS.large}/`);
+    expect(await lab.inClient(...ask, host.href)).toHaveLength(100_000);
   });
 });
+
+/** All that the hosts have on the wire. */
+function wires(): readonly string[] {
+  return lab.hosts.flatMap(({ address }) => [address, ipv6On(address)]);
+}
 
 rootTest(
   "a task on two networks is asked by a neighbour on the second, over a port published on the first",
