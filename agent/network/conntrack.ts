@@ -10,6 +10,7 @@ import {
   deleteConnection,
   dumpConnections,
   flushConnections,
+  flushMarked,
   type TrackedConnection,
 } from "./nfnetlink.ts";
 
@@ -92,6 +93,19 @@ export class ConnectionSweeper implements AsyncDisposable {
       if (this.#disposal.signal.aborted) return;
       this.#world.logger.warn({ err: reason, addresses: addresses.map(formatIp) }, "connections not forgotten");
     });
+  }
+
+  /** Forgets the connections that bear one of some marks; a failure is logged, and they time out. */
+  forgetMarkedSoon(marks: readonly number[]): void {
+    const { signal } = this.#disposal;
+    const label = "forget the connections of a mark";
+    for (const mark of marks) {
+      exchange(this.#world.netlink, { protocol, message: flushMarked(mark), label }, signal).catch(
+        (reason: unknown) => {
+          if (!signal.aborted) this.#world.logger.warn({ err: reason, mark }, "connections not forgotten");
+        },
+      );
+    }
   }
 
   #add(addresses: readonly Ip[]): Sweep {

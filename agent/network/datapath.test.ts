@@ -246,13 +246,26 @@ rootTest(
   },
 );
 
-/** A connection from the first host's task that stays open. */
-async function hold(host: string) {
+rootTest("a connection goes on when its client's network comes to the task's host, and goes from there", async () => {
+  const [, two] = lab.hosts;
+  const networks = ["10.0.1.0/24", "fd00:1::/64"].map((subnet) => ({ subnet }));
+  for (const change of [{}, { networks }]) {
+    await two?.ask({ do: "cluster", cluster: clusterOf(1, "networks" in change ? {} : { networks }) });
+    const held = await hold(at(lab.hosts, 0).address, other);
+    await held.says("1");
+    await two?.ask({ do: "cluster", cluster: clusterOf(1, change) });
+    await held.says("2");
+  }
+  await tell();
+});
+
+/** A connection from a task of the first host that stays open. */
+async function hold(host: string, from = at(containers, 0)) {
   const script = `const s = require("net").connect(${PORTS.hold}, "${host}", () => console.log("open"));
     s.on("data", (data) => console.log(String(data))).on("error", ({ code }) => console.log(code));
     s.on("close", () => process.exit());
     process.stdin.on("data", (data) => s.write(data))`;
-  const child = lab.startIn(at(containers, 0), process.execPath, "-e", script);
+  const child = lab.startIn(from, process.execPath, "-e", script);
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const late = new Promise<string>((resolve) => void setTimeout(resolve, 3_000, "silence"));

@@ -3,6 +3,7 @@
  * is followed. Method: three network namespaces as hosts; their tasks' namespaces before and after are compared as `ip`
  * shows them.
  */
+import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { newId, type TaskId } from "../../common/base/id.ts";
 import { systemRandom } from "../../common/base/random.ts";
@@ -184,6 +185,8 @@ rootTest(
 rootTest("a host that moved to another address is reached there, and only there", async () => {
   const moved = "192.0.2.77";
   const [one, two] = [at(lab.hosts, 0), at(lab.hosts, 1)];
+  const says = await converse(at(containers, 1), at(containers, 0), ADDRESSES[0]);
+  expect(await says("before")).toBe("before");
   await two.run("ip", "addr", "add", `${moved}/24`, "dev", "wire");
   await two.run("ip", "addr", "del", `${two.address}/24`, "dev", "wire");
   // The second address of a subnet goes with the first.
@@ -194,6 +197,7 @@ rootTest("a host that moved to another address is reached there, and only there"
   for (const from of containers) expect(await lab.inContainer(from, ...fetch(ADDRESSES[1]))).toBe("t2");
   for (const address of places) expect(await lab.inClient(...fetch(address, 8080))).toBe("t2");
   expect((await told(one)).join("\n")).not.toMatch(/192\.0\.2\.2\b/);
+  expect(await says("after"), "over a connection that was open").toBe("after");
   await two.run("ip", "addr", "replace", `${two.address}/24`, "dev", "wire");
   await two.run("ip", "addr", "del", `${moved}/24`, "dev", "wire");
   await two.run("ip", "addr", "replace", `${two.address}/24`, "dev", "wire");
@@ -201,6 +205,22 @@ rootTest("a host that moved to another address is reached there, and only there"
   await tell();
   await allReachAll();
 });
+
+/** Connects one container to an echo in another; what it returns says something, and tells what comes back. */
+async function converse(from: ContainerStarted, to: ContainerStarted, address: string) {
+  const port = 9100;
+  const serve = `require("net").createServer((s) => s.on("error", () => {}).pipe(s)).listen(${port}, () => console.log())`;
+  await once(lab.startIn(to, process.execPath, "-e", serve).stdout, "data");
+  const ask = `const s = require("net").connect(${port}, "${address}");
+    s.on("data", (data) => console.log(String(data))).on("error", ({ code }) => console.log(code));
+    process.stdin.on("data", (data) => s.write(data))`;
+  const child = lab.startIn(from, process.execPath, "-e", ask);
+  return async (word: string) => {
+    const heard = once(child.stdout, "data", { signal: AbortSignal.timeout(5_000) });
+    child.stdin.write(word);
+    return String((await heard)[0]).trim();
+  };
+}
 
 describe("a smaller MTU between hosts", () => {
   const MTUS = [500, 1000];

@@ -5,6 +5,7 @@ import {
   applyForwarding,
   type Forwarding,
   goneAddresses,
+  goneMarks,
   type HostMark,
   type KernelForwarding,
   kernelAfter,
@@ -46,17 +47,17 @@ export class Forwarder {
   }
 
   /**
-   * Makes the kernel know exactly this, and of live tasks' links what it lost; returns how much had to change, and which
-   * addresses led to a task that is gone.
+   * Makes the kernel know exactly this, and of live tasks' links what it lost; returns how much had to change, which
+   * addresses led to a task that is gone, and which marks to a host that is.
    */
   async apply(
     content: FabricContent,
     links: () => ReadonlyMap<string, InterfaceSpec>,
     signal: AbortSignal,
-  ): Promise<{ readonly changed: number; readonly gone: readonly Ip[] }> {
+  ): Promise<{ readonly changed: number; readonly gone: readonly Ip[]; readonly goneMarks: readonly number[] }> {
     const known = this.#kernel;
     if (known !== undefined && this.#applied !== undefined && isSame(this.#applied, content))
-      return { changed: 0, gone: [] };
+      return { changed: 0, gone: [], goneMarks: [] };
     this.#kernel = undefined;
     const kernel = known ?? (await readForwarding(this.#netlink, content, signal));
     // What joins a task to the host comes with its links; only what was lost since needs to be made here. Links are
@@ -68,7 +69,7 @@ export class Forwarder {
     this.#marks = marks;
     this.#kernel = kernelAfter({ ...wanted, local: [] }, marks);
     this.#applied = content;
-    return { changed, gone: goneAddresses(content, kernel) };
+    return { changed, gone: goneAddresses(content, kernel), goneMarks: goneMarks(marks, kernel) };
   }
 
   async #localAddresses(

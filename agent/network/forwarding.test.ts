@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { fabricMac } from "./fabric.ts";
-import { goneAddresses, kernelAfter, marksOf } from "./forwarding.ts";
+import { goneAddresses, goneMarks, kernelAfter, marksOf } from "./forwarding.ts";
 import type { Rule } from "./routing-messages.ts";
 
 /** Walks the rules as the kernel does: the table that a packet's mark leads to, and how many rules were looked at. */
@@ -52,5 +52,7 @@ test("an address is gone when nobody has it, or another host; not when its host 
   const kernel = kernelAfter(before, marksOf(before.ways, { routes: [] }));
   expect(goneAddresses(before, kernel)).toEqual([]);
   expect(goneAddresses(to([a, b], [2, b], [3, b], [5n, a]), kernel)).toEqual([1, 2, 4n, 5n]);
+  const marks = marksOf(to([a, c]).ways, kernel);
+  expect(goneMarks(marks, kernel), "a's stays, b's is c's now").toEqual(marks.slice(1).map(({ mark }) => mark));
   expect(goneAddresses(to([a, c], [1, a], [2, a], [3, c], [4n, c], [5n, c]), kernel)).toEqual([]);
 });

@@ -222,6 +222,14 @@ export function goneAddresses({ ways }: Pick<Forwarding, "ways">, kernel: Kernel
   });
 }
 
+/** The marks that led to a host which is no more, or no more where it was; another may have one of them now. */
+export function goneMarks(marks: readonly HostMark[], kernel: KernelForwarding): readonly number[] {
+  const present = new Set(marks.map(({ mark, host, index }) => `${mark} ${index} ${host}`));
+  return kernel.routes.flatMap(({ table, via, index }) =>
+    isMark(table) && typeof via === "number" && !present.has(`${table} ${index} ${via}`) ? [table] : [],
+  );
+}
+
 /** Takes all rules and tables of ours out of the kernel; what is on the device goes with the device. */
 export async function removeForwarding(netlink: Netlink, ipv6: Ipv6Use, signal: AbortSignal): Promise<void> {
   const kernel = await readForwarding(netlink, { ways: [], ipv6 }, signal);

@@ -400,7 +400,7 @@ export class NetworkManager implements AsyncDisposable {
     const reached = encrypted?.remote ?? [];
     const nowhere = beyondReach(secretPrefixes(networks, remote), reached);
     const wanted = { ways: encrypted ? [clear, encrypted] : [clear], nowhere, source: this.#underlay.local, ipv6 };
-    const { changed, gone } = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
+    const { changed, gone, goneMarks } = await this.#forwarder.apply(wanted, () => this.#live.links(), signal);
     if (changed > 0) this.#logger.debug({ changed, hosts: hosts.length, remote: remote.length }, "forwarding changed");
     this.#unreached = unreached(remote, reached);
     try {
@@ -408,6 +408,8 @@ export class NetworkManager implements AsyncDisposable {
     } finally {
       // Connections to tasks that are gone would hang until they time out. One that a key is missing for is not gone.
       this.#sweeper.forgetSoon(gone.filter((address) => !this.#unreached.has(address)));
+      // Those by a host that moved are taken up again by its new address.
+      this.#sweeper.forgetMarkedSoon(goneMarks);
     }
   }
 

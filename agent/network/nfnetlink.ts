@@ -27,7 +27,9 @@ const CT_DELETE = (1 << 8) | 2;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
 const CTA_PROTOINFO = 4;
+const CTA_MARK = 8;
 const CTA_ID = 12;
+const CTA_MARK_MASK = 21;
 const CTA_FILTER = 25;
 const CTA_FILTER_ORIG_FLAGS = 1;
 const CTA_FILTER_REPLY_FLAGS = 2;
@@ -185,6 +187,18 @@ export function flushConnections(address: Ip): Uint8Array {
     // Version 1: the family counts.
     header: nfgenmsg(AF[family], 1),
     attributes: filterAttributes({ replySources: new Set([address]) }),
+  });
+}
+
+/** Forgets all connections, of both families, that bear a mark. */
+export function flushMarked(mark: number): Uint8Array {
+  const value = new Uint8Array(4);
+  new DataView(value.buffer).setUint32(0, mark);
+  return encodeMessage({
+    type: CT_DELETE,
+    flags: NLM_F.REQUEST | NLM_F.ACK,
+    header: nfgenmsg(AF_UNSPEC),
+    attributes: [bytes(CTA_MARK, value), u32(CTA_MARK_MASK, 0xffffffff)],
   });
 }
 

@@ -120,7 +120,7 @@ describe("the nftables table", () => {
       }
       chain entrance {
       type filter hook prerouting priority raw; policy accept;
-      iifname "swarm0" ip saddr != @subnets ct original zone set @ll,80,16
+      iifname "swarm0" ct original zone set @ll,80,16
       }
       chain guard {
       type filter hook prerouting priority mangle; policy accept;

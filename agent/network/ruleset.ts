@@ -296,9 +296,10 @@ function guards(state: RulesetState, family: Family): readonly string[] {
   return [
     // A client may come by several hosts from the same port. To those who serve it all is one connection, unless each
     // host's is one of its own here: then the kernel gives the second another port. `@ll,80,16`: the end of who sent it.
+    // All that a host sends, since a packet's zone must not depend on anything that changes while its connection is open.
     "chain entrance {",
     "type filter hook prerouting priority raw; policy accept;",
-    `iifname ${fabric(state)} ${ip} saddr != @subnets ct original zone set @ll,80,16`,
+    `iifname ${fabric(state)} ct original zone set @ll,80,16`,
     "}",
     "chain guard {",
     "type filter hook prerouting priority mangle; policy accept;",
