@@ -1,6 +1,6 @@
 /** Help and usage texts, laid out as Docker's. Pure. */
 import type { Command } from "./command.ts";
-import { COMMANDS, GROUPS } from "./command-table.ts";
+import { ALIASES, COMMANDS, GROUPS } from "./command-table.ts";
 import { ENDPOINT_FLAGS } from "./endpoint.ts";
 import type { FlagTable } from "./flags/parse.ts";
 
@@ -13,7 +13,14 @@ export const GLOBAL_FLAGS: FlagTable = {
 
 /** `swarmctl COMMAND --help`. */
 export function commandHelp(command: Command): string {
-  return `Usage:  swarmctl ${command.usage}\n\n${command.summary}\n\nOptions:\n${flagLines(command.flags)}`;
+  const options = flagLines(command.flags);
+  const sections = [
+    `Usage:  swarmctl ${command.usage}\n`,
+    `${command.summary}\n`,
+    ...aliasLines(command.usage),
+    ...(options === "" ? [] : [`Options:\n${options}`]),
+  ];
+  return sections.join("\n");
 }
 
 /** `swarmctl service`. */
@@ -32,6 +39,15 @@ export function programHelp(): string {
     .filter(([name]) => !name.includes(" "))
     .map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}\n`);
   return `Usage:  swarmctl [OPTIONS] COMMAND\n\nRuns containers on a cluster of machines\n\nManagement Commands:\n${groups.join("")}\nCommands:\n${single.join("")}\nGlobal Options:\n${flagLines(GLOBAL_FLAGS)}\nRun 'swarmctl COMMAND --help' for more information on a command.\n`;
+}
+
+/** The command's own words, then the others that mean it: the words of a usage before its capitals and brackets. */
+function aliasLines(usage: string): readonly string[] {
+  const name = usage.replace(/ [[A-Z].*$/, "");
+  const others = Object.keys(ALIASES).filter((alias) => ALIASES[alias] === name);
+  return others.length === 0
+    ? []
+    : [`Aliases:\n  ${[name, ...others].map((words) => `swarmctl ${words}`).join(", ")}\n`];
 }
 
 function flagLines(flags: FlagTable): string {

@@ -48,6 +48,10 @@ test("help is asked for in every way that Docker has", async () => {
   expect(await swarmctl("service", "help")).toEqual(group);
   expect(await swarmctl("help", "service", "ls")).toEqual(one);
   expect(await swarmctl("service", "help", "ls")).toEqual(one);
+  expect(one.out).toMatch(
+    /\n\nList services\n\nAliases:\n {2}swarmctl service ls, swarmctl service list\n\nOptions:\n/,
+  );
+  expect((await swarmctl("service", "rm", "--help")).out).toMatch(/Aliases:\n {2}swarmctl service rm, [^\n]*\n$/);
   expect(await swarmctl("help", "nope")).toMatchObject({ code: 2 });
 });
 
