@@ -60,7 +60,9 @@ export async function changeService(
     const before = await endedTasks(client, id);
     const answer = await client.updateService({ serviceId: id, version: meta?.version ?? 0n, spec });
     const updated = present(answer.service?.service, "service");
-    return { target: { serviceId: id, name, specVersion: updated.specVersion, rollback: false }, before };
+    // A rollback before a change that was none is not this change's failure.
+    const rollback = updated.specVersion === specVersion;
+    return { target: { serviceId: id, name, specVersion: updated.specVersion, rollback }, before };
   });
 }
 

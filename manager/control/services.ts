@@ -31,7 +31,7 @@ import type { ControlDependencies } from "./dependencies.ts";
 import { serviceLookup } from "./lookups.ts";
 import { portConflicts } from "./port-conflicts.ts";
 import { requireId, resolveReferences } from "./references.ts";
-import { advanced } from "./service-versions.ts";
+import { advanced, resumed } from "./service-versions.ts";
 import { serviceView } from "./views.ts";
 
 /** Spec versions deleted with their service in one transaction; the store takes 100 operations, two of them are the service's. */
@@ -67,7 +67,7 @@ export async function createService(
   return viewOf(dependencies, id);
 }
 
-/** Stores a new spec version and makes it the service's; what changes nothing is answered with what is there. */
+/** Stores a new spec version and makes it the service's; what changes nothing resumes a paused update, and else is answered with what is there. */
 export async function updateService(
   dependencies: ControlDependencies,
   request: UpdateServiceRequest,
@@ -86,9 +86,15 @@ export async function updateService(
     const { spec, pins: newest } = checkUpdate(dependencies, service, { present, spec: asked });
     const pins = request.rollback ? previousPins(dependencies, service) : newest;
     const repinned = !samePins(effectivePins(store.view, service.id, service.specVersion), pins);
-    if (sameServiceSpec(present, spec) && !(request.rollback && repinned)) return viewOf(dependencies, service.id);
-    const version = service.specVersion + 1n;
     const nowMs = clock.nowMs();
+    if (sameServiceSpec(present, spec) && !(request.rollback && repinned)) {
+      const object = resumed(service, nowMs);
+      if (object === undefined) return viewOf(dependencies, service.id);
+      const { conflicts } = await store.commit([{ type: "update", kind: "service", object }], { signal });
+      if (conflicts.length === 0) return viewOf(dependencies, service.id);
+      continue;
+    }
+    const version = service.specVersion + 1n;
     const replaced = taskSpecChanged(present, spec) || repinned;
     const object = advanced(service, { version, replaced, rollback: request.rollback, nowMs });
     const made = { serviceId: service.id, version, taskVersion: object.taskVersion, spec, pins };

@@ -15,7 +15,8 @@ import { connect } from "../../cli/connect.ts";
 import { run } from "../../cli/run.ts";
 import { systemClock } from "../../common/base/clock.ts";
 import { SwarmError } from "../../common/base/error.ts";
-import { toDuration } from "../../common/model/duration.ts";
+import { timestampMs, toDuration } from "../../common/model/duration.ts";
+import { UpdateStatus_State } from "../../proto/gen/swarm/v1/types_pb.js";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
 import { eventually } from "../eventually.ts";
 import { buildImage } from "../images.ts";
@@ -215,6 +216,26 @@ describe("deploys that fail say why", () => {
     await swarmctl(["service", "rm", "worse"]);
     expect(result).toMatchObject({ code: 1 });
     expect(result.err).toMatch(/^swarmctl: service worse: service update paused: /);
+  });
+
+  test("an update that changes nothing lets a paused one go on, and minds no rollback before it", async () => {
+    await create("again", "-q", "--replicas", "2");
+    const update = (...flags: string[]) => swarmctl(["service", "update", "-q", ...flags, "again"]);
+    const status = () => plane.store.view.serviceByName("again")?.updateStatus;
+    await update("--image", "demo/crashing:1");
+    const [first, version] = [status(), plane.store.view.serviceByName("again")?.specVersion];
+    expect(first?.state).toBe(UpdateStatus_State.PAUSED);
+
+    const second = await update();
+    expect(second).toMatchObject({ code: 1 });
+    expect(second.err).toMatch(/^swarmctl: service again: service update paused: .*; task again\.\d failed: /);
+    expect(timestampMs(status()?.startedAt)).toBeGreaterThan(timestampMs(first?.startedAt) ?? Number.NaN);
+    expect(plane.store.view.serviceByName("again")?.specVersion).toBe(version);
+
+    expect(await swarmctl(["service", "rollback", "-q", "again"])).toMatchObject({ code: 0 });
+    expect(status()?.state).toBe(UpdateStatus_State.ROLLBACK_COMPLETED);
+    expect(await update()).toMatchObject({ code: 0, err: "" });
+    await swarmctl(["service", "rm", "again"]);
   });
 
   test("a one-shot that ends well is done", async () => {
