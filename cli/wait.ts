@@ -5,6 +5,7 @@
 import { isGlobal } from "../common/model/service-mode.ts";
 import { isTerminal } from "../common/model/task-state.ts";
 import { escapeControls } from "../common/model/text.ts";
+import { formatDurationMs } from "../common/model/units.ts";
 import type { ControlClient, Invocation } from "./command.ts";
 import { durationFlagMs } from "./flags/values.ts";
 import { type FollowEnd, type FollowedOutcome, follow } from "./follow.ts";
@@ -115,7 +116,8 @@ class Wait {
     const task = stuck === undefined ? "" : `: task ${this.#target.name}.${stuck.name}: ${stuck.reason}`;
     const held = followed?.service?.waitingFor;
     const why = held ? `: it waits for ${held}` : task;
-    return `not converged within --timeout; the change stays and goes on in the background${why}`;
+    const within = formatDurationMs(durationFlagMs(this.#invocation.flags, "timeout") ?? 0);
+    return `not converged within ${within}; the change stays and goes on in the background${why}`;
   }
 
   #interrupted(): number {

@@ -71,6 +71,8 @@ export function containerOf(spec: ServiceSpec): ContainerSpec {
 export function refuseUnsupported(flags: Flags): void {
   for (const given of flags.names()) {
     const name = given.replace(/-(?:add|rm)$/, "");
+    // Docker's default, and all that Linux has.
+    if (name === "isolation" && flags.text(given) === "default") continue;
     const reason = Object.hasOwn(UNSUPPORTED, name) ? UNSUPPORTED[name] : undefined;
     if (reason !== undefined) throw new UsageError(`--${given}: ${reason}`);
   }

@@ -60,7 +60,19 @@ describe("create", () => {
   });
 
   test("environment: files, then flags; bare keys inherit", () => {
-    const spec = created("--env-file", "vars", "-e", "A=flag", "-e", "INHERITED", "-e", "UNSET", "x");
+    const spec = created(
+      "--isolation",
+      "default",
+      "--env-file",
+      "vars",
+      "-e",
+      "A=flag",
+      "-e",
+      "INHERITED",
+      "-e",
+      "UNSET",
+      "x",
+    );
     expect(spec.task?.container?.env).toEqual(["FILE=1", "INHERITED=yes", "A=flag", "UNSET"]);
   });
 
@@ -135,6 +147,7 @@ describe("create", () => {
       `invalid argument "source=a,mode=9" for --secret: invalid mode specified: 9 is not an octal number`,
     ],
     [["--config", "target=/a", "x"], `invalid argument "target=/a" for --config: source is required`],
+    [["--isolation", "hyperv", "x"], "--isolation: it is for Windows containers"],
     [["--generic-resource", "gpu=1", "x"], "--generic-resource: generic resources are not supported yet"],
     [
       ["--mount", "type=npipe,dst=/a", "x"],
