@@ -152,6 +152,49 @@ rootTest("the leader is killed: another one leads, and comes back as a follower"
   );
 });
 
+/** Drops what goes over the connections that a host's etcd has with the others; no end is told, and new ones are let through. */
+async function cutPeers(name: string): Promise<void> {
+  const host = cluster.host(name);
+  const { stdout } = await cluster.execOn(
+    host,
+    "ss",
+    "-Htn",
+    "state",
+    "established",
+    "( sport = 2378 or dport = 2378 )",
+  );
+  const ports = [...stdout.matchAll(/:(\d+) +\S+:(\d+)/g)].map(([, own = "", other = ""]) => [own, other] as const);
+  expect(ports).not.toEqual([]);
+  const pairs = (list: readonly (readonly string[])[]) => `{ ${list.map((pair) => pair.join(" . ")).join(", ")} }`;
+  const rules = [
+    "add table ip stuck",
+    "add chain ip stuck in { type filter hook input priority -200; }",
+    "add chain ip stuck out { type filter hook output priority -200; }",
+    `add rule ip stuck in tcp dport . tcp sport ${pairs(ports)} drop`,
+    `add rule ip stuck out tcp sport . tcp dport ${pairs(ports)} drop`,
+  ];
+  expect((await cluster.execOn(host, "nft", rules.join("; "))).stderr).toBe("");
+}
+
+rootTest("F6: a leader whose etcd has half-open connections to the others is a member again within 20 s", async () => {
+  const leads = (await nodes("m1")).find((line) => line.endsWith("Leader"))?.split(" ")[0] ?? "";
+  await cutPeers(leads);
+  const cutMs = performance.now();
+  const label = `cut=${Date.now()}`;
+  await eventually(() => swarmctl(leads, "service", "update", "--label-add", label, "-d", "web"), {
+    timeoutMs: 25_000,
+  });
+  for (const name of ["m1", "m2", "m3"]) {
+    const managers = async () => (await nodes(name)).filter((line) => /Ready (Leader|Reachable)/.test(line));
+    await eventually(async () => expect(await managers()).toHaveLength(3), { timeoutMs: 25_000 });
+    await eventually(async () => expect(await swarmctl(name, "service", "inspect", "web")).toContain(label.slice(4)));
+  }
+  const tookMs = Math.round(performance.now() - cutMs);
+  process.stdout.write(`peers' connections half open → all managers there and seen: ${tookMs} ms\n`);
+  expect(tookMs).toBeLessThan(25_000);
+  await cluster.execOn(cluster.host(leads), "nft", "delete table ip stuck");
+});
+
 rootTest("promoted, demoted, and a worker again", async () => {
   await swarmctl("m1", "node", "promote", "w1");
   await eventually(async () => expect(await nodes("w1")).toContain("w1 Ready Reachable"), { timeoutMs: 60_000 });
