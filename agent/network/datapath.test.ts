@@ -199,6 +199,20 @@ rootTest("udp flows move when their target leaves, and no others on the same por
   await tell();
 });
 
+rootTest(
+  "a udp flow to a virtual address moves when its target leaves, one that a task has with it directly stays",
+  async () => {
+    const [one] = lab.hosts;
+    const tracked = (to: string) => lab.inHost("conntrack", "-L", "-p", "udp", "--dport", String(PORTS.udp), "-d", to);
+    for (const to of [VIP, SERVER])
+      expect(await lab.inContainer(at(containers, 0), ...echo(to, PORTS.udp, 9))).toBe("9\n");
+    await one?.ask({ do: "cluster", cluster: clusterOf(0, { virtual: { [VIP]: [ADDRESSES[2]] } }) });
+    expect(await tracked(VIP)).toBe("");
+    expect(await tracked(SERVER)).toContain(`dst=${SERVER}`);
+    await tell();
+  },
+);
+
 rootTest("what a gone task answered is forgotten, by whichever host it came, one task or many", async () => {
   const [, two] = lab.hosts;
   const answered = async () => (await two?.run("conntrack", "-L", "--reply-src", ADDRESSES[2])) ?? "";

@@ -8,8 +8,9 @@ import { assertOwnAddress, assertPortFree } from "./loopback-port.ts";
 import { LoopbackProxy } from "./loopback-proxy.ts";
 import { LoopbackRelay } from "./loopback-relay.ts";
 import type { Netlink } from "./netlink.ts";
+import type { TrackedConnection } from "./nfnetlink.ts";
 import type { RuleTable } from "./rule-table.ts";
-import type { Protocol, PublishedPort, RulesetState, Target } from "./ruleset.ts";
+import type { Protocol, PublishedPort, RulesetState, Target, VirtualAddress } from "./ruleset.ts";
 
 /** A port that could not be published, and why, in words for the user. */
 export interface PublishProblem {
@@ -22,6 +23,9 @@ export interface PublishProblem {
 
 const LOOPBACK = { address: 0x7f000000, length: 8 };
 const LOOPBACK_IPV6 = 1n;
+
+/** Looks for one address each, before all connections are listed. */
+const LOOKS_MAX = 8;
 
 /** What it is done with. */
 interface PublisherWorld {
@@ -38,6 +42,7 @@ export class PortPublisher implements AsyncDisposable {
   readonly #proxies: { readonly tcp: LoopbackProxy; readonly udp: LoopbackRelay };
   /** What is published now, by key; taken ports are not in it. */
   #published: ReadonlyMap<string, PublishedPort> = new Map();
+  #virtual: readonly VirtualAddress[] = [];
 
   constructor(table: RuleTable, { netlink, logger, clock }: PublisherWorld) {
     this.#table = table;
@@ -71,6 +76,9 @@ export class PortPublisher implements AsyncDisposable {
     const before = this.#published;
     this.#published = next;
     await this.#forgetStale(before, next, signal);
+    const virtual = this.#virtual;
+    this.#virtual = wanted.virtual;
+    await this.#forgetLeft(virtual, wanted.virtual, signal);
     return { problems, repaired };
   }
 
@@ -132,6 +140,47 @@ export class PortPublisher implements AsyncDisposable {
       if (count > 0) this.#logger.debug({ port, count }, "forgot stale udp flows");
     }
   }
+
+  /**
+   * The same of virtual addresses: it is what a target answers for one that it does not serve any more. What cannot be
+   * listed (a busy host's connections may be too many for one answer) ends with its task.
+   */
+  async #forgetLeft(
+    before: readonly VirtualAddress[],
+    after: readonly VirtualAddress[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const left = leftTargets(before, after);
+    // One address the kernel looks for by itself; for many, one list of all is less work.
+    const filters = left.size > LOOKS_MAX ? [left.keys()] : [...left.keys()].map((target) => [target]);
+    try {
+      for (const targets of filters) {
+        const isLeft = ({ protocol, destination, replySource }: TrackedConnection) =>
+          protocol === UDP && left.get(replySource)?.has(destination) === true;
+        await forgetConnections(this.#netlink, { replySources: new Set(targets) }, isLeft, signal);
+      }
+    } catch (reason) {
+      if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
+      this.#logger.warn({ err: reason }, "udp flows to targets that left not forgotten");
+    }
+  }
+}
+
+/** The virtual addresses that have lost each of the targets they did lose. */
+function leftTargets(
+  before: readonly VirtualAddress[],
+  after: readonly VirtualAddress[],
+): ReadonlyMap<Ip, ReadonlySet<Ip>> {
+  const present = new Map(after.map(({ address, targets }) => [address, targets] as const));
+  const left = new Map<Ip, Set<Ip>>();
+  for (const { address, targets } of before) {
+    if (present.get(address) === targets) continue;
+    const kept = new Set(present.get(address));
+    for (const target of targets) {
+      if (!kept.has(target)) left.set(target, (left.get(target) ?? new Set()).add(address));
+    }
+  }
+  return left;
 }
 
 /** The host's own. Others that are asked on the same port (a task's name server, say) are none of our business. */
