@@ -41,6 +41,8 @@ const { signal } = scope;
 const logger = openLogger("test-host", { level: "info", format: "json" });
 const helperNetlink = serveNetlink([helper, "serve"]);
 let manager: NetworkManager | undefined;
+/** Aborted when another takes its place. */
+let reopened = new AbortController();
 /** Since `open`. */
 let steps = 0;
 let underlay: Underlay = { port: VXLAN_PORT_DEFAULT };
@@ -63,6 +65,8 @@ process.exit();
 
 async function obey(request: HostRequest): Promise<unknown> {
   if (request.do === "open") {
+    reopened.abort();
+    reopened = new AbortController();
     await manager?.[Symbol.asyncDispose]();
     const world = { clock: systemClock, logger, enter, ...stepping(request.dieAt ?? Number.POSITIVE_INFINITY) };
     const { pool, record, linkLocal = false } = request;
@@ -76,7 +80,7 @@ async function obey(request: HostRequest): Promise<unknown> {
   if (network === undefined) throw new SwarmError("failed_precondition", "open first");
   switch (request.do) {
     case "run":
-      return scope.spawn("network", (ending) => network.run(ending));
+      return scope.spawn("network", (ending) => runUntil(reopened.signal, network, ending));
     case "start":
       return network.start(underlay, signal);
     case "move":
@@ -111,6 +115,15 @@ async function obey(request: HostRequest): Promise<unknown> {
       return network.hostWatch.warnings(signal);
     case "routes":
       return readHostRoutes(helperNetlink, "swarm0", signal);
+  }
+}
+
+/** The one that was closed must mend nothing any more, while another has its place. */
+async function runUntil(closed: AbortSignal, network: NetworkManager, ending: AbortSignal): Promise<void> {
+  try {
+    await network.run(AbortSignal.any([closed, ending]));
+  } catch (reason) {
+    if (!closed.aborted) throw reason;
   }
 }
 
