@@ -61,7 +61,12 @@ function applied(kernel: readonly KernelPeer[], changes: readonly Attribute[]) {
     for (const [other, peer] of peers) {
       peers.set(other, { ...peer, allowed: peer.allowed.filter((each) => each.address !== address) });
     }
-    peers.set(name, { key: fields.get(1) ?? new Uint8Array(), allowed: [{ address, length: 32 }], keepaliveSeconds });
+    peers.set(name, {
+      key: fields.get(1) ?? new Uint8Array(),
+      allowed: [{ address, length: 32 }],
+      keepaliveSeconds,
+      preshared: peers.get(name)?.preshared ?? false,
+    });
   }
   return { peers: [...peers.values()], greeted };
 }
@@ -126,6 +131,7 @@ describe("WireGuard's wire form", () => {
         {
           key: key(3),
           keepaliveSeconds: 7,
+          preshared: false,
           allowed: [
             { address: HOST, length: 32 },
             { address: HOST + 1, length: 32 },
@@ -149,22 +155,30 @@ describe("WireGuard's wire form", () => {
 describe("peers", () => {
   test("come to what is wanted, whatever was there, and then nothing more is said", () => {
     fc.assert(
-      fc.property(specs, specs, fc.boolean(), (before, after, rekeyed) => {
-        const { peers } = applied([], peerChanges(before, [], { rekeyed: false }));
+      fc.property(specs, specs, fc.boolean(), fc.boolean(), (before, after, rekeyed, preshared) => {
+        const made = applied([], peerChanges(before, [], { rekeyed: false })).peers;
+        const peers = made.map((peer, which) => ({ ...peer, preshared: preshared && which % 2 === 0 }));
         const then = applied(peers, peerChanges(after, peers, { rekeyed }));
         const wanted = after.map(({ key: each, host, keepaliveSeconds }) => ({
-          ...{ key: each, keepaliveSeconds, allowed: [{ address: host, length: 32 }] },
+          ...{ key: each, allowed: [{ address: host, length: 32 }], keepaliveSeconds, preshared: false },
         }));
-        expect(new Set(then.peers.map((peer) => JSON.stringify(peer)))).toEqual(
-          new Set(
-            wanted.map(({ key: each, allowed, keepaliveSeconds }) =>
-              JSON.stringify({ key: each, allowed, keepaliveSeconds }),
-            ),
-          ),
-        );
+        const textsOf = (list: readonly unknown[]) => new Set(list.map((peer) => JSON.stringify(peer)));
+        expect(textsOf(then.peers)).toEqual(textsOf(wanted));
         expect(peerChanges(after, then.peers, { rekeyed: false })).toEqual([]);
       }),
     );
+  });
+
+  test("that need a secret beside the keys are forgotten, made anew and spoken to", () => {
+    const spec: PeerSpec = { key: key(1), host: HOST, port: 4790, keepaliveSeconds: 0 };
+    const peers = applied([], peerChanges([spec], [], { rekeyed: false })).peers;
+    const changes = peerChanges(
+      [spec],
+      peers.map((peer) => ({ ...peer, preshared: true })),
+      { rekeyed: false },
+    );
+    expect(changes[0]).toEqual(forgottenPeer(key(1)));
+    expect(applied(peers, changes)).toEqual({ peers, greeted: [hex(key(1))] });
   });
 
   test("are spoken to at once when their key or ours is new, idle or not", () => {

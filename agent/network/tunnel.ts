@@ -99,17 +99,19 @@ function peerSpecs({ port, peers }: TunnelOptions): readonly PeerSpec[] {
 /**
  * What to say so that exactly these peers are known; nothing of those that are right. A key that is new for a host or for
  * this one ends their session: they begin another at once, and not with the next packet, since the first side that tries
- * before the other knows the key waits five seconds to try again. Pure.
+ * before the other knows the key waits five seconds to try again. A peer that was given a second secret is forgotten with
+ * it, and begins anew. Pure.
  */
 export function peerChanges(
   wanted: readonly PeerSpec[],
   kernel: readonly KernelPeer[],
   { rekeyed }: { readonly rekeyed: boolean },
 ): Attribute[] {
-  const known = new Map(kernel.map((peer) => [hex(peer.key), peer]));
   const keys = new Set(wanted.map(({ key }) => hex(key)));
+  const isKept = ({ key, preshared }: KernelPeer) => keys.has(hex(key)) && !preshared;
+  const known = new Map(kernel.filter(isKept).map((peer) => [hex(peer.key), peer]));
   const hosts = new Set(kernel.flatMap(({ allowed }) => allowed.map(({ address }) => address)));
-  const gone = kernel.filter(({ key }) => !keys.has(hex(key))).map(({ key }) => forgottenPeer(key));
+  const gone = kernel.filter((peer) => !isKept(peer)).map(({ key }) => forgottenPeer(key));
   const told = wanted.flatMap((spec) => {
     const found = known.get(hex(spec.key));
     if (found === undefined ? hosts.has(spec.host) : rekeyed) return greeting(spec);

@@ -24,7 +24,7 @@ const FAMILY_NAME = "wireguard";
 
 const WG_CMD = { GET_DEVICE: 0, SET_DEVICE: 1 } as const;
 const WGDEVICE = { IFNAME: 2, PRIVATE_KEY: 3, PUBLIC_KEY: 4, LISTEN_PORT: 6, PEERS: 8 } as const;
-const WGPEER = { PUBLIC_KEY: 1, FLAGS: 3, ENDPOINT: 4, KEEPALIVE: 5, ALLOWED_IPS: 9 } as const;
+const WGPEER = { PUBLIC_KEY: 1, PRESHARED_KEY: 2, FLAGS: 3, ENDPOINT: 4, KEEPALIVE: 5, ALLOWED_IPS: 9 } as const;
 const WGPEER_F = { REMOVE_ME: 1, REPLACE_ALLOWED_IPS: 2 } as const;
 const WGALLOWEDIP = { FAMILY: 1, ADDRESS: 2, MASK: 3 } as const;
 const VERSION = 1;
@@ -49,6 +49,8 @@ export interface KernelPeer {
   /** The addresses that it may speak for, "192.0.2.1/32"; of both families. */
   readonly allowed: readonly { readonly address: Ipv4 | undefined; readonly length: number }[];
   readonly keepaliveSeconds: number;
+  /** Whether a session needs a secret beside the keys (`preshared-key`): none of ours does. */
+  readonly preshared: boolean;
 }
 
 /** A device as the kernel has it. */
@@ -157,6 +159,8 @@ function decodePeer(value: Uint8Array): KernelPeer {
     key: attributes.get(WGPEER.PUBLIC_KEY) ?? new Uint8Array(),
     allowed,
     keepaliveSeconds: readU16(attributes.get(WGPEER.KEEPALIVE)) ?? 0,
+    // The kernel always tells it: zeros where there is none.
+    preshared: (attributes.get(WGPEER.PRESHARED_KEY) ?? new Uint8Array()).some((byte) => byte !== 0),
   };
 }
 
