@@ -18,7 +18,7 @@ import {
   VXLAN_OVERHEAD,
 } from "./fabric.ts";
 import type { RemoteAddress, Way } from "./forwarding.ts";
-import { hasIpv6, withoutIpv6 } from "./ipv6.ts";
+import { tameIpv6 } from "./ipv6.ts";
 import type { Netlink } from "./netlink.ts";
 import { quietLink, type Sysctls } from "./sysctl.ts";
 import { ensureTunnel, type TunnelPeer } from "./tunnel.ts";
@@ -123,11 +123,10 @@ export class EncryptedFabric {
     const { index: under } = await ensureTunnel(netlink, { ...tunnel, privateKey, peers: peersOf(content) }, signal);
     const options = { name: this.#device, mac: encryptedMac(local), local, under, port, mtu };
     const state = await ensureFabric(netlink, options, signal);
+    const devices = [this.#tunnel, this.#device];
+    for (const name of devices) await tameIpv6(sysctls, name);
     if (this.#state?.index !== state.index || state.anew) {
-      for (const name of [this.#tunnel, this.#device]) {
-        if (await hasIpv6(sysctls, name)) await withoutIpv6(sysctls, name);
-        await quietLink(sysctls, name);
-      }
+      for (const name of devices) await quietLink(sysctls, name);
       logger.info({ device: this.#device, tunnel: this.#tunnel, mtu }, "encrypted fabric made or mended");
     }
     this.#state = state;

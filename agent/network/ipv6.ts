@@ -20,6 +20,8 @@ export interface Ipv6World {
   readonly logger: Logger;
 }
 
+/** IN6_ADDR_GEN_MODE_NONE (linux/if_link.h). */
+const NO_ADDRESS = "1";
 const FORWARDING = "net/ipv6/conf/all/forwarding";
 
 /** Whether the kernel would give IPv6 to a device: it has none at all for those whose MTU is below 1,280 (RFC 8200 §5). */
@@ -40,6 +42,18 @@ export function hasIpv6Networks({ networks, remote }: Pick<ClusterNetwork, "netw
 export async function withoutIpv6(sysctls: Sysctls, device: string): Promise<void> {
   await sysctls.write(`net/ipv6/conf/${device}/accept_ra`, "0");
   await sysctls.write(`net/ipv6/conf/${device}/disable_ipv6`, "1");
+}
+
+/**
+ * Keeps a device free of IPv6 but for what `routeIpv6` gives it, which is left alone. The kernel gives IPv6 to each new
+ * device, and to one whose MTU was below 1,280 and is not any more, with an address and an ear for router advertisements.
+ */
+export async function tameIpv6(sysctls: Sysctls, device: string): Promise<void> {
+  if (!(await hasIpv6(sysctls, device))) return;
+  const read = (name: string) => sysctls.read(`net/ipv6/conf/${device}/${name}`);
+  const isOff = (await read("disable_ipv6")) === "1";
+  const isOurs = isOff || (await read("addr_gen_mode")) === NO_ADDRESS;
+  if (!isOurs || (await read("accept_ra")) !== "0") await withoutIpv6(sysctls, device);
 }
 
 /** Sees to it that the host routes IPv6, over this device too; cheap when it does. */

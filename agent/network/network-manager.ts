@@ -44,7 +44,7 @@ import { Forwarder } from "./forwarder.ts";
 import { removeForwarding } from "./forwarding.ts";
 import { type HostFiles, readHostFiles } from "./host-files.ts";
 import { HostWatch } from "./host-warnings.ts";
-import { hasIpv6, hasIpv6Networks, type Ipv6Use, routeIpv6, withoutIpv6 } from "./ipv6.ts";
+import { hasIpv6, hasIpv6Networks, type Ipv6Use, routeIpv6, tameIpv6, withoutIpv6 } from "./ipv6.ts";
 import { LinkIndexes } from "./link-indexes.ts";
 import { LinkMender, type LinkMenderOptions } from "./link-mender.ts";
 import { LiveTasks } from "./live-tasks.ts";
@@ -436,12 +436,12 @@ export class NetworkManager implements AsyncDisposable {
     const fabric = await ensureFabric(netlink, { name, pool, mac, mtu, local, port }, signal);
     const anew = this.#fabric?.index !== fabric.index || fabric.anew || this.#fabric.mtu !== fabric.mtu;
     this.#fabric = fabric;
+    await tameIpv6(sysctls, name);
     if (!anew) return;
     this.#forwarder.distrust();
     this.#ipv6 = await hasIpv6(sysctls, name);
     // Not where tasks of an earlier run may use it.
-    const unused = fabric.anew || (this.#cluster !== undefined && this.#ipv6Use() === "off");
-    if (this.#ipv6 && unused) await withoutIpv6(sysctls, name);
+    if (this.#cluster !== undefined && this.#ipv6Use() === "off") await withoutIpv6(sysctls, name);
     await quietLink(sysctls, name);
     const address = local === undefined ? "none" : formatIpv4(local);
     this.#logger.info({ device: name, mtu: fabric.mtu, pool: formatPrefix(pool), address }, "fabric made or mended");
