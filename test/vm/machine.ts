@@ -30,12 +30,16 @@ const DISK_MODULES = ["virtio_pci", "virtio_blk"];
 
 /** What tests run beside busybox's. */
 const PROGRAMS = [
-  ...["/usr/bin/ip", "/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare", "/bin/kmod"],
+  ...["/usr/bin/ip", "/usr/sbin/bridge", "/usr/bin/findmnt", "/usr/sbin/nft", "/usr/bin/nsenter", "/usr/bin/unshare"],
+  "/bin/kmod",
 ];
 
 /** A real file server for the machine, with the libraries that few hosts have. */
 const NFS_PACKAGES = ["nfs-kernel-server", "libtirpc3", "libwrap0"];
 const NFS_PROGRAMS = ["rpc.nfsd", "rpc.mountd", "exportfs"];
+
+/** Its `wg` shows WireGuard's devices, and damages them; it is linked to libc only. */
+const WIREGUARD_PACKAGE = "wireguard-tools";
 
 export interface MachineResult {
   /** What the command wrote to stdout and stderr. */
@@ -162,6 +166,7 @@ function makeDisk(directory: string, modules: string, command: string): string {
     copyLibraries(tree, program);
   }
   copyFileServer(tree);
+  copyFileSync(join(unpackPackage(WIREGUARD_PACKAGE), "usr/bin/wg"), join(tree, "usr/bin/wg"));
   symlinkSync("/bin/kmod", join(tree, "sbin/modprobe"));
   cpSync(modules, join(tree, "lib/modules", basename(modules)), { recursive: true });
   // The shim comes built: make has nothing to do.
