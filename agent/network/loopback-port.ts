@@ -1,6 +1,7 @@
 /** A port of this host that is to be published, and whether that can be. */
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { errnoOf, SwarmError } from "../../common/base/error.ts";
 import { printHostPort } from "../../common/base/host-port.ts";
@@ -18,14 +19,28 @@ export interface HostPort {
 
 /**
  * Whether nobody on the host listens on the port, on whatever address it is meant for: a translated port would be taken away
- * from them unseen. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
+ * from them unseen. A connection that came from it, as it may from one that the kernel chooses from, is not disturbed. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
  */
 export async function assertPortFree(wanted: HostPort): Promise<void> {
   const { protocol, port, address = "0.0.0.0" } = wanted;
   if (protocol === "sctp") return;
   const failure = protocol === "tcp" ? await probeTcp(address, port) : await probeUdp(address, port);
-  if (failure !== undefined && isTaken(failure)) throw portTaken(wanted);
-  if (failure !== undefined) throw SwarmError.wrap(nameOf(wanted), failure);
+  if (failure === undefined) return;
+  if (!isTaken(failure)) throw SwarmError.wrap(nameOf(wanted), failure);
+  if (await isHeld(protocol, port)) throw portTaken(wanted);
+}
+
+/** In /proc/net: TCP that listens, and UDP that is not connected. */
+const OPEN_TO_ALL = { tcp: "0A", udp: "07" } as const;
+
+async function isHeld(protocol: "tcp" | "udp", port: number): Promise<boolean> {
+  const ending = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const tables = await Promise.all(
+    ["", "6"].map((suffix) => readFile(`/proc/self/net/${protocol}${suffix}`, "utf8").catch(() => "")),
+  );
+  return tables
+    .flatMap((table) => table.split("\n").map((line) => line.trim().split(/\s+/)))
+    .some(([, local = "", , state]) => local.endsWith(ending) && state === OPEN_TO_ALL[protocol]);
 }
 
 /** Throws `failed_precondition` when the port is for an address that this host does not have (now). */

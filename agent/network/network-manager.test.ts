@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
@@ -32,10 +33,10 @@ function outcome(command: Promise<string>): Promise<string> {
 }
 
 /** How many of `count` fetches each name answered. */
-async function tally(count: number, once: () => Promise<string>): Promise<Record<string, number>> {
+async function tally(count: number, ask: () => Promise<string>): Promise<Record<string, number>> {
   const answers: Record<string, number> = {};
   for (let index = 0; index < count; index++) {
-    const name = await once();
+    const name = await ask();
     answers[name] = (answers[name] ?? 0) + 1;
   }
   return answers;
@@ -129,6 +130,22 @@ describe("the network of a host", () => {
       await lab.ask({ do: "reconcile" });
       expect(await lab.inClient(...fetch(HOST_ADDRESS, 8083))).toBe("a");
     });
+  });
+
+  rootTest("a port that connections of the host's own came from is nobody's", async () => {
+    const serve = `require("net").createServer(() => {}).listen(9100, "${CLIENT_ADDRESS}", () => console.log())`;
+    await once(lab.start(lab.clientNamespace, process.execPath, "-e", serve).stdout, "data");
+    const ask = `require("net").connect({ port: 9100, host: "${CLIENT_ADDRESS}", localPort: 40000 }, () => console.log());
+      const s = require("dgram").createSocket("udp4").bind(40000, () => s.connect(9100, "${CLIENT_ADDRESS}"))`;
+    await once(lab.start(lab.hostNamespace, process.execPath, "-e", ask).stdout, "data");
+    const port = { port: 40_000, targets: [{ address: A, port: 80 }] };
+    const ports: TestPort[] = [
+      { ...port, protocol: "tcp" },
+      { ...port, protocol: "udp" },
+    ];
+    expect(await lab.ask({ do: "publish", ports })).toEqual([]);
+    expect(await lab.inClient(...fetch(HOST_ADDRESS, 40_000))).toBe("a");
+    await lab.ask({ do: "publish", ports: [] });
   });
 
   rootTest("a port on one address is reached there alone, and may move to all addresses and back", async () => {
