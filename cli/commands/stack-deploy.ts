@@ -69,6 +69,7 @@ async function run(invocation: Invocation): Promise<number> {
   );
   io.err(warnings.join(""));
   if (!flags.on("quiet")) announce(invocation, answer);
+  if (request.prune) sayKept(invocation, answer);
   const applied: Applied = { stack: loaded.name, answer, present, before };
   return await settle(invocation, applied);
 }
@@ -144,6 +145,14 @@ function announce({ io }: Invocation, { plan }: ApplyStackResponse): void {
       ? `Stack ${escapeControls(plan?.stack ?? "")} is unchanged\n`
       : done.join(""),
   );
+}
+
+/** What services have been using until now waits for the next deploy: an update that fails goes back to it. */
+function sayKept({ io }: Invocation, { plan }: ApplyStackResponse): void {
+  const kept = (plan?.objects ?? []).filter(({ action }) => action === ObjectPlan_Action.KEEP);
+  if (kept.length === 0) return;
+  const names = kept.map(({ kind, name }) => escapeControls(`${kind} ${name}`)).join(", ");
+  io.err(`kept until the next deploy with --prune, since services may go back to them: ${names}\n`);
 }
 
 interface Applied {

@@ -45,6 +45,6 @@ export async function showPlan(invocation: Invocation): Promise<number> {
   const out = flags.text("out");
   if (out !== undefined) writePlanFile(out, { request, plan });
   if (format === "json") io.out(`${JSON.stringify(toJson(StackPlanSchema, plan), undefined, 2)}\n`);
-  else io.out(renderPlan(plan, { colours: io.terminal && !io.environment.NO_COLOR }));
+  else io.out(renderPlan(plan, { colours: io.terminal && !io.environment.NO_COLOR, prune: request.prune }));
   return planChanges(plan) ? CHANGES : 0;
 }

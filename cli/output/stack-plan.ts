@@ -24,6 +24,10 @@ const ACTIONS: Readonly<Record<ObjectPlan_Action, ActionWords>> = {
   [ObjectPlan_Action.UNCHANGED]: { sign: "=", words: "unchanged", colour: 0 },
 };
 
+/** With `--prune`: services have been using it until now, and go back to it when their update fails. */
+const KEPT_BY_PRUNE =
+  "keep (no longer in the file; needed until the services have changed: the next --prune removes it)";
+
 /** Longer values would hide the rest. */
 const VALUE_LENGTH_MAX = 80;
 /** Twelve digits tell digests apart, as they do ids. */
@@ -34,15 +38,22 @@ export function planChanges({ objects }: StackPlan): boolean {
   return objects.some(({ action }) => action !== ObjectPlan_Action.UNCHANGED && action !== ObjectPlan_Action.KEEP);
 }
 
+interface PlanOptions {
+  readonly colours: boolean;
+  /** Whether the plan is of a deploy with `--prune`. */
+  readonly prune: boolean;
+}
+
 /** The whole plan, a line per object and per field. */
-export function renderPlan(plan: StackPlan, options: { readonly colours: boolean }): string {
+export function renderPlan(plan: StackPlan, options: PlanOptions): string {
   const width = Math.max(0, ...plan.objects.map(({ kind, name }) => kind.length + 1 + name.length));
-  const lines = plan.objects.flatMap((object) => objectLines(object, width, options.colours));
+  const lines = plan.objects.flatMap((object) => objectLines(object, width, options));
   return [...lines, summary(plan), ""].join("\n");
 }
 
-function objectLines(object: ObjectPlan, width: number, colours: boolean): string[] {
-  const { sign, words, colour } = ACTIONS[object.action];
+function objectLines(object: ObjectPlan, width: number, { colours, prune }: PlanOptions): string[] {
+  const { sign, colour, ...usual } = ACTIONS[object.action];
+  const words = prune && object.action === ObjectPlan_Action.KEEP ? KEPT_BY_PRUNE : usual.words;
   const head = `${sign} ${escapeControls(`${object.kind} ${object.name}`).padEnd(width)}   ${words}`;
   const painted = colours && colour > 0 ? `\u001b[${colour}m${head}\u001b[0m` : head;
   const placement = object.placement ? placementLines(object.placement) : [];

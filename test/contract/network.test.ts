@@ -252,11 +252,19 @@ test("a stack brings its networks, never changes one unseen, and takes them away
   expect((await inspect("shop_front"))[0].Labels).toMatchObject({ a: "c" });
 
   const less = `services: { db: { image: "demo/db:1", deploy: ${QUICK} } }\n`;
+  const planned = await swarmctl(`stack plan --resolve-image never --prune -c ${stackFile(less)} shop`);
+  expect(planned.out).toMatch(/^- network shop_front +remove$/m);
+  expect(planned.out).toMatch(
+    /^= network shop_back +keep \(no longer in the file; needed until .* next --prune removes it\)$/m,
+  );
   const pruned = await deploy(less, "--prune");
   expect(pruned.out).toContain("Creating network shop_default\n");
   expect(pruned.out).toContain("Removing network shop_front\n");
   // The service has only just left it.
   expect(pruned.out).not.toContain("Removing network shop_back\n");
+  expect(pruned.err).toBe(
+    "kept until the next deploy with --prune, since services may go back to them: network shop_back\n",
+  );
   await eventually(async () => expect((await deploy(less, "--prune")).out).toContain("Removing network shop_back\n"));
   const back = await swarmctl("stack rollback --to 1 shop");
   expect(back).toMatchObject({ code: 0, err: "" });
