@@ -150,6 +150,18 @@ describe("a published port asked on another host than the task's", () => {
     for (const address of wires()) expect(await lab.inClient(...echo(address, PORTS.udp, 5_000))).toBe("5000\n");
   });
 
+  rootTest("by UDP by way of several hosts from one port, is answered by each", async () => {
+    for (const hosts of [lab.hosts.map(({ address }) => address), lab.hosts.map(({ address }) => ipv6On(address))]) {
+      const script = `const s = require("dgram").createSocket("${hosts[0]?.includes(":") ? "udp6" : "udp4"}").bind(6000);
+        const heard = [];
+        const end = () => { console.log(heard.sort().join()); process.exit() };
+        s.on("message", (_, { address }) => { if (heard.push(address) === ${hosts.length}) end() });
+        for (const host of ${JSON.stringify(hosts)}) s.send("?", ${PORTS.udp}, host);
+        setTimeout(end, 2000)`;
+      expect(await lab.inClient(process.execPath, "-e", script)).toBe(`${hosts.join()}\n`);
+    }
+  });
+
   rootTest("where nobody listens in the task, tells so", async () => {
     for (const address of wires()) expect(await lab.inClient(...echo(address, PORTS.nobody, 9))).toBe("ECONNREFUSED\n");
   });
@@ -231,14 +243,18 @@ rootTest("what a gone task answered is forgotten, by whichever host it came, one
   await tell();
 });
 
-rootTest("what serves is let go on by rules that are loaded again, and by an agent that starts again", async () => {
-  const held = await hold(VIP);
-  await held.says("1");
+rootTest("what is open goes on while rules are loaded again, and while agents start again", async () => {
+  const held = [await hold(VIP), await hold(at(lab.hosts, 0).address, other), await hold(at(lab.hosts, 2).address)];
+  for (const each of held) await each.says("1");
   for (const host of lab.hosts) {
     await host.run("nft", "delete", "table", "ip", "swarm0");
     await host.ask({ do: "reconcile" });
   }
-  await held.says("2");
+  for (const each of held) await each.says("2");
+  for (const host of lab.hosts) await host.ask({ do: "open", pool: POOL, local: host.address });
+  for (const each of held) await each.says("3");
+  await tell();
+  for (const each of held) await each.says("4");
 });
 
 rootTest(
