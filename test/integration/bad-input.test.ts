@@ -36,7 +36,7 @@ describe("swarmctl", () => {
     ["56 all or nothing", ["service", "scale", "web2=3", "nosuch=1"], 1, /nosuch/],
     ["64 a name with a newline", ["service", "create", "--name", "a\nb", "demo/web:1"], 1, /name/],
     ["65 an unknown field", ["service", "ls", "--format", "{{.Nope}}"], 2, /Nope/],
-    ["76 a service that is not there", ["service", "inspect", "nosuch"], 1, /nosuch/],
+    ["76 a service that is not there", ["service", "ps", "nosuch"], 1, /nosuch/],
     ["77 a name that is taken", ["service", "create", "--name", "web", "demo/web:1"], 1, /web.*(exists|in use|taken)/],
     ["88 an upper-case image", ["service", "create", "UPPER/case"], 1, /UPPER\/case.*not a valid/],
     ["90 a bad port", ["service", "create", "host:99999/a"], 1, /99999|not a valid/],
