@@ -19,7 +19,7 @@ import { WAIT_FLAGS } from "./flags/wait-flags.ts";
 import { inspectEach } from "./inspect.ts";
 import type { Io } from "./io.ts";
 import { contentJson, contentPretty } from "./output/content-json.ts";
-import { type Listing, type Row, renderList, renderObjects } from "./output/format.ts";
+import { LABELS, type Listing, type Row, renderList, renderObjects } from "./output/format.ts";
 import { UsageError } from "./usage-error.ts";
 import { waitAsAsked } from "./wait.ts";
 
@@ -173,6 +173,7 @@ function rowOf({ id, name, meta, spec, contentVersion }: ContentObject, nowMs: n
     UpdatedAt: ago(timestampMs(meta?.updatedAt)),
     Labels: labels.join(","),
     Version: String(contentVersion),
+    [LABELS]: spec?.labels ?? {},
   };
 }
 

@@ -2,7 +2,7 @@ import type { NetworkView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { BOOLEAN_WORDS, type Filters, filterFlag, isYes, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
-import { type Listing, type Row, renderList } from "../output/format.ts";
+import { LABELS, type Listing, type Row, renderList } from "../output/format.ts";
 import { timeJson } from "../output/json-parts.ts";
 import { isBuiltIn, networkDriver, networkScope } from "../output/network-json.ts";
 
@@ -78,6 +78,7 @@ function rowOf(view: NetworkView, whole: boolean): Row {
     Labels: Object.entries(network?.spec?.labels ?? {})
       .map(([key, value]) => `${key}=${value}`)
       .join(","),
+    [LABELS]: network?.spec?.labels ?? {},
     Services: serviceNames.join(","),
   };
 }

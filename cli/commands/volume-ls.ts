@@ -3,7 +3,7 @@ import type { VolumeView } from "../../proto/gen/swarm/v1/control_pb.js";
 import type { Command } from "../command.ts";
 import { BOOLEAN_WORDS, type Filters, filterFlag, isYes, parseFilters, passes, passesLabels } from "../filters.ts";
 import { LIST_FLAGS } from "../flags/list-flags.ts";
-import { type Listing, type Row, renderList } from "../output/format.ts";
+import { LABELS, type Listing, type Row, renderList } from "../output/format.ts";
 import { labelsOf } from "../output/volume-words.ts";
 
 const FILTERS = ["dangling", "driver", "label", "name", "node"];
@@ -54,6 +54,7 @@ function rowOf(view: VolumeView): Row {
     Labels: Object.entries(labelsOf(view))
       .map(([key, value]) => `${key}=${value}`)
       .join(","),
+    [LABELS]: labelsOf(view),
     Services: serviceNames.join(","),
     Scope: "local",
   };

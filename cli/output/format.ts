@@ -8,8 +8,13 @@ import { escapeControls } from "../../common/model/text.ts";
 import { UsageError } from "../usage-error.ts";
 import { renderTable } from "./table.ts";
 
+/** The object's labels, for `{{.Label "key"}}`. */
+export const LABELS = Symbol("labels");
+
 /** One line of a list: every field that a template may name. */
-export type Row = Readonly<Record<string, string>>;
+export type Row = Readonly<Record<string, string>> & {
+  readonly [LABELS]?: Readonly<Record<string, string>> | undefined;
+};
 
 /** What a list command shows when it is not told otherwise. */
 export interface Listing {
@@ -60,7 +65,7 @@ export function renderList(
     return shown.map((row) => `${executed(template, row)}\n`).join("");
   }
   const template = templateOf(format.slice("table ".length).trim());
-  const headings = { ...listing.columns, ...listing.more };
+  const headings = { ...listing.columns, ...listing.more, Label: (key: unknown) => textOf(key, "Label") };
   const lines = [executed(template, headings), ...shown.map((row) => executed(template, row))];
   return renderTable(lines.map((line) => line.split("\t")));
 }
@@ -90,8 +95,16 @@ function executed(template: Template, data: unknown): string {
   return result.value;
 }
 
+/** With `Label` beside the fields where an object has labels: for templates only. */
 function escapedRow(row: Row): Row {
-  return Object.fromEntries(Object.entries(row).map(([field, text]) => [field, escapeControls(text)]));
+  const fields = Object.fromEntries(Object.entries(row).map(([field, text]) => [field, escapeControls(text)]));
+  const labels = row[LABELS];
+  if (labels === undefined) return fields;
+  const value = (key: unknown) => {
+    const name = textOf(key, "Label");
+    return Object.hasOwn(labels, name) ? escapeControls(labels[name] ?? "") : "";
+  };
+  return Object.defineProperty(fields, "Label", { value, enumerable: false });
 }
 
 /** A template may break lines and tabulate; nothing in it may drive the terminal. */

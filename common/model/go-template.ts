@@ -148,12 +148,14 @@ class Run {
   #command(command: readonly Operand[], dot: unknown, piped: readonly unknown[]): unknown {
     const [first, ...rest] = command;
     if (first === undefined) throw templateFailure("missing value for command");
-    if (first.kind !== "call") {
-      if (rest.length + piped.length > 0)
-        throw templateFailure("can't give an argument to something that is no function");
-      return this.#operand(first, dot);
-    }
     const args = [...rest.map((operand) => this.#operand(operand, dot)), ...piped];
+    if (first.kind !== "call") {
+      const value = this.#operand(first, dot);
+      // A method of the data, such as a row's Label: whoever hands data in decides which there are.
+      if (typeof value === "function") return value(...args);
+      if (args.length > 0) throw templateFailure("can't give an argument to something that is no function");
+      return value;
+    }
     return this.#call(first, args);
   }
 

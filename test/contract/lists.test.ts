@@ -70,6 +70,23 @@ test("label! keeps what has no such label", async () => {
   expect((await swarmctl("network prune --help")).out).toMatch(/^ {6}--filter filter .*\n {2}-f, --force /m);
 });
 
+test("{{.Label KEY}}, as Docker's lists have it", async () => {
+  await runSwarmctl(["secret", "create", "--label", "of=a,b", "s"], {
+    environment: { SWARM_HOST: plane.host },
+    stdin: "x",
+  });
+  const list = async (...words: string[]) =>
+    (await runSwarmctl(words, { environment: { SWARM_HOST: plane.host } })).out.split("\n").slice(0, -1);
+  expect(
+    await list("network", "ls", "-f", "name=net-", "--format", '{{.Name}}={{.Label "of"}}{{.Label "toString"}}'),
+  ).toEqual(["net-a=a", "net-b=b"]);
+  expect(await list("secret", "ls", "--format", 'table {{.Name}}\t{{.Label "of"}}')).toEqual([
+    "NAME      of",
+    "s         a,b",
+  ]);
+  expect((await list("network", "ls", "-f", "name=net-a", "--format", "json")).join()).not.toContain('"Label"');
+});
+
 test("network ls has Docker's fields", async () => {
   expect((await swarmctl("network ls -f name=net-a --format {{.IPv4}},{{.IPv6}},{{.Internal}}")).out).toBe(
     "true,false,false\n",
