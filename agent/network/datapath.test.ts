@@ -27,7 +27,7 @@ const SERVER = ADDRESSES[1];
 const SERVER_SECOND = "10.0.2.12";
 /** Alone with the server on the second network, on the first host. */
 const OTHER = "10.0.2.11";
-const PORTS = { peer: 8000, stray: 8001, large: 8002, udp: 8003, nobody: 8004, hold: 8005 } as const;
+const PORTS = { peer: 8000, stray: 8001, large: 8002, udp: 8003, nobody: 8004, hold: 8005, late: 8006 } as const;
 
 /** The server's: who asks, 100,000 bytes at once, whatever came by UDP, and one that says nothing until it hears something. */
 const SERVE = `const { createServer } = require("net");
@@ -35,6 +35,7 @@ const SERVE = `const { createServer } = require("net");
   serve(${PORTS.peer}, (s) => s.end(s.remoteAddress));
   serve(${PORTS.large}, (s) => s.end("x".repeat(100000)));
   serve(${PORTS.hold}, (s) => s.on("data", (data) => s.write(data)));
+  createServer({ allowHalfOpen: true }, (s) => s.on("end", () => setTimeout(() => s.end("late"), 2000)).resume()).listen(${PORTS.late});
   const udp = require("dgram").createSocket({ type: "udp6" });
   udp.bind(${PORTS.udp}).on("message", (message, { port, address }) => udp.send(message, port, address));`;
 
@@ -241,6 +242,20 @@ rootTest("what a gone task answered is forgotten, by whichever host it came, one
     await eventually(async () => expect(await answered()).toBe(""));
   }
   await tell();
+});
+
+rootTest("a client that has closed its side is answered however late", async () => {
+  // A second stands for the kernel's minute, until the agent looks.
+  const name = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
+  for (const host of lab.hosts) {
+    await host.run("sysctl", "-qw", `${name}=1`);
+    await host.ask({ do: "reconcile" });
+    expect(await host.run("sysctl", "-n", name)).toBe("3600\n");
+  }
+  const ask = `const s = require("net").connect({ port: ${PORTS.late}, host: process.argv[1], allowHalfOpen: true });
+    s.on("data", (data) => console.log(String(data))).on("error", ({ code }) => console.log(code)).end("?");
+    setTimeout(() => process.exit(), 5000).unref()`;
+  expect(await lab.inClient(process.execPath, "-e", ask, "192.0.2.1")).toBe("late\n");
 });
 
 rootTest("what is open goes on while rules are loaded again, and while agents start again", async () => {

@@ -63,7 +63,7 @@ import { RuleRecord } from "./rule-record.ts";
 import { RuleTable } from "./rule-table.ts";
 import { RESOLVER_PORT, type RulesetState } from "./ruleset.ts";
 import { balancedTo, beyondReach, encryptedContent, secretPrefixes, unreached } from "./secrecy.ts";
-import { quietLink, type Sysctls, turnForwardingOn } from "./sysctl.ts";
+import { quietLink, type Sysctls, tuneHost } from "./sysctl.ts";
 
 /** The parts of the world that the network is made of. */
 export interface NetworkDependencies {
@@ -189,7 +189,7 @@ export class NetworkManager implements AsyncDisposable {
       this.#underlay = underlay;
       this.#host = await readHostFiles();
       await checkPool(this.#world.netlink, { ...this.#options, name: this.#options.device }, signal);
-      await turnForwardingOn(this.#world);
+      await tuneHost(this.#world);
       await this.#ensureFabric(signal);
       await this.#indexes.read(signal);
       if (this.#cluster !== undefined) await this.#apply(signal);
@@ -312,7 +312,7 @@ export class NetworkManager implements AsyncDisposable {
   /** Looks whether device, routes, ports and table are as they should be, and mends what is not. */
   reconcile(signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
-      await turnForwardingOn(this.#world);
+      await tuneHost(this.#world);
       await this.#ensureFabric(signal);
       this.#host = await readHostFiles();
       await this.#mender.mend(this.#live.entries(), signal);
