@@ -73,7 +73,7 @@ test("export and import carry the key, in a file that nobody else can read", asy
   const file = join(folder, "here.swarmcontext");
   expect(await swarmctl(["context", "export", "here", file])).toMatchObject({ code: 0, out: "" });
   expect(statSync(file).mode & 0o777).toBe(0o600);
-  expect((await swarmctl(["context", "export", "here", file])).err).toBe(`swarmctl: ${file}: EEXIST\n`);
+  expect((await swarmctl(["context", "export", "here", file])).err).toBe(`swarmctl: ${file}: file already exists\n`);
   expect(await swarmctl(["context", "import", "there", "-"], {}, readFileSync(file, "utf8"))).toMatchObject({
     code: 0,
   });
@@ -132,7 +132,7 @@ test("a folder that cannot be is named", async () => {
   writeFileSync(config, "a file");
   expect(await swarmctl(["context", "create", "--host", "unix:///a", "x1"])).toMatchObject({
     code: 1,
-    err: `swarmctl: ${config}/contexts/x1: ENOTDIR\n`,
+    err: `swarmctl: ${config}/contexts/x1: not a directory\n`,
   });
 });
 

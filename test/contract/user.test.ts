@@ -127,7 +127,7 @@ test("an invite never takes another file's place, and nobody is made for one tha
   const file = join(folder, "taken");
   writeFileSync(file, "mine");
   const create = ["user", "create", "late", "--role", "viewer", "--out", file];
-  expect(await host(...create)).toMatchObject({ code: 1, err: `swarmctl: ${file}: EEXIST\n` });
+  expect(await host(...create)).toMatchObject({ code: 1, err: `swarmctl: ${file}: file already exists\n` });
   expect(readFileSync(file, "utf8")).toBe("mine");
   expect((await host("user", "ls", "--format", "{{.Name}}")).out).not.toContain("late");
   const { out } = await host("user", "create", "late", "--role", "viewer", "--out", "-");
