@@ -1,4 +1,6 @@
 /** Goal: jobs end, and services wait for what they depend on. Method: real programs on two hosts; each command's exit code is its word. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { eventually } from "../eventually.ts";
 import { buildImage, busyboxFiles } from "../images.ts";
@@ -74,6 +76,7 @@ rootTest("a global job runs once on each node, also on one that joins", async ()
 });
 
 rootTest("a service waits for the ones that it depends on, and says for what", async () => {
+  const ready = cluster.folder("ready");
   await cluster.swarmctl(
     ...["service", "create", "-d", "--name", "web", "--depends-on", "db:healthy", "--depends-on", "migrate:completed"],
     "demo/box:1",
@@ -83,8 +86,8 @@ rootTest("a service waits for the ones that it depends on, and says for what", a
   const timedOut = await cluster.swarmctlAt(0, "service", "update", "--label-add", "a=b", "--timeout", "1s", "web");
   expect(timedOut.stderr).toContain("it waits for db to be created, migrate to be created");
   await cluster.swarmctl(
-    ...["service", "create", "-d", "--name", "db", "--health-cmd", "test -e /tmp/ready", "--health-interval", "100ms"],
-    ...["--health-retries", "1000", "demo/box:1", "sh", "-c", "sleep 2; touch /tmp/ready; sleep 3600"],
+    ...["service", "create", "-d", "--name", "db", "--health-cmd", "test -e /ready/yes", "--health-interval", "100ms"],
+    ...["--health-retries", "1000", "--mount", `type=bind,src=${ready},dst=/ready`, "demo/box:1", "sleep", "3600"],
   );
   await cluster.swarmctl(
     ...["service", "create", "-d", "--name", "migrate", "--mode", "replicated-job", "--depends-on", "db:healthy"],
@@ -93,6 +96,7 @@ rootTest("a service waits for the ones that it depends on, and says for what", a
   await eventually(async () => expect(await waiting()).toBe("db to be healthy, migrate to complete\n"));
   expect(await cluster.tasks("web")).toEqual([]);
   expect(await cluster.tasks("migrate")).toEqual([]);
+  writeFileSync(join(ready, "yes"), "");
   await eventually(async () => expect((await cluster.tasks("web")).join()).toMatch(/^web\.1 node-\d Running$/), {
     timeoutMs: 20_000,
   });
