@@ -298,6 +298,15 @@ describe("the network of a host", () => {
     const count = async (target: string) =>
       Number(/(\d+) flow/.exec(await lab.inHost("sh", "-c", `conntrack -L -r ${target} 2>&1 >/dev/null`))?.[1]);
     expect(await count("10.224.0.9")).toBe(25_000);
+    // One flow of UDP among them, to a virtual address that the task then serves no more: the others' number must not hide it.
+    const virtual = (...targets: readonly string[]) => ({ hosts: [], remote: {}, virtual: { "10.224.0.50": targets } });
+    await lab.ask({ do: "cluster", cluster: virtual("10.224.0.9", A) });
+    const flow = "--orig-src 100.127.0.2 --orig-dst 10.224.0.50 --sport 4000 --dport 53 --reply-src 10.224.0.9";
+    const back = "--reply-dst 100.127.0.2 --reply-port-src 53 --reply-port-dst 4000 -t 600";
+    await lab.inHost("sh", "-c", `conntrack -I -p udp ${flow} ${back}`);
+    expect(await count("10.224.0.9")).toBe(25_001);
+    await lab.ask({ do: "cluster", cluster: virtual(A) });
+    expect(await count("10.224.0.9")).toBe(25_000);
     await lab.ask({ do: "detach", task: ended });
     expect(await count("10.224.0.9")).toBe(0);
     expect(await count("10.224.0.99")).toBe(1);

@@ -38,6 +38,8 @@ describe("netfilter's netlink", () => {
     expect(decodeConnections(messages, { replySources: new Set([TARGET]) })).toHaveLength(2);
     expect(decodeConnections(messages, { protocol: 17, destinationPort: 5353 })).toHaveLength(1);
     expect(decodeConnections(messages, { protocol: 17, destinationPort: 54 })).toEqual([]);
+    expect(decodeConnections(messages, { protocol: 17 })).toHaveLength(2);
+    expect(decodeConnections(messages, { replySources: new Set([TARGET]), protocol: 6 })).toHaveLength(1);
   });
 
   test("knows a connection that both sides have closed", () => {

@@ -86,8 +86,8 @@ export function decodeGeneration(messages: readonly NetlinkMessage[]): number | 
 
 /** Which connections a dump is asked for: those that one of some addresses answers, or those of a protocol to a port. */
 export type ConnectionFilter =
-  | { readonly replySources: ReadonlySet<Ip> }
-  | { readonly protocol: number; readonly destinationPort: number };
+  | { readonly replySources: ReadonlySet<Ip>; readonly protocol?: number }
+  | { readonly protocol: number; readonly destinationPort?: number };
 
 /**
  * A dump of the tracked connections of a family. The kernel filters by one address only, and not at all before 5.8: filter
@@ -103,20 +103,22 @@ export function dumpConnections(family: Family, filter: ConnectionFilter): Uint8
 }
 
 function filterAttributes(filter: ConnectionFilter): Attribute[] {
+  const protocol = filter.protocol === undefined ? [] : [u8(CTA_PROTO_NUM, filter.protocol)];
+  const numbered = protocol.length > 0 ? FILTER_PROTO_NUM : 0;
   if (!("replySources" in filter)) {
-    const port = Uint8Array.of(filter.destinationPort >> 8, filter.destinationPort & 255);
-    const tuple = nested(CTA_TUPLE_PROTO, [u8(CTA_PROTO_NUM, filter.protocol), bytes(CTA_PROTO_DST_PORT, port)]);
-    const flags = [
-      u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT),
-      u32(CTA_FILTER_REPLY_FLAGS, 0),
-    ];
+    const { destinationPort: number } = filter;
+    const port = number === undefined ? [] : [bytes(CTA_PROTO_DST_PORT, Uint8Array.of(number >> 8, number & 255))];
+    const tuple = nested(CTA_TUPLE_PROTO, [...protocol, ...port]);
+    const looked = numbered | (number === undefined ? 0 : FILTER_PROTO_DST_PORT);
+    const flags = [u32(CTA_FILTER_ORIG_FLAGS, looked), u32(CTA_FILTER_REPLY_FLAGS, 0)];
     return [nested(CTA_TUPLE_ORIG, [tuple]), nested(CTA_FILTER, flags)];
   }
   const [source, ...others] = filter.replySources;
   if (source === undefined || others.length > 0) return [];
-  const tuple = nested(CTA_TUPLE_IP, [bytes(CTA_IP_SRC[familyOf(source)], ipBytes(source))]);
-  const flags = [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC)];
-  return [nested(CTA_TUPLE_REPLY, [tuple]), nested(CTA_FILTER, flags)];
+  const ip = nested(CTA_TUPLE_IP, [bytes(CTA_IP_SRC[familyOf(source)], ipBytes(source))]);
+  const tuple = [ip, ...(numbered === 0 ? [] : [nested(CTA_TUPLE_PROTO, protocol)])];
+  const flags = [u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC | numbered)];
+  return [nested(CTA_TUPLE_REPLY, tuple), nested(CTA_FILTER, flags)];
 }
 
 /** The connections of a dump that match `filter`. */
@@ -145,11 +147,11 @@ export function decodeConnections(
       id: attributes.get(CTA_ID),
     };
   });
-  return connections.filter((connection) =>
-    "replySources" in filter
-      ? filter.replySources.has(connection.replySource)
-      : connection.protocol === filter.protocol && connection.destinationPort === filter.destinationPort,
-  );
+  return connections.filter(({ protocol, replySource, destinationPort }) => {
+    if (filter.protocol !== undefined && protocol !== filter.protocol) return false;
+    if ("replySources" in filter) return filter.replySources.has(replySource);
+    return filter.destinationPort === undefined || destinationPort === filter.destinationPort;
+  });
 }
 
 /** The attribute `type` of the attribute `part` of a nest; empty when there is none. */

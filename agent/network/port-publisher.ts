@@ -151,14 +151,14 @@ export class PortPublisher implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<void> {
     const left = leftTargets(before, after);
+    if (left.size === 0) return;
     // One address the kernel looks for by itself; for many, one list of all is less work.
-    const filters = left.size > LOOKS_MAX ? [left.keys()] : [...left.keys()].map((target) => [target]);
+    const each = [...left.keys()].map((target) => ({ replySources: new Set([target]), protocol: UDP }));
+    const filters = each.length > LOOKS_MAX ? [{ protocol: UDP }] : each;
+    const isLeft = ({ destination, replySource }: TrackedConnection) =>
+      left.get(replySource)?.has(destination) === true;
     try {
-      for (const targets of filters) {
-        const isLeft = ({ protocol, destination, replySource }: TrackedConnection) =>
-          protocol === UDP && left.get(replySource)?.has(destination) === true;
-        await forgetConnections(this.#netlink, { replySources: new Set(targets) }, isLeft, signal);
-      }
+      for (const filter of filters) await forgetConnections(this.#netlink, filter, isLeft, signal);
     } catch (reason) {
       if (signal.aborted || !(reason instanceof SwarmError)) throw reason;
       this.#logger.warn({ err: reason }, "udp flows to targets that left not forgotten");
