@@ -145,9 +145,9 @@ function nftables(facts: HostFacts): Finding {
   }
   const lacking = {
     message: "rules cannot be loaded",
-    mend: "modprobe -a nf_tables nft_chain_nat nft_fib_ipv4 nft_numgen",
+    mend: "modprobe -a nf_tables nft_chain_nat nft_ct nft_fib_ipv4 nft_numgen nft_reject_ipv4",
   };
-  return { ...tried(facts, "nat", "translation, maps, numgen and fib", lacking), name: "nftables" };
+  return { ...tried(facts, "nat", "translation, zones, maps, numgen and fib", lacking), name: "nftables" };
 }
 
 function secrets({ mounts }: HostFacts): Finding {

@@ -14,6 +14,11 @@ const REASON_LENGTH_MAX = 160;
 const RULES = `table ip swarm_check {
   chain target { meta l4proto tcp dnat ip to numgen inc mod 2 map { 0 : 10.0.0.2 . 80, 1 : 10.0.0.3 . 80 }; }
   map published { type inet_proto . inet_service : verdict; elements = { tcp . 8080 : jump target }; }
+  chain entrance { type filter hook prerouting priority raw; ct original zone set @ll,80,16; }
+  chain guard {
+    type filter hook prerouting priority mangle; ct mark set ether saddr map { 02:00:00:00:00:01 : 1 };
+    ip daddr 10.0.0.1 meta l4proto tcp reject with tcp reset;
+  }
   chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local meta l4proto . th dport vmap @published; }
   chain postrouting { type nat hook postrouting priority srcnat; ip saddr 10.0.0.0/8 ct status dnat masquerade; }
 }`;
