@@ -74,7 +74,7 @@ export class ConnectionSweeper implements AsyncDisposable {
   readonly #disposal = new AbortController();
   /** The sweep that has not begun. */
   #next: Sweep | undefined;
-  /** When the one before may be followed by another. */
+  /** When the one before may be followed by another, and nothing is under way. */
   #ready: Promise<unknown> = Promise.resolve();
 
   constructor(world: SweeperWorld) {
@@ -99,13 +99,14 @@ export class ConnectionSweeper implements AsyncDisposable {
   forgetMarkedSoon(marks: readonly number[]): void {
     const { signal } = this.#disposal;
     const label = "forget the connections of a mark";
-    for (const mark of marks) {
+    const forgotten = marks.map((mark) =>
       exchange(this.#world.netlink, { protocol, message: flushMarked(mark), label }, signal).catch(
         (reason: unknown) => {
           if (!signal.aborted) this.#world.logger.warn({ err: reason, mark }, "connections not forgotten");
         },
-      );
-    }
+      ),
+    );
+    this.#ready = Promise.all([this.#ready, ...forgotten]);
   }
 
   #add(addresses: readonly Ip[]): Sweep {

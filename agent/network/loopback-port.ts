@@ -19,7 +19,8 @@ export interface HostPort {
 
 /**
  * Whether nobody on the host listens on the port, on whatever address it is meant for: a translated port would be taken away
- * from them unseen. A connection that came from it, as it may from one that the kernel chooses from, is not disturbed. Throws `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
+ * from them unseen. A connection that came from it, as it may from one that the kernel chooses from, is not disturbed. Throws
+ * `already_exists` with the words for the user, and nothing when SCTP, which Node cannot ask for.
  */
 export async function assertPortFree(wanted: HostPort): Promise<void> {
   const { protocol, port, address = "0.0.0.0" } = wanted;
